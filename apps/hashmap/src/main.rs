@@ -1,0 +1,2 @@
+//! The `hashmap` program.
+fn main() {}

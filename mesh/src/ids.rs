@@ -1,0 +1,137 @@
+//! Identifiers: small value types, each with the unit that it counts.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A member of the cluster: the number in its certificate and its StatefulSet ordinal.
+    ReplicaId(u32)
+}
+number! {
+    /// Which life of a member this is. A member that cannot prove that it has every vote it ever sent gets a new one
+    /// (PROTOCOL rule 12). The first is 1.
+    Incarnation(u32)
+}
+number! {
+    /// A place in the log. The first is 1; 0 means "none".
+    Slot(u64)
+}
+number! {
+    /// A version of the configuration, counted by its changes.
+    Epoch(u64)
+}
+number! {
+    /// The number of a request within its session. The first is 1; 0 means "none".
+    Seq(u64)
+}
+number! {
+    /// A position in a replica's own journal: records carry consecutive ones, in the order they were asked for.
+    Lsn(u64)
+}
+number! {
+    /// How often the application was reset: ties results to the application that gave them.
+    Run(u64)
+}
+
+impl Slot {
+    /// The slot after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The slot before this one; 0 stays 0.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl Seq {
+    /// The number after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A leader's term, unique even across a member that forgot everything (PROTOCOL rule 1). Ordered by round first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Counts elections; 0 is before the first.
+    pub round: u64,
+    /// Who leads in it.
+    pub replica: ReplicaId,
+    /// Which life of that member leads.
+    pub incarnation: Incarnation,
+}
+
+impl Ballot {
+    /// Below every ballot that anybody can lead in.
+    pub const NONE: Self = Self { round: 0, replica: ReplicaId(0), incarnation: Incarnation(0) };
+}
+
+impl fmt::Display for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.round, self.replica, self.incarnation)
+    }
+}
+
+/// The name that a session's opener chose at random; unique together with the slot of the session's opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientId(pub u128);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A blake3 hash (256 bits).
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The hash of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The hash of this hash followed by `bytes`: a link of a chain.
+    #[must_use]
+    pub fn chain(&self, bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(bytes);
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}{:02x}{:02x}…", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}

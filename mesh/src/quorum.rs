@@ -1,0 +1,45 @@
+//! Quorum arithmetic: the only place that divides by two.
+
+/// How many of `n` make a majority: any two majorities of the same n share a member.
+#[must_use]
+pub const fn majority(n: usize) -> usize {
+    n / 2 + 1
+}
+
+/// How many of `n` members may be lost while the rest still is a majority (f of n ≥ 2f + 1).
+#[must_use]
+pub const fn tolerated(n: usize) -> usize {
+    n.saturating_sub(1) / 2
+}
+
+/// The highest value that at least a majority of `values` has reached; the default of `T` when there are none.
+#[must_use]
+pub fn reached_by_majority<T: Ord + Copy + Default>(values: &mut [T]) -> T {
+    values.sort_unstable();
+    values.len().checked_sub(majority(values.len())).and_then(|index| values.get(index)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_two_majorities_meet_and_the_survivors_are_one() {
+        for n in 1..=64 {
+            assert!(2 * majority(n) > n, "two majorities of {n} may miss each other");
+            assert!(n - tolerated(n) >= majority(n), "{n} members do not survive {}", tolerated(n));
+            assert!(n - (tolerated(n) + 1) < majority(n), "{n} members survive more than stated");
+        }
+    }
+
+    #[test]
+    fn reached_by_majority_agrees_with_counting() {
+        let mut rng = crate::rng::Rng::from_seed(3);
+        for _ in 0..1000 {
+            let mut values: Vec<u64> = (0..rng.between(1, 9)).map(|_| rng.below(6)).collect();
+            let counted = (0..6).rev().find(|v| values.iter().filter(|x| *x >= v).count() >= majority(values.len()));
+            assert_eq!(reached_by_majority(&mut values), counted.unwrap_or_default());
+        }
+        assert_eq!(reached_by_majority::<u64>(&mut []), 0);
+    }
+}

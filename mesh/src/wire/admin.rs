@@ -1,0 +1,60 @@
+//! Between an operator's command and a server: the explicit first start (bootstrap), in two phases, so that a
+//! command that was cut off can be run again.
+//!
+//! Every blank member stores the same proposal first; only when all have is it committed at each. A member that holds
+//! a proposal has provably never voted, and takes any message of a committed peer as the commit.
+
+use crate::config::ClusterConfig;
+use crate::ids::ReplicaId;
+use serde::{Deserialize, Serialize};
+
+/// A question to one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminRequest {
+    /// What are you, and what would you start with?
+    Describe,
+    /// Store this as the cluster's first configuration, unless you have history.
+    Propose {
+        /// Names the attempt.
+        token: u128,
+        /// The configuration.
+        cluster: ClusterConfig,
+    },
+    /// Every member has stored the proposal: start.
+    Commit {
+        /// The attempt.
+        token: u128,
+    },
+}
+
+/// How far a server's own history is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum History {
+    /// None: an empty data directory.
+    Blank,
+    /// It holds a proposal that was not committed as far as it knows.
+    Proposed {
+        /// The attempt.
+        token: u128,
+    },
+    /// It is part of a cluster.
+    Started,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminReply {
+    /// To [`AdminRequest::Describe`].
+    Described {
+        /// Which member answers.
+        id: ReplicaId,
+        /// Its history.
+        history: History,
+        /// What its own settings would seed (members left out: the command knows them).
+        seed: ClusterConfig,
+    },
+    /// Stored or started, durably.
+    Done,
+    /// Not done, and why; a sentence for people.
+    Refused(String),
+}

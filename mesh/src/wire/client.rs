@@ -1,0 +1,71 @@
+//! Between an ingress (or a native client) and a SMaRtClient: each request has a bidirectional stream.
+
+use super::{Outcome, Request};
+use serde::{Deserialize, Serialize};
+
+/// A request on its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The request.
+    pub request: Request,
+    /// Milliseconds after which the sender gives up: the SMaRtClient need not try for longer.
+    pub within_ms: u32,
+}
+
+/// The answer on the same stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// The outcome that won the vote: definite.
+    Outcome(Outcome),
+    /// Nothing was sent to any server (rule 22): definite if every attempt ends so.
+    NothingSent(NothingSent),
+    /// It may have run or not, or may yet run.
+    Unknown(Unknown),
+}
+
+/// Why a SMaRtClient sent nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum NothingSent {
+    /// Fewer servers than a majority are reachable.
+    #[error("no quorum: {reachable} of {members} servers reachable, {needed} needed")]
+    NoQuorum {
+        /// Servers with a link.
+        reachable: u16,
+        /// Servers of the cluster.
+        members: u16,
+        /// A majority of them.
+        needed: u16,
+    },
+    /// It holds as many requests as it may.
+    #[error("the SMaRtClient is overloaded")]
+    Busy,
+    /// It is stopping.
+    #[error("the SMaRtClient is stopping")]
+    Stopping,
+}
+
+/// Why an outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Unknown {
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// A majority knows no such session any more.
+    #[error("the session is gone")]
+    SessionGone,
+    /// The number is older than the replies that are kept.
+    #[error("the request is older than the replies that are kept")]
+    TooOld,
+    /// The number was used before with another body.
+    #[error("the number was used with another body")]
+    OtherBody,
+    /// The servers refuse a body of this size.
+    #[error("the request is larger than the cluster takes")]
+    TooLarge,
+    /// Replies of the servers disagree and no majority is left.
+    #[error("the replicas' replies disagree")]
+    Disagreement,
+    /// The SMaRtClient was lost or is stopping.
+    #[error("the SMaRtClient was lost")]
+    Lost,
+}

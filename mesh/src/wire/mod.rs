@@ -1,0 +1,50 @@
+//! What travels between the parts: versioned messages, one a stream, postcard-encoded.
+//!
+//! The version is in the ALPN of each kind of link, so a message has none. A stream carries exactly one message; its
+//! reader stops at [`crate::limits::Limits::message_bytes`] before anything is allocated for it.
+
+pub mod admin;
+pub mod client;
+pub mod peer;
+pub mod request;
+pub mod submit;
+
+pub use peer::Message;
+pub use request::{Body, Kind, Outcome, Refusal, Request, Tag};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Server to server: consensus messages on unidirectional streams.
+pub const ALPN_PEER: &[u8] = b"lockstep-peer/1";
+/// SMaRtClient to server: requests on bidirectional streams, bundled votes back on unidirectional ones.
+pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/1";
+/// Ingress or native client to SMaRtClient: requests on bidirectional streams.
+pub const ALPN_CLIENT: &[u8] = b"lockstep-client/1";
+/// Operator to server: bootstrap.
+pub const ALPN_ADMIN: &[u8] = b"lockstep-admin/1";
+
+/// Bytes that are no message of the expected type: the peer's fault (or its version's), never ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message")]
+pub struct Malformed;
+
+/// The bytes of `message`.
+///
+/// # Panics
+/// Never for the types of this module: their encoding cannot fail.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    postcard::to_stdvec(message).expect("wire types always encode").into()
+}
+
+/// The message that all of `bytes` is.
+///
+/// # Errors
+/// [`Malformed`] if the bytes are anything else, bytes left over included.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(Malformed),
+    }
+}

@@ -1,0 +1,185 @@
+//! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
+
+use super::Request;
+use crate::ids::{Ballot, Slot};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What one slot of the log decides on (rule 7). An empty list of requests is a no-op.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Batch {
+    /// The proposing leader's wall clock, Unix time in ns. Execution uses max(time, that of the slot before + 1).
+    pub time: u64,
+    /// The settled mark when it was proposed (rule 9).
+    pub settled: Slot,
+    /// The requests in the order in which they run.
+    pub requests: Vec<Request>,
+}
+
+impl Batch {
+    /// Bytes of the applications' requests in it.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.requests.iter().map(Request::body_bytes).sum()
+    }
+}
+
+/// How far a replica is; rides on what it sends anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Marks {
+    /// Every slot up to here is decided and its value known.
+    pub decided: Slot,
+    /// Every slot up to here was executed by the application.
+    pub executed: Slot,
+}
+
+/// A consensus message. Who sent it is the identity of the link's certificate, never a field.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// "Would you promise me a ballot of this round?" Changes nothing at the receiver.
+    PreVote {
+        /// The round the sender would stand in.
+        round: u64,
+        /// The sender's decided mark: a voter whose log is cut above it denies.
+        decided: Slot,
+        /// The leader that the sender suspects, by its ballot.
+        suspects: Ballot,
+    },
+    /// The answer to a [`Message::PreVote`] that was granted. A denial is silence.
+    PreVoteGranted {
+        /// The round that was asked for.
+        round: u64,
+    },
+    /// Phase 1a for every slot above the receiver's decided mark.
+    Prepare {
+        /// The candidate's ballot.
+        ballot: Ballot,
+    },
+    /// Phase 1b, sent once the promise is durable. Each accepted value follows in a [`Message::Promised`] of its own.
+    Promise {
+        /// The ballot promised.
+        ballot: Ballot,
+        /// The promiser's decided mark: the candidate proposes nothing at or below it (rule 3).
+        decided: Slot,
+        /// The first slot that the promiser still has.
+        first_kept: Slot,
+        /// The highest settled mark that the promiser knows of.
+        settled: Slot,
+        /// Every slot above `decided` with an accepted value, and the ballot it was accepted in.
+        accepted: Vec<(Slot, Ballot)>,
+    },
+    /// One accepted value of a [`Message::Promise`].
+    Promised {
+        /// The ballot promised.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+        /// The ballot the value was accepted in.
+        accepted: Ballot,
+        /// The value.
+        batch: Arc<Batch>,
+    },
+    /// "I have promised a higher ballot": the receiver steps down or stands again above it.
+    Outvoted {
+        /// The promised ballot.
+        promised: Ballot,
+    },
+    /// Phase 2a.
+    Accept {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+        /// The leader's decided mark; decides what was accepted in exactly this ballot (rule 2).
+        decided: Slot,
+        /// The value.
+        batch: Arc<Batch>,
+    },
+    /// Phase 2b for one or more slots, sent once they are durable.
+    Accepted {
+        /// The ballot they were accepted in.
+        ballot: Ballot,
+        /// The slots.
+        slots: Vec<Slot>,
+        /// How far the sender is.
+        marks: Marks,
+    },
+    /// The leader lives, and this is decided. Sent when idle, and at once when a decision has no `Accept` to ride on.
+    Heartbeat {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The leader's decided mark.
+        decided: Slot,
+        /// The settled mark.
+        settled: Slot,
+        /// Asks for a [`Message::Following`]; decisions that could not wait do not.
+        answer: bool,
+    },
+    /// The answer to a [`Message::Heartbeat`].
+    Following {
+        /// The ballot followed.
+        ballot: Ballot,
+        /// How far the sender is.
+        marks: Marks,
+    },
+    /// "Send me decided slots from here on."
+    Fetch {
+        /// The first slot wanted.
+        from: Slot,
+        /// The last slot wanted.
+        to: Slot,
+    },
+    /// Decided values of consecutive slots.
+    Fetched {
+        /// The slot of the first entry.
+        from: Slot,
+        /// For each slot a ballot at or above the one it was chosen in, and its value.
+        entries: Vec<(Ballot, Arc<Batch>)>,
+        /// The sender's decided mark.
+        decided: Slot,
+    },
+    /// A follower hands the leader a request that it holds for too long already (rule 5).
+    Forward {
+        /// The request.
+        request: Request,
+    },
+    /// The leader cannot take a forwarded request now: no reason to suspect it.
+    ForwardRefused {
+        /// The request's name.
+        tag: super::Tag,
+    },
+}
+
+impl Message {
+    /// A short name for metrics and logs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::PreVote { .. } => "pre_vote",
+            Self::PreVoteGranted { .. } => "pre_vote_granted",
+            Self::Prepare { .. } => "prepare",
+            Self::Promise { .. } => "promise",
+            Self::Promised { .. } => "promised",
+            Self::Outvoted { .. } => "outvoted",
+            Self::Accept { .. } => "accept",
+            Self::Accepted { .. } => "accepted",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Following { .. } => "following",
+            Self::Fetch { .. } => "fetch",
+            Self::Fetched { .. } => "fetched",
+            Self::Forward { .. } => "forward",
+            Self::ForwardRefused { .. } => "forward_refused",
+        }
+    }
+}
+
+/// What a unidirectional stream of a peer link carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerFrame {
+    /// For the ordering core.
+    Core(Message),
+    /// A member without history asks what cluster this is.
+    WhichCluster,
+    /// The answer of a member that has history.
+    Cluster(crate::config::ClusterConfig),
+}

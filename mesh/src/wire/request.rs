@@ -1,0 +1,123 @@
+//! Requests, their names and their outcomes: what clients send and what is ordered.
+
+use crate::ids::{ClientId, Digest, Seq, Slot};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// One request of a session, as it is sent, ordered and journaled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// The session's client id.
+    pub client: ClientId,
+    /// The slot in which the session was opened: with `client`, its name (rule 17). 0 in [`Body::Open`].
+    pub opened: Slot,
+    /// The number of the request. 0 in [`Body::Open`].
+    pub seq: Seq,
+    /// What is asked.
+    pub body: Body,
+}
+
+/// What a request asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Body {
+    /// Open a session with a window of so many requests. Idempotent while a session of that client id lives.
+    Open {
+        /// Requests that may be outstanding, k; cut to the cluster's bound.
+        window: u16,
+    },
+    /// One request in the application's own protocol.
+    Call(Bytes),
+    /// Settle every number up to `seq`: what was not executed by now never will be (rule 21). Idempotent.
+    Cancel,
+    /// End the session. Idempotent.
+    Close,
+}
+
+/// What kind of request a [`Tag`] names: a call and the cancel that settles it have the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// [`Body::Open`].
+    Open,
+    /// [`Body::Call`].
+    Call,
+    /// [`Body::Cancel`].
+    Cancel,
+    /// [`Body::Close`].
+    Close,
+}
+
+/// The name of a request on the links: who waits for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tag {
+    /// [`Request::client`].
+    pub client: ClientId,
+    /// [`Request::opened`]: an answer of a session of the same client id that is gone is no answer.
+    pub opened: Slot,
+    /// [`Request::seq`].
+    pub seq: Seq,
+    /// The kind of [`Request::body`].
+    pub kind: Kind,
+}
+
+impl Request {
+    /// The request's name.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        let kind = match self.body {
+            Body::Open { .. } => Kind::Open,
+            Body::Call(_) => Kind::Call,
+            Body::Cancel => Kind::Cancel,
+            Body::Close => Kind::Close,
+        };
+        Tag { client: self.client, opened: self.opened, seq: self.seq, kind }
+    }
+
+    /// Bytes of the application's request in it.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        match &self.body {
+            Body::Call(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The ordered outcome of a request: the same on every replica, voted on by the SMaRtClient.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The application's reply.
+    Executed(Bytes),
+    /// The session is open; its name has this slot.
+    Opened {
+        /// The opening slot.
+        opened: Slot,
+        /// The window that was granted.
+        window: u16,
+        /// The highest number used so far: 0 unless the session lived already.
+        last: Seq,
+    },
+    /// Every number up to the cancel's is settled.
+    Settled,
+    /// This number was cancelled before it ran: it never will.
+    Cancelled,
+    /// The session is gone.
+    Closed,
+    /// Refused by order: not run, and it never will be.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// The hash that is voted on for every outcome but [`Outcome::Executed`], whose form the adapter decides.
+    #[must_use]
+    pub fn form(&self) -> Digest {
+        Digest::of(&super::encode(self))
+    }
+}
+
+/// Why the order refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Opening: the session table is full of sessions that were active lately.
+    #[error("the session table is full of sessions that were active lately")]
+    SessionsFull,
+}
