@@ -97,7 +97,7 @@ impl Problems {
 /// # Errors
 /// Everything that is wrong with them; see [`SettingsError::report`].
 pub fn load<T: clap::Parser>() -> Result<T, SettingsError> {
-    load_from(std::env::args_os().collect(), &|name| std::env::var_os(name))
+    load_from(&std::env::args_os().collect::<Vec<_>>(), &|name| std::env::var_os(name))
 }
 
 /// The settings from this command line (the program's name first) and this environment.
@@ -105,12 +105,12 @@ pub fn load<T: clap::Parser>() -> Result<T, SettingsError> {
 /// # Errors
 /// Everything that is wrong with them.
 pub fn load_from<T: clap::Parser>(
-    argv: Vec<OsString>,
+    argv: &[OsString],
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<T, SettingsError> {
     let strict = T::command();
     let lenient = lenient(strict.clone());
-    let matches = lenient.try_get_matches_from(&argv).map_err(SettingsError::CommandLine)?;
+    let matches = lenient.try_get_matches_from(argv).map_err(SettingsError::CommandLine)?;
     let (leaf, depth, given) = leaf(&strict, &matches);
     let layers = resolve(leaf, given, env)?;
     let (head, own) = argv.split_at(argv.len().min(depth + 1));

@@ -51,9 +51,9 @@ struct Run {
 }
 
 fn load_with(argv: &[&str], env: &[(&str, &str)]) -> Result<Run, SettingsError> {
-    let argv = ["program", "run"].iter().chain(argv).map(Into::into).collect();
+    let argv: Vec<OsString> = ["program", "run"].iter().chain(argv).map(Into::into).collect();
     let env = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-    load_from::<Cli>(argv, &env).map(|Cli { part: Part::Run(run) }| run)
+    load_from::<Cli>(&argv, &env).map(|Cli { part: Part::Run(run) }| run)
 }
 
 fn problems(result: Result<Run, SettingsError>) -> Vec<String> {
