@@ -132,12 +132,8 @@ fn a_promise_leaves_only_when_it_is_durable_and_says_what_was_accepted() {
         settled: Slot(0),
         accepted: vec![(Slot(1), ballot(1, R0))],
     };
-    let value = Message::Promised {
-        ballot: ballot(2, R2),
-        slot: Slot(1),
-        accepted: ballot(1, R0),
-        batch: batch(vec![open()]),
-    };
+    let value =
+        Message::Promised { ballot: ballot(2, R2), slot: Slot(1), accepted: ballot(1, R0), batch: batch(vec![open()]) };
     // The vote for the old leader is durable too, and no longer of use: it is not sent.
     assert_eq!(sent(&out), [(To::One(R2), &promise), (To::One(R2), &value)]);
 }
@@ -229,12 +225,8 @@ fn a_candidate_fetches_what_a_promiser_has_decided_and_fills_no_slot_there() {
     };
     message(&mut candidate, 1101, R1, promise);
     assert!(!candidate.status().ready, "the value of slot 4 is still to come");
-    let value = Message::Promised {
-        ballot: ballot(1, R0),
-        slot: Slot(4),
-        accepted: ballot(0, R1),
-        batch: batch(vec![open()]),
-    };
+    let value =
+        Message::Promised { ballot: ballot(1, R0), slot: Slot(4), accepted: ballot(0, R1), batch: batch(vec![open()]) };
     let out = message(&mut candidate, 1102, R1, value);
     assert_eq!(sent(&out), [(To::One(R1), &Message::Fetch { from: Slot(1), to: Slot(2) })], "nothing is proposed yet");
     let entries = vec![(ballot(0, R1), batch(vec![])), (ballot(0, R1), batch(vec![]))];
