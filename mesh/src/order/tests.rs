@@ -400,11 +400,11 @@ fn a_cancel_settles_every_number_up_to_its_own() {
     run(&mut replica, &mut lsn, &[open()]);
     run(&mut replica, &mut lsn, &[call(1, "a")]);
     let cancel = Request { body: Body::Cancel, ..call(3, "") };
-    assert_eq!(run(&mut replica, &mut lsn, &[cancel.clone()]), [(cancel.clone(), Some(Outcome::Settled))]);
+    assert_eq!(run(&mut replica, &mut lsn, std::slice::from_ref(&cancel)), [(cancel.clone(), Some(Outcome::Settled))]);
     let executed = Some(Outcome::Executed(Bytes::from_static(b"a")));
     assert_eq!(run(&mut replica, &mut lsn, &[call(1, "a")]), [(call(1, "a"), executed)]);
     for late in [call(2, "b"), call(3, "c")] {
-        assert_eq!(run(&mut replica, &mut lsn, &[late.clone()]), [(late, Some(Outcome::Cancelled))]);
+        assert_eq!(run(&mut replica, &mut lsn, std::slice::from_ref(&late)), [(late, Some(Outcome::Cancelled))]);
     }
     let next = run(&mut replica, &mut lsn, &[call(4, "d")]);
     assert_eq!(next, [(call(4, "d"), Some(Outcome::Executed(Bytes::from_static(b"d"))))]);
