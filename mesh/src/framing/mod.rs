@@ -91,19 +91,41 @@ pub struct Adapter {
 impl Adapter {
     /// Length of the request at the front of `bytes`, or `None` if it needs more. `closed`: no more will come (the client's half-close);
     /// then `Ok(None)` means that nothing is left, and half a request is [`FramingError::Truncated`].
-    pub fn next_request(&self, _scan: &mut Scan, _bytes: &[u8], _closed: bool) -> Result<Option<usize>, FramingError> { unreachable!() }
+    pub fn next_request(&self, _scan: &mut Scan, _bytes: &[u8], _closed: bool) -> Result<Option<usize>, FramingError> {
+        unreachable!()
+    }
     /// Length of the reply to `request` at the front of `bytes`; `closed` as above, for the application's close.
-    pub fn next_reply(&self, _scan: &mut Scan, _request: &[u8], _bytes: &[u8], _closed: bool) -> Result<Option<usize>, FramingError> { unreachable!() }
+    pub fn next_reply(
+        &self,
+        _scan: &mut Scan,
+        _request: &[u8],
+        _bytes: &[u8],
+        _closed: bool,
+    ) -> Result<Option<usize>, FramingError> {
+        unreachable!()
+    }
     /// What to do with one whole request.
-    pub fn handle(&self, _request: &[u8]) -> Handling { unreachable!() }
+    pub fn handle(&self, _request: &[u8]) -> Handling {
+        unreachable!()
+    }
     /// The hash of the comparison form of a reply (rule 28).
-    pub fn form(&self, _request: &[u8], _reply: &[u8]) -> Digest { unreachable!() }
+    pub fn form(&self, _request: &[u8], _reply: &[u8]) -> Digest {
+        unreachable!()
+    }
     /// A definite error in the protocol's own words, if it has errors; otherwise the connection is closed.
-    pub fn refusal(&self, _reason: &str) -> Option<Bytes> { unreachable!() }
+    pub fn refusal(&self, _reason: &str) -> Option<Bytes> {
+        unreachable!()
+    }
     /// What a client is told before its connection is closed because of `error` in its bytes, if the protocol has errors.
-    pub fn protocol_error(&self, _error: &FramingError) -> Option<Bytes> { unreachable!() }
+    pub fn protocol_error(&self, _error: &FramingError) -> Option<Bytes> {
+        unreachable!()
+    }
     /// Whether the connection to the client is closed after each reply.
-    pub fn closes_after_reply(&self) -> bool { unreachable!() }
+    pub fn closes_after_reply(&self) -> bool {
+        unreachable!()
+    }
     /// The name of protocol and connection policy in the ordered configuration, such as "resp/shared".
-    pub fn name(&self) -> String { unreachable!() }
+    pub fn name(&self) -> String {
+        unreachable!()
+    }
 }

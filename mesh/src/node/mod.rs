@@ -26,13 +26,21 @@ pub trait Admin: Send + Sync + 'static {
 pub struct AdminServer {}
 impl AdminServer {
     /// Binds at once, so that the address is known; serves until dropped.
-    pub async fn bind(_addr: SocketAddr, _registry: Arc<Registry>, _admin: Arc<dyn Admin>) -> std::io::Result<Self> { unreachable!() }
-    pub fn local_addr(&self) -> SocketAddr { unreachable!() }
+    pub async fn bind(_addr: SocketAddr, _registry: Arc<Registry>, _admin: Arc<dyn Admin>) -> std::io::Result<Self> {
+        unreachable!()
+    }
+    pub fn local_addr(&self) -> SocketAddr {
+        unreachable!()
+    }
 }
 
 /// Resolves on SIGTERM or SIGINT (a second one ends the process at once).
-pub async fn stop_signal() { unreachable!() }
+pub async fn stop_signal() {
+    unreachable!()
+}
 
 /// The registry with what all processes have (build_info, process_…).
 #[must_use]
-pub fn registry() -> Registry { unreachable!() }
+pub fn registry() -> Registry {
+    unreachable!()
+}
