@@ -5,7 +5,7 @@ use crate::sender::{self, Event};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use mesh::client::sender::{Answer, Connection, Lending};
-use mesh::net::{LinkKind, Role};
+use mesh::net::Role;
 use mesh::node;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,8 +68,7 @@ async fn ask(config: Config) -> anyhow::Result<(mesh::net::Endpoint, Answer)> {
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::Client, id: &config.id };
     let trust = config.trust_bundle.as_deref();
-    let endpoint =
-        process::bind(&expected, &config.pki, trust, process::any_address(), &[LinkKind::Client], &mut registry)?;
+    let endpoint = process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
     let metrics = sender::Metrics::new(&mut registry);
     let settings =
         mesh::client::sender::Config { lending: Lending::Own, window: 1, sessions: 1, held: 1, resend: RESEND };

@@ -4,8 +4,7 @@
 //! an old link is ever sent over a new one without the protocol's wish.
 
 use bytes::Bytes;
-use mesh::net::{Endpoint, Link, LinkKind, LinkLimits};
-use mesh::rng::Rng;
+use mesh::net::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
 use mesh::wire::Tag;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +16,6 @@ use tracing::{debug, info, warn};
 const STREAMS: u32 = 256;
 /// Questions that may wait for a stream of their link.
 const QUEUE: usize = 16_384;
-/// Pause after a failed attempt: doubles from the first to the last, each drawn from half of it to all of it.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_LAST: Duration = Duration::from_secs(2);
 /// A link that lived this long was a good one: the pauses start again from the first.
 const LIVED: Duration = Duration::from_secs(5);
 /// One attempt to dial may take this long.
@@ -137,11 +133,10 @@ pub(crate) async fn keep<L: Line>(
     endpoint: Endpoint,
     standing: Arc<Standing>,
     events: mpsc::Sender<L::Event>,
-    mut rng: Rng,
+    mut pauses: Backoff,
 ) {
     let line = Arc::new(line);
     let target = &standing.target;
-    let mut pause = PAUSE_FIRST;
     loop {
         let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
         match tokio::time::timeout(DIAL, attempt).await {
@@ -154,7 +149,7 @@ pub(crate) async fn keep<L: Line>(
                     return;
                 }
                 if since.elapsed() >= LIVED {
-                    pause = PAUSE_FIRST;
+                    pauses.reset();
                 }
             }
             Ok(Err(error)) => standing.not_reached(error.to_string()),
@@ -163,8 +158,7 @@ pub(crate) async fn keep<L: Line>(
         if events.is_closed() {
             return;
         }
-        tokio::time::sleep(pause / 2 + rng.duration(pause / 2)).await;
-        pause = (pause * 2).min(PAUSE_LAST);
+        tokio::time::sleep(pauses.next_delay()).await;
     }
 }
 

@@ -7,7 +7,7 @@ use crate::metrics::{Counts, Ended, Endpoints, Requests};
 use bytes::Bytes;
 use mesh::client::Sender;
 use mesh::client::sender::{Answer, Config, Connection, Endpoint, Input, Output, Refused};
-use mesh::net;
+use mesh::net::{self, Backoff};
 use mesh::rng::Rng;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::{Ask, Told};
@@ -306,7 +306,7 @@ pub(crate) fn start(
         let standing = Standing::new(Target { kind: net::LinkKind::Client, address, id });
         standings.push(standing.clone());
         let line = ToSmartClient { endpoint: number, malformed: metrics.refused.clone() };
-        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), rng.fork()));
+        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
     }
     Ok(Running { events, view, standings, _tasks: tasks })
 }

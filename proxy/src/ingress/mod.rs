@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
-use mesh::net::{LinkKind, Role};
+use mesh::net::Role;
 use mesh::node::{self, AdminServer};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -116,8 +116,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
     let trust = config.trust_bundle.as_deref();
-    let endpoint =
-        process::bind(&expected, &config.pki, trust, process::any_address(), &[LinkKind::Client], &mut registry)?;
+    let endpoint = process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
     let listener =
         tcp::listen(config.listen).with_context(|| format!("cannot listen on {} for clients", config.listen))?;
     let listen = listener.local_addr()?;
@@ -201,7 +200,7 @@ impl Subject for Shown {
             "kind": "ingress",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": node::version().to_string(),
             "listen": self.listen,
             "protocol": self.config.adapter.name(),
             "peers": self.running.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),

@@ -250,8 +250,8 @@ async fn requests_wait_while_the_sender_has_no_room_and_keep_their_order() {
 async fn large_requests_wait_for_the_budget_until_others_are_let_go() {
     let mut bench = Bench::with(Protocol::Line, 16, 256 << 10, 30_000);
     bench.send(&format!("{}\n", "x".repeat(20_000)).repeat(2)).await;
-    let first = match bench.calls.recv().await {
-        Some(Event::Call { bytes, .. }) => bytes,
+    let (first, _answer) = match bench.calls.recv().await {
+        Some(Event::Call { bytes, answer, .. }) => (bytes, answer),
         other => panic!("expected a call, got {other:?}"),
     };
     for _ in 0..100 {

@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
 use mesh::client::{ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
-use mesh::net::{Endpoint, LinkKind, Role};
+use mesh::net::{Backoff, Endpoint, LinkKind, Role};
 use mesh::node::{self, AdminServer, Registry};
 use mesh::rng::Rng;
 use serde_json::{Value, json};
@@ -87,9 +87,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ensure!(servers.len() == config.servers.len(), "the same server id is given twice in --servers");
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
-    let kinds = [LinkKind::Client, LinkKind::Submit];
     let trust = config.trust_bundle.as_deref();
-    let endpoint = process::bind(&expected, &config.pki, trust, config.quic, &kinds, &mut registry)?;
+    let endpoint = process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
     let metrics = Metrics::new(&mut registry, &servers);
     let running = start(&config, servers, &endpoint, &metrics)?;
     let subject = Shown { config: config.clone(), view: running.view.clone(), standings: running.standings, metrics };
@@ -179,7 +178,7 @@ fn start(
         let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });
         standings.push(standing.clone());
         let line = servers::ToServer::new(id, metrics.rejected.clone());
-        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), rng.fork()));
+        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
     }
     Ok(Running { events, view, standings, _tasks: tasks })
 }
@@ -208,7 +207,7 @@ impl Subject for Shown {
             "kind": "smart-client",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": node::version().to_string(),
             "quorum": self.view.has_quorum.load(Ordering::Relaxed),
             "peers": self.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),
             "requests": self.metrics.requests.status(),
