@@ -15,3 +15,5 @@ mod links;
 mod metrics;
 mod process;
 mod sender;
+#[cfg(test)]
+mod tests;
