@@ -600,6 +600,10 @@ impl Sender {
 
     /// The ordered outcome of a request.
     fn on_outcome(&mut self, now: Instant, tag: Tag, outcome: Outcome, out: &mut Vec<Output>) {
+        if tag.kind == Kind::Open && !matches!(outcome, Outcome::Opened { .. }) && !self.queue.is_empty() {
+            // The table is full of sessions that were active lately: that passes, and connections wait.
+            return self.retry_soon(now, tag);
+        }
         let Some(flight) = self.land(&tag) else { return };
         match (tag.kind, outcome) {
             (Kind::Call, Outcome::Executed(bytes)) => {
@@ -614,11 +618,10 @@ impl Sender {
                     self.end_call(now, call, answer, out);
                 }
             }
-            (Kind::Open, Outcome::Opened { opened, window, last }) => {
+            (Kind::Open, Outcome::Opened { opened, window }) => {
                 if let Some(session) = self.sessions.get_mut(&tag.client) {
                     session.opened = Some(opened);
                     session.window = window.min(session.window);
-                    session.next = last.next();
                     self.offer(now, tag.client, out);
                 }
             }

@@ -33,15 +33,7 @@ impl Smart {
     /// A process that was never started.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self {
-            core: None,
-            life: 0,
-            clock,
-            wake_at: None,
-            paused_until: Time::ZERO,
-            tickets: BTreeMap::new(),
-            next: 0,
-        }
+        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, tickets: BTreeMap::new(), next: 0 }
     }
 
     /// The tickets of a sender whose link broke.
@@ -63,7 +55,11 @@ impl World {
         }
         let clock = Clock::start(self.now, &self.options.clock, &mut self.clock_chance);
         let smart = &mut self.smarts[index];
-        *smart = Smart { core: Some(SmartClient::new(self.options.smart_client.clone())), life: smart.life + 1, ..Smart::new(clock) };
+        *smart = Smart {
+            core: Some(SmartClient::new(self.options.smart_client.clone())),
+            life: smart.life + 1,
+            ..Smart::new(clock)
+        };
         self.check_links();
         self.rearm(Process::Smart(index));
     }
