@@ -600,6 +600,10 @@ impl Sender {
 
     /// The ordered outcome of a request.
     fn on_outcome(&mut self, now: Instant, tag: Tag, outcome: Outcome, out: &mut Vec<Output>) {
+        if tag.kind == Kind::Open && matches!(outcome, Outcome::Refused(_)) && !self.queue.is_empty() {
+            // Somebody still waits for a session, and the table may have room soon: asked again after a breath.
+            return self.retry_soon(now, tag);
+        }
         let Some(flight) = self.land(&tag) else { return };
         match (tag.kind, outcome) {
             (Kind::Call, Outcome::Executed(bytes)) => {

@@ -104,6 +104,7 @@ impl Replica {
             self.suspects = None;
             self.known_decided = self.known_decided.max(self.log.decided());
             self.execute(out);
+            self.note_own_execution(now, out);
         }
     }
 
@@ -162,10 +163,11 @@ impl Replica {
         Some((operations, calls, admission.time))
     }
 
-    pub(super) fn on_restored(&mut self, run: Run, out: &mut Vec<Output>) {
+    pub(super) fn on_restored(&mut self, now: Instant, run: Run, out: &mut Vec<Output>) {
         if run == self.execution.run {
             self.execution.running = true;
             self.execute(out);
+            self.note_own_execution(now, out);
         }
     }
 

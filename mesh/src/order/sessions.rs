@@ -121,9 +121,10 @@ impl Sessions {
     pub(super) fn look_up(&self, request: &Request) -> Known {
         let tag = request.tag();
         if tag.kind == Kind::Open {
+            // What the opening said, whenever it is asked: an outcome is a function of the log.
             return self.table.get(&tag.client).map_or(Known::New, |session| {
-                let (opened, window, last) = (session.opened, session.window, session.last);
-                done(opened, Outcome::Opened { opened, window, last })
+                let (opened, window) = (session.opened, session.window);
+                done(opened, Outcome::Opened { opened, window, last: Seq(0) })
             });
         }
         let Some(session) = self.get(&tag) else { return Known::NoSession };
@@ -175,8 +176,8 @@ impl Sessions {
     /// Opens a session; where the table is full, in the place of the one idle for most slots (rule 19).
     fn open(&mut self, slot: Slot, client: ClientId, window: u16) -> Admitted {
         if let Some(session) = self.table.get(&client) {
-            let (opened, window, last) = (session.opened, session.window, session.last);
-            return Admitted::Done(Outcome::Opened { opened, window, last }, None);
+            let (opened, window) = (session.opened, session.window);
+            return Admitted::Done(Outcome::Opened { opened, window, last: Seq(0) }, None);
         }
         let mut evicted = None;
         if self.table.len() >= self.limits.sessions as usize {
