@@ -387,7 +387,8 @@ impl Sender {
         if let Some(id) = client.session {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let settling = session.settling.is_some();
-            if keep || (client.has_waiting() && !settling && !client.gone) {
+            // Its waiting calls run after what is being settled, so that the order is kept.
+            if keep || (client.has_waiting() && !client.gone) {
                 return;
             }
             client.session = None;

@@ -177,7 +177,8 @@ impl World {
         let processes = self.processes();
         let Some(victim) = self.chance.choose(&processes).copied() else { return };
         let until = self.now + self.chance.duration(Duration::from_millis(2500));
-        *self.paused_until_mut(victim) = until;
+        let paused = self.paused_until_mut(victim);
+        *paused = (*paused).max(until);
         self.counters.pauses += 1;
         self.trace.line(self.now, format_args!("{victim} stands still until {until}"));
     }
@@ -212,7 +213,7 @@ impl World {
         }
     }
 
-    /// Everything works from now on, and what is down comes back.
+    /// Everything works from now on, and what is down comes back; what stands still does so for its time.
     pub(super) fn heal(&mut self) -> Verdict {
         self.trace.line(self.now, format_args!("everything heals"));
         self.healed = true;
@@ -229,9 +230,6 @@ impl World {
             }
         }
         for process in self.processes() {
-            let now = self.now;
-            let paused = self.paused_until_mut(process);
-            *paused = (*paused).min(now);
             let at = self.now + Duration::from_millis(1) + self.chance.duration(Duration::from_millis(50));
             self.queue.push(at, Event::Start(process));
         }

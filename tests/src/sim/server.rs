@@ -176,7 +176,7 @@ impl World {
         out.clear();
         self.outputs = out;
         verdict?;
-        if let Some((0, power)) = self.servers[index].dies_after {
+        if let Some((0, power)) = self.servers[index].dies_after.filter(|(_, power)| self.may_crash(index, *power)) {
             return self.crash_server(index, power);
         }
         self.send_votes(index);
@@ -185,6 +185,9 @@ impl World {
     }
 
     fn dies_now(&mut self, index: usize) -> bool {
+        if self.servers[index].dies_after.is_some_and(|(_, power)| !self.may_crash(index, power)) {
+            self.servers[index].dies_after = None;
+        }
         match &mut self.servers[index].dies_after {
             Some((0, _)) => true,
             Some((outputs, _)) => {
