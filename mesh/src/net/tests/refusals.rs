@@ -176,6 +176,26 @@ async fn a_refused_dialler_does_not_hold_up_others() {
 }
 
 #[tokio::test]
+async fn many_who_come_at_once_all_get_in() {
+    let pki = Pki::new();
+    let server = Part::new(pki.issue(Role::Server, "0").load());
+    let one = Part::new(pki.issue(Role::Server, "1").load());
+    // More than may shake hands before they must prove their address, and more than may wait to be accepted.
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (endpoint, target) = (one.endpoint.clone(), server.address());
+        dials.spawn(async move { endpoint.dial(LinkKind::Peer, &target, Some("0")).await });
+    }
+    let mut accepted = Vec::new();
+    for _ in 0..100 {
+        accepted.push(soon("a link", server.endpoint.accept()).await.unwrap());
+    }
+    for dialled in soon("all dials", dials.join_all()).await {
+        dialled.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nobody_at_an_address_is_no_refusal() {
     let pki = Pki::new();
     let one = Part::new(pki.issue(Role::Server, "1").load());
