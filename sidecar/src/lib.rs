@@ -1,1 +1,7 @@
-//! placeholder
+//! sidecar
+
+#![allow(dead_code)]
+mod entropy;
+mod journal;
+#[cfg(test)]
+mod testing;
