@@ -37,6 +37,8 @@ pub struct Limits {
     pub reply_kept_bytes: usize,
     /// Bytes of all kept replies; above, the oldest are kept as hashes only.
     pub replies_kept_bytes: usize,
+    /// Replies whose bytes are kept.
+    pub replies_kept: usize,
 }
 
 impl Limits {
@@ -55,6 +57,7 @@ impl Limits {
         fetch_bytes: 1 << 20,
         reply_kept_bytes: 1 << 20,
         replies_kept_bytes: 128 << 20,
+        replies_kept: 1 << 18,
     };
 }
 

@@ -19,6 +19,30 @@ pub fn reached_by_majority<T: Ord + Copy + Default>(values: &mut [T]) -> T {
     values.len().checked_sub(majority(values.len())).and_then(|index| values.get(index)).copied().unwrap_or_default()
 }
 
+/// A set of members, by their place in the member list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberSet(u64);
+
+impl MemberSet {
+    /// Adds the member at `index`.
+    pub fn insert(&mut self, index: usize) {
+        assert!(index < crate::limits::MEMBERS_MAX, "the member list is validated to be shorter");
+        self.0 |= 1 << index;
+    }
+
+    /// Whether the member at `index` is in it.
+    #[must_use]
+    pub const fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
+    /// Whether it is a majority of `n` members.
+    #[must_use]
+    pub const fn is_majority_of(self, n: usize) -> bool {
+        self.0.count_ones() as usize >= majority(n)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

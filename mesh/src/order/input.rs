@@ -119,8 +119,9 @@ impl Recovered {
         for record in records {
             match record {
                 Record::Promised { ballot } => promised = promised.max(ballot),
-                // A vote is a promise too: the one in whose ballot it was given.
+                // A vote is a promise too, not to vote in any lower ballot.
                 Record::Accepted { slot, ballot, batch } => {
+                    promised = promised.max(ballot);
                     entries.insert(slot, (ballot, batch));
                 }
                 Record::Decided { slot } => decided = decided.max(slot),

@@ -1,83 +1,343 @@
-//! The ordering core: Multi-Paxos with independent slots (PROTOCOL.md), sessions and the decisions of execution.
+//! The ordering core: Multi-Paxos with independent slots (Lamport, "Paxos Made Simple", 2001, section 3), sessions, and
+//! the decisions of execution. PROTOCOL.md's rules are named where they are kept.
+//!
+//! One struct, [`Replica`], with one door, [`Replica::step`]. It never reads a clock, draws chance, sends or writes: all
+//! that is input and output. Its handlers live in files named after what they handle.
 
+mod catch_up;
+mod election;
+mod execute;
 mod input;
+mod intake;
+mod log;
+pub mod mutant;
+mod normal;
 mod output;
+mod sessions;
+mod status;
+#[cfg(test)]
+mod tests;
+mod timers;
 
 pub use input::{AppReply, Input, Record, Recovered};
+pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use status::{Role, Status};
 
-use crate::ids::{Ballot, Digest, ReplicaId, Slot};
-
-/// What a replica is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// It proposes.
-    Leader,
-    /// It follows a leader, or waits for one.
-    Follower,
-    /// It stands for election.
-    Candidate,
-    /// It learns and does not vote.
-    Learner,
-}
-
-/// A look at a replica, for status pages, metrics and tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it is.
-    pub role: Role,
-    /// The highest ballot it promised.
-    pub ballot: Ballot,
-    /// The leader it knows (itself included).
-    pub leader: Option<ReplicaId>,
-    /// Whether it leads and has recovered everything: a request would be proposed at once.
-    pub ready: bool,
-    /// Every slot up to here is decided here.
-    pub decided: Slot,
-    /// Every slot up to here was executed by the application.
-    pub executed: Slot,
-    /// The settled mark (rule 9) as known here.
-    pub settled: Slot,
-    /// The first slot of the log.
-    pub log_first: Slot,
-    /// The last slot of the log with a value; 0 if it is empty.
-    pub log_last: Slot,
-    /// Live sessions.
-    pub sessions: usize,
-    /// Requests held that are not decided.
-    pub held: usize,
-    /// The application is up (not resetting).
-    pub app_running: bool,
-    /// Resets asked for so far.
-    pub app_resets: u64,
-    /// The rolling hash of all reply forms at `executed`.
-    pub digest_now: Digest,
-    /// The rolling hash at the newest executed slot divisible by 1,000, and that slot.
-    pub digest: (Slot, Digest),
-    /// The last slot of those that a peer is known to be ahead by; 0 if none is.
-    pub behind: u64,
-}
+use crate::config::{Config, Durability};
+use crate::ids::{Ballot, Lsn, ReplicaId, Slot};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::wire::Message;
+use catch_up::Fetching;
+use election::{Candidate, PreCandidate};
+use execute::Execution;
+use intake::Intake;
+use log::Log;
+use normal::Leading;
+use sessions::{Admitted, Known, Sessions};
+use std::collections::VecDeque;
+use timers::{Timer, Timers};
 
 /// One replica of the ordering core.
 #[derive(Debug)]
-pub struct Replica {}
+pub struct Replica {
+    config: Config,
+    rng: Rng,
+    timers: Timers,
+    /// Whether votes of this incarnation may count: it knows every promise and vote that it ever sent (rule 12).
+    voting: bool,
+    /// No vote in any ballot below.
+    promised: Ballot,
+    /// The highest promise that the disk is known to hold.
+    promise_durable: Ballot,
+    /// What this replica does in the ballot `promised`.
+    state: State,
+    /// The leader of the ballot `promised`, once it was heard of, and when last.
+    leader: Option<ReplicaId>,
+    leader_heard: Instant,
+    /// The leader's ballot that this replica suspects because requests are not ordered (rule 5).
+    suspects: Option<Ballot>,
+    /// The highest round that anybody is known to have used.
+    round_seen: u64,
+
+    log: Log,
+    /// The next record's place in the journal; everything up to `durable` is durable.
+    next_lsn: Lsn,
+    durable: Lsn,
+    /// What to do when a record is durable, in the order of the records.
+    awaiting_disk: VecDeque<(Lsn, AfterDisk)>,
+    /// The decided mark that was last journaled.
+    decided_recorded: Slot,
+    /// When a slot was decided here last.
+    last_decided: Instant,
+
+    /// The highest slot that anybody is known to have decided.
+    known_decided: Slot,
+    fetching: Option<Fetching>,
+    /// The settled mark (rule 9), as far as it is known here.
+    settled: Slot,
+
+    sessions: Sessions,
+    intake: Intake,
+    execution: Execution,
+    draining: bool,
+}
+
+/// What a replica does in its ballot. A learner is a follower that does not vote.
+#[derive(Debug)]
+enum State {
+    /// It follows the leader, or waits for one.
+    Follower,
+    /// It asks whether an election could be won.
+    PreCandidate(PreCandidate),
+    /// It stands.
+    Candidate(Candidate),
+    /// It leads.
+    Leader(Leading),
+}
+
+/// What waits for a record to be durable: a promise and a vote leave only then.
+#[derive(Debug)]
+enum AfterDisk {
+    /// The promise of a ballot, to its candidate (perhaps this replica).
+    Promise { ballot: Ballot, to: ReplicaId },
+    /// The vote for a slot, to the ballot's leader (perhaps this replica).
+    Vote { ballot: Ballot, slot: Slot, to: ReplicaId },
+}
+
+impl AfterDisk {
+    fn promises(&self, promised: Ballot) -> bool {
+        matches!(self, Self::Promise { ballot, .. } if *ballot == promised)
+    }
+}
 
 impl Replica {
     /// A replica that knows what `recovered` says.
+    ///
+    /// # Panics
+    /// If `config` does not name this replica as a member: whoever makes it checked that.
     #[must_use]
-    pub fn new(_config: crate::config::Config, _seed: u64, _recovered: Recovered, _now: crate::time::Instant) -> Self {
-        Self {}
+    pub fn new(config: Config, seed: u64, recovered: Recovered, now: Instant) -> Self {
+        assert!(config.cluster.members.iter().any(|member| member.id == config.id), "not a member of its own cluster");
+        let mut replica = Self {
+            rng: Rng::from_seed(seed),
+            timers: Timers::default(),
+            voting: recovered.voting,
+            promised: recovered.promised,
+            promise_durable: recovered.promised,
+            state: State::Follower,
+            leader: None,
+            leader_heard: now,
+            suspects: None,
+            round_seen: recovered.promised.round,
+            log: Log::default(),
+            next_lsn: Lsn(1),
+            durable: Lsn(0),
+            awaiting_disk: VecDeque::new(),
+            decided_recorded: recovered.decided,
+            last_decided: now,
+            known_decided: recovered.decided,
+            fetching: None,
+            settled: Slot(0),
+            sessions: Sessions::new(config.cluster.sessions),
+            intake: Intake::default(),
+            execution: Execution::default(),
+            draining: false,
+            config,
+        };
+        for (slot, ballot, batch) in recovered.entries {
+            replica.log.put(slot, ballot, batch, Lsn(0));
+            if slot <= recovered.decided {
+                replica.log.decide(slot);
+            }
+        }
+        replica.advance(now, &mut Vec::new());
+        replica.arm_election(now);
+        replica
     }
-    /// The only door in.
-    pub fn step(&mut self, _now: crate::time::Instant, _input: Input, _out: &mut Vec<Output>) {}
+
+    /// The only door in. Outputs are plain data, in order, without conditions: what must wait for the disk is produced
+    /// when [`Input::Persisted`] comes back, never before.
+    pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        self.execution.begin(out);
+        match input {
+            Input::Message { from, message } => self.on_message(now, from, message, out),
+            Input::Persisted { lsn } => self.on_persisted(now, lsn, out),
+            Input::Requests(requests) => {
+                for request in requests {
+                    let request = request.into_inner();
+                    let tag = request.tag();
+                    if let Err(steer) = self.on_request(now, request, out) {
+                        out.push(Output::Steer { tag, steer });
+                    }
+                }
+                self.propose(now, out);
+            }
+            Input::Restored { run } => self.on_restored(run, out),
+            Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
+            Input::AppLost { run } => self.execution.on_lost(run, out),
+            Input::Drain => self.on_drain(now, out),
+            Input::Timeout => {}
+        }
+        // Time passes with every input, so that a replica that is kept busy still notices what is due.
+        for timer in self.timers.take_due(now) {
+            match timer {
+                Timer::Election => self.on_election_timeout(now, out),
+                Timer::Heartbeat => self.on_heartbeat_due(now, out),
+                Timer::Repair => self.on_repair(now, out),
+                Timer::Waiting => self.on_waiting(now, out),
+            }
+        }
+        self.check();
+    }
+
     /// When [`Input::Timeout`] is due.
     #[must_use]
-    pub fn deadline(&self) -> Option<crate::time::Instant> {
-        None
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.execution.has_begun() { self.timers.next() } else { Some(Instant::ZERO) }
     }
-    /// A look at it.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        unreachable!("skeleton")
+
+    fn on_message(&mut self, now: Instant, from: ReplicaId, message: Message, out: &mut Vec<Output>) {
+        if from == self.config.id || self.index_of(from).is_none() {
+            return self.nonsense(from, "not a member", out);
+        }
+        match message {
+            Message::PreVote { round, decided, suspects } => {
+                self.on_pre_vote(now, from, round, decided, suspects, out);
+            }
+            Message::PreVoteGranted { round } => self.on_pre_vote_granted(now, from, round, out),
+            Message::Prepare { ballot } => self.on_prepare(now, from, ballot, out),
+            Message::Promise { ballot, decided, first_kept, settled, accepted } => {
+                self.note_settled(settled);
+                self.on_promise(now, from, ballot, election::Promise { decided, first_kept, accepted }, out);
+            }
+            Message::Promised { ballot, slot, accepted, batch } => {
+                self.on_promised(now, from, ballot, slot, (accepted, batch), out);
+            }
+            Message::Outvoted { promised } => self.on_outvoted(now, from, promised, out),
+            Message::Accept { ballot, slot, decided, batch } => {
+                self.on_accept(now, from, ballot, slot, batch, out);
+                self.on_leader_decided(now, from, ballot, decided, out);
+            }
+            Message::Accepted { ballot, slots, marks } => self.on_accepted(now, from, ballot, &slots, marks, out),
+            Message::Heartbeat { ballot, decided, settled, answer } => {
+                self.on_heartbeat(now, from, ballot, settled, answer, out);
+                self.on_leader_decided(now, from, ballot, decided, out);
+            }
+            Message::Following { ballot, marks } => self.on_following(now, from, ballot, marks, out),
+            Message::Fetch { from: first, to } => self.on_fetch(from, first, to, out),
+            Message::Fetched { from: first, entries, decided } => {
+                self.on_fetched(now, first, entries, decided, out);
+            }
+            Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
+            Message::Forward { request } => self.on_forward(now, from, request, out),
+            Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),
+        }
+    }
+
+    /// Appends a record to the journal.
+    fn persist(&mut self, record: Record, after: Option<AfterDisk>, out: &mut Vec<Output>) -> Lsn {
+        let lsn = self.next_lsn;
+        self.next_lsn = Lsn(lsn.0 + 1);
+        if let Some(after) = after {
+            self.awaiting_disk.push_back((lsn, after));
+        }
+        out.push(Output::Persist { lsn, record });
+        lsn
+    }
+
+    /// The disk holds every record up to `lsn`: now, and not before, promises and votes leave.
+    fn on_persisted(&mut self, now: Instant, lsn: Lsn, out: &mut Vec<Output>) {
+        assert!(lsn < self.next_lsn, "the journal confirms a record that it was not given");
+        self.durable = self.durable.max(lsn);
+        let mut votes: Vec<(Ballot, ReplicaId, Vec<Slot>)> = Vec::new();
+        while self.awaiting_disk.front().is_some_and(|(at, _)| *at <= self.durable) {
+            match self.awaiting_disk.pop_front() {
+                Some((_, AfterDisk::Promise { ballot, to })) => self.on_promise_durable(now, ballot, to, out),
+                Some((_, AfterDisk::Vote { ballot, slot, to })) => match votes.last_mut() {
+                    Some((same, same_to, slots)) if *same == ballot && *same_to == to => slots.push(slot),
+                    _ => votes.push((ballot, to, vec![slot])),
+                },
+                None => {}
+            }
+        }
+        for (ballot, to, slots) in votes {
+            self.on_votes_durable(now, ballot, to, slots, out);
+        }
+        self.propose(now, out);
+    }
+
+    /// The only place that sends: what must hold for a message to leave is asserted here.
+    fn send(&self, to: To, message: Message, out: &mut Vec<Output>) {
+        if mutant::on(Mutant::EqualBallots) {
+            return out.push(Output::Send { to, message });
+        }
+        match &message {
+            Message::Accept { ballot, slot, decided, .. } => {
+                assert!(self.voting && ballot.replica == self.config.id && *ballot == self.promised);
+                assert!(*slot > Slot(0) && *decided == self.log.decided());
+            }
+            Message::Accepted { ballot, .. } => {
+                assert!(self.voting && *ballot == self.promised);
+                assert!(matches!(to, To::One(leader) if leader == ballot.replica));
+            }
+            Message::Promise { ballot, .. } | Message::Promised { ballot, .. } => {
+                assert!(self.voting && *ballot == self.promised && *ballot > Ballot::NONE);
+            }
+            Message::Prepare { ballot } | Message::Heartbeat { ballot, .. } | Message::TakeOver { ballot } => {
+                assert!(self.voting && *ballot == self.promised && ballot.replica == self.config.id);
+            }
+            Message::PreVote { .. } | Message::PreVoteGranted { .. } => assert!(self.voting),
+            _ => {}
+        }
+        out.push(Output::Send { to, message });
+    }
+
+    fn nonsense(&self, from: ReplicaId, what: &'static str, out: &mut Vec<Output>) {
+        out.push(Output::Event(Event::Nonsense { from, what }));
+    }
+
+    /// The place of a member in the member list.
+    fn index_of(&self, id: ReplicaId) -> Option<usize> {
+        self.config.cluster.members.binary_search_by_key(&id, |member| member.id).ok()
+    }
+
+    fn own_index(&self) -> usize {
+        self.index_of(self.config.id).expect("checked in new")
+    }
+
+    fn members(&self) -> usize {
+        self.config.cluster.members.len()
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.state, State::Leader(_))
+    }
+
+    /// The leader that this replica follows, and its ballot.
+    fn followed(&self) -> Option<(ReplicaId, Ballot)> {
+        match self.state {
+            State::Follower => self.leader.map(|leader| (leader, self.promised)),
+            _ => None,
+        }
+    }
+
+    /// Whether a follower's vote decides (rule 6): in memory mode with three members the leader has accepted what it
+    /// proposes before it sends it, so the follower's own acceptance makes two of three. Both are known to nobody who
+    /// forgot them, because a member that lost its memory never votes again (rule 12).
+    fn decides_early(&self) -> bool {
+        self.config.cluster.durability == Durability::Memory && self.members() == 3 && self.voting
+    }
+
+    fn note_settled(&mut self, settled: Slot) {
+        self.settled = self.settled.max(settled);
+    }
+
+    /// What must hold after every step, in release too.
+    fn check(&self) {
+        assert!(self.durable < self.next_lsn);
+        assert!(self.execution.executed() <= self.log.decided(), "executed what is not decided");
+        assert!(self.voting || matches!(self.state, State::Follower), "a learner takes part in elections");
     }
 }

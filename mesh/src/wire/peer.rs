@@ -138,6 +138,11 @@ pub enum Message {
         /// The sender's decided mark.
         decided: Slot,
     },
+    /// A leader that stops asks the receiver to stand at once.
+    TakeOver {
+        /// The leader's ballot.
+        ballot: Ballot,
+    },
     /// A follower hands the leader a request that it holds for too long already (rule 5).
     Forward {
         /// The request.
@@ -167,6 +172,7 @@ impl Message {
             Self::Following { .. } => "following",
             Self::Fetch { .. } => "fetch",
             Self::Fetched { .. } => "fetched",
+            Self::TakeOver { .. } => "take_over",
             Self::Forward { .. } => "forward",
             Self::ForwardRefused { .. } => "forward_refused",
         }

@@ -1,0 +1,53 @@
+//! Deliberate errors, to prove that the simulator's checks catch them. Compiled in only with `--cfg lockstep_mutants`;
+//! in every other build [`on`] is a constant `false`.
+
+/// An error that the core can be made to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mutant {
+    /// A slot is decided by the leader's own vote alone.
+    MinorityCommit = 1,
+    /// A promise leaves out what was accepted before.
+    VoteForgotten,
+    /// A call is executed whatever its number.
+    SessionCheckSkipped,
+    /// "Decided up to s" is applied to values of other ballots (rule 2).
+    DecidedAnyBallot,
+    /// A new leader fills slots at or below a promiser's decided mark with no-ops (rule 3).
+    NoopOverCut,
+    /// Members do not differ in their ballots (rule 1).
+    EqualBallots,
+}
+
+impl Mutant {
+    /// Every mutant, with the name that the simulator's command takes.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::MinorityCommit, "minority-commit"),
+        (Self::VoteForgotten, "vote-forgotten"),
+        (Self::SessionCheckSkipped, "session-check-skipped"),
+        (Self::DecidedAnyBallot, "decided-any-ballot"),
+        (Self::NoopOverCut, "noop-over-cut"),
+        (Self::EqualBallots, "equal-ballots"),
+    ];
+}
+
+#[cfg(lockstep_mutants)]
+static CHOSEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Chooses the error of every replica of this process.
+#[cfg(lockstep_mutants)]
+pub fn choose(mutant: Option<Mutant>) {
+    CHOSEN.store(mutant.map_or(0, |mutant| mutant as u8), std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether the error is compiled in and chosen.
+#[cfg(lockstep_mutants)]
+pub(super) fn on(mutant: Mutant) -> bool {
+    CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == mutant as u8
+}
+
+/// Whether the error is compiled in and chosen: never.
+#[cfg(not(lockstep_mutants))]
+pub(super) const fn on(_mutant: Mutant) -> bool {
+    false
+}

@@ -1,0 +1,410 @@
+//! The normal case: the leader proposes, followers vote, decisions ride on what is sent anyway.
+
+use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
+use crate::ids::{Ballot, ReplicaId, Slot};
+use crate::quorum::{MemberSet, majority, reached_by_majority};
+use crate::time::Instant;
+use crate::wire::peer::{Batch, Marks};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a leader keeps.
+#[derive(Debug)]
+pub(super) struct Leading {
+    pub ballot: Ballot,
+    /// The next slot to propose.
+    next: Slot,
+    /// Proposed and not decided.
+    in_flight: BTreeMap<Slot, Flight>,
+    /// What is known of each member, in the order of the member list; the own place is not used.
+    peers: Vec<Peer>,
+    /// Bytes of each slot that was proposed and is not settled, and their sum (rule 9).
+    unsettled: VecDeque<(Slot, usize)>,
+    unsettled_bytes: usize,
+    /// The decided mark that the others were told.
+    told: Slot,
+}
+
+#[derive(Debug)]
+struct Flight {
+    votes: MemberSet,
+    sent: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    heard: Instant,
+    marks: Marks,
+}
+
+/// Bytes of proposals that are sent again at one heartbeat, at most.
+const RESEND_BYTES: usize = 1 << 20;
+
+impl Leading {
+    pub(super) fn new(ballot: Ballot, next: Slot, told: Slot, members: usize, now: Instant) -> Self {
+        let peer = Peer { heard: now, marks: Marks::default() };
+        Self {
+            ballot,
+            next,
+            in_flight: BTreeMap::new(),
+            peers: vec![peer; members],
+            unsettled: VecDeque::new(),
+            unsettled_bytes: 0,
+            told,
+        }
+    }
+
+    fn hear(&mut self, index: usize, now: Instant, marks: Marks) {
+        let peer = &mut self.peers[index];
+        peer.heard = now;
+        // Marks of reordered messages may be older; those of a restarted application are lower and true.
+        peer.marks.decided = peer.marks.decided.max(marks.decided);
+        peer.marks.executed = marks.executed;
+    }
+}
+
+impl Replica {
+    /// Whether a new slot may be opened: the window and the settled mark allow it (rule 9).
+    pub(super) fn may_propose(&self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let limits = &self.config.limits;
+        !self.draining
+            && (leading.in_flight.len() as u64) < limits.window
+            && leading.next.0 <= self.settled.0 + limits.unsettled_slots
+            && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
+    }
+
+    /// Proposes what is queued: at once while few slots are in flight, else only whole batches.
+    pub(super) fn propose(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while self.intake.queued() > 0 && self.may_propose() {
+            let State::Leader(leading) = &self.state else { return };
+            let busy = leading.in_flight.len() as u64 >= self.config.limits.pipeline_depth;
+            if busy && self.intake.queued() < self.config.limits.batch_requests {
+                return;
+            }
+            let slot = leading.next;
+            let batch = self.next_batch(now);
+            if batch.requests.is_empty() {
+                return;
+            }
+            self.propose_at(now, slot, Arc::new(batch), out);
+        }
+    }
+
+    fn next_batch(&mut self, now: Instant) -> Batch {
+        let limits = &self.config.limits;
+        let time = self.config.wall_base.saturating_add(now.as_nanos());
+        let mut batch = Batch { time, settled: self.settled, requests: Vec::new() };
+        let mut bytes = 0;
+        while batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
+            // The first request is taken whatever its size, so that none is too large for ever.
+            let room = if batch.requests.is_empty() { usize::MAX } else { limits.batch_bytes - bytes };
+            let Some(request) = self.intake.next(room) else { break };
+            bytes += request.body_bytes();
+            batch.requests.push(request);
+        }
+        batch
+    }
+
+    /// Phase 2a, and the leader's own vote, which counts once it is durable.
+    pub(super) fn propose_at(&mut self, now: Instant, slot: Slot, batch: Arc<Batch>, out: &mut Vec<Output>) {
+        let own = self.config.id;
+        let decided = self.log.decided();
+        let bytes = batch.body_bytes();
+        let State::Leader(leading) = &mut self.state else { return };
+        let ballot = leading.ballot;
+        leading.next = slot.next().max(leading.next);
+        leading.in_flight.insert(slot, Flight { votes: MemberSet::default(), sent: now });
+        leading.unsettled.push_back((slot, bytes));
+        leading.unsettled_bytes += bytes;
+        leading.told = decided;
+        self.record_decided(out);
+        let record = Record::Accepted { slot, ballot, batch: Arc::clone(&batch) };
+        let lsn = self.persist(record, Some(AfterDisk::Vote { ballot, slot, to: own }), out);
+        self.log.put(slot, ballot, Arc::clone(&batch), lsn);
+        if self.members() > 1 {
+            self.send(To::Others, Message::Accept { ballot, slot, decided, batch }, out);
+        }
+    }
+
+    /// Phase 2a arrives. The vote leaves when it is durable.
+    pub(super) fn on_accept(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        slot: Slot,
+        batch: Arc<Batch>,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.follow(now, from, ballot, out) {
+            return;
+        }
+        if slot.0 > self.log.decided().0.saturating_add(self.config.limits.window * 2) {
+            // Too far ahead to hold: as if it was lost. What is decided of it is fetched.
+            return;
+        }
+        if slot <= self.log.decided() || self.log.get(slot).is_some_and(|entry| entry.ballot >= ballot) {
+            return self.vote_again(ballot, slot, from, out);
+        }
+        self.record_decided(out);
+        let after = self.voting.then_some(AfterDisk::Vote { ballot, slot, to: from });
+        let record = Record::Accepted { slot, ballot, batch: Arc::clone(&batch) };
+        let lsn = self.persist(record, after, out);
+        self.log.put(slot, ballot, batch, lsn);
+    }
+
+    /// A proposal that is here already: the leader has not heard of the vote. For a decided slot the vote may be given
+    /// whatever ballot the value was accepted in: the value is the chosen one.
+    fn vote_again(&mut self, ballot: Ballot, slot: Slot, to: ReplicaId, out: &mut Vec<Output>) {
+        let Some(entry) = self.log.get(slot) else { return };
+        let valid = entry.ballot == ballot || slot <= self.log.decided();
+        if self.voting && valid && entry.lsn <= self.durable && ballot == self.promised {
+            let marks = self.marks();
+            self.send(To::One(to), Message::Accepted { ballot, slots: vec![slot], marks }, out);
+        }
+    }
+
+    /// Votes of this replica are durable.
+    pub(super) fn on_votes_durable(
+        &mut self,
+        now: Instant,
+        ballot: Ballot,
+        to: ReplicaId,
+        slots: Vec<Slot>,
+        out: &mut Vec<Output>,
+    ) {
+        // A vote in a ballot that was given up meanwhile is true, and of no use to anybody.
+        if ballot != self.promised {
+            return;
+        }
+        if to == self.config.id {
+            let own = self.own_index();
+            return self.count_votes(now, own, &slots, out);
+        }
+        if self.decides_early() {
+            for slot in &slots {
+                if self.log.get(*slot).is_some_and(|entry| entry.ballot == ballot) {
+                    self.log.decide(*slot);
+                }
+            }
+            self.advance(now, out);
+        }
+        let marks = self.marks();
+        self.send(To::One(to), Message::Accepted { ballot, slots, marks }, out);
+    }
+
+    /// Phase 2b arrives.
+    pub(super) fn on_accepted(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        slots: &[Slot],
+        marks: Marks,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(index) = self.index_of(from) else { return };
+        let State::Leader(leading) = &mut self.state else { return };
+        if ballot != leading.ballot {
+            return;
+        }
+        leading.hear(index, now, marks);
+        self.count_votes(now, index, slots, out);
+        self.update_settled();
+        self.propose(now, out);
+        self.tell_decisions(out);
+    }
+
+    fn count_votes(&mut self, now: Instant, index: usize, slots: &[Slot], out: &mut Vec<Output>) {
+        let members = self.members();
+        let State::Leader(leading) = &mut self.state else { return };
+        for slot in slots {
+            let Some(flight) = leading.in_flight.get_mut(slot) else { continue };
+            flight.votes.insert(index);
+            if flight.votes.is_majority_of(members) || mutant::on(Mutant::MinorityCommit) {
+                leading.in_flight.remove(slot);
+                self.log.decide(*slot);
+            }
+        }
+        self.advance(now, out);
+        self.propose(now, out);
+        self.tell_decisions(out);
+    }
+
+    /// Tells the others what is decided, if no proposal has carried it.
+    fn tell_decisions(&mut self, out: &mut Vec<Output>) {
+        let (decided, settled, early) = (self.log.decided(), self.settled, self.decides_early());
+        let alone = self.members() == 1;
+        let State::Leader(leading) = &mut self.state else { return };
+        // Followers that decide early know already.
+        if leading.told >= decided || early || alone {
+            return;
+        }
+        leading.told = decided;
+        let ballot = leading.ballot;
+        self.send(To::Others, Message::Heartbeat { ballot, decided, settled, answer: false }, out);
+    }
+
+    /// How far this replica is.
+    pub(super) fn marks(&self) -> Marks {
+        Marks { decided: self.log.decided(), executed: self.execution.executed() }
+    }
+
+    /// The leader's word on what is decided: counts with its ballot (rule 2).
+    pub(super) fn on_leader_decided(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        decided: Slot,
+        out: &mut Vec<Output>,
+    ) {
+        if self.followed() != Some((from, ballot)) {
+            return;
+        }
+        self.note_known_decided(now, decided);
+        if decided <= self.log.decided() {
+            return;
+        }
+        for (slot, entry) in self.log.undecided_mut(decided) {
+            if slot <= decided && (entry.ballot == ballot || mutant::on(Mutant::DecidedAnyBallot)) {
+                entry.decided = true;
+            }
+        }
+        self.advance(now, out);
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        settled: Slot,
+        answer: bool,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.follow(now, from, ballot, out) {
+            return;
+        }
+        self.note_settled(settled);
+        if answer {
+            let marks = self.marks();
+            self.send(To::One(from), Message::Following { ballot, marks }, out);
+        }
+    }
+
+    pub(super) fn on_following(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        marks: Marks,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(index) = self.index_of(from) else { return };
+        if let State::Leader(leading) = &mut self.state
+            && leading.ballot == ballot
+        {
+            leading.hear(index, now, marks);
+            self.update_settled();
+            self.propose(now, out);
+        }
+    }
+
+    /// The own application is further: that may settle slots, and so make room.
+    pub(super) fn note_own_execution(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.leads() {
+            self.update_settled();
+            self.propose(now, out);
+        }
+    }
+
+    /// The settled mark: the highest slot that a majority of applications has executed. It never falls.
+    fn update_settled(&mut self) {
+        let own = self.own_index();
+        let executed = self.execution.executed();
+        let State::Leader(leading) = &mut self.state else { return };
+        let mut marks: Vec<Slot> = leading.peers.iter().map(|peer| peer.marks.executed).collect();
+        marks[own] = executed;
+        self.settled = self.settled.max(reached_by_majority(&mut marks));
+        while leading.unsettled.front().is_some_and(|(slot, _)| *slot <= self.settled) {
+            if let Some((_, bytes)) = leading.unsettled.pop_front() {
+                leading.unsettled_bytes -= bytes;
+            }
+        }
+    }
+
+    /// The leader's tick: step down without a majority (rule 4), show life, send again what may be lost.
+    pub(super) fn on_heartbeat_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.timers.set(Timer::Heartbeat, now + self.config.timing.heartbeat);
+        match &self.state {
+            State::Candidate(_) => self.on_candidate_tick(out),
+            State::Leader(leading) => {
+                let (own, silence) = (self.own_index(), self.config.timing.election_timeout);
+                let ballot = leading.ballot;
+                let alive = |(index, peer): (usize, &Peer)| index == own || now.since(peer.heard) < silence;
+                if leading.peers.iter().enumerate().filter(|peer| alive(*peer)).count() < majority(self.members()) {
+                    out.push(Output::Event(Event::SteppedDown { ballot, reason: "no answer from a majority" }));
+                    return self.step_down(now);
+                }
+                if self.members() > 1 {
+                    let (decided, settled) = (self.log.decided(), self.settled);
+                    self.send(To::Others, Message::Heartbeat { ballot, decided, settled, answer: true }, out);
+                }
+                self.resend(now, out);
+                self.record_decided(out);
+                self.hand_over(now, out);
+            }
+            State::Follower | State::PreCandidate(_) => self.timers.stop(Timer::Heartbeat),
+        }
+    }
+
+    /// Sends proposals again that a living member has not voted for in two heartbeats.
+    fn resend(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let decided = self.log.decided();
+        let (patience, silence) = (self.config.timing.heartbeat * 2, self.config.timing.election_timeout);
+        let own = self.own_index();
+        let State::Leader(leading) = &mut self.state else { return };
+        let ballot = leading.ballot;
+        let mut again = Vec::new();
+        let mut bytes = 0;
+        for (slot, flight) in leading.in_flight.iter_mut().filter(|(_, flight)| now.since(flight.sent) >= patience) {
+            let Some(entry) = self.log.get(*slot) else { continue };
+            if bytes >= RESEND_BYTES {
+                break;
+            }
+            flight.sent = now;
+            for (index, peer) in leading.peers.iter().enumerate() {
+                if index != own && !flight.votes.contains(index) && now.since(peer.heard) < silence {
+                    bytes += entry.batch.body_bytes() + 1024;
+                    again.push((self.config.cluster.members[index].id, *slot, Arc::clone(&entry.batch)));
+                }
+            }
+        }
+        for (to, slot, batch) in again {
+            self.send(To::One(to), Message::Accept { ballot, slot, decided, batch }, out);
+        }
+    }
+
+    /// Slots that were fetched as decided need no votes any more. If they reach beyond what this leader proposed,
+    /// another one leads already.
+    pub(super) fn forget_flights(&mut self, now: Instant, from: Slot, to: Slot, out: &mut Vec<Output>) {
+        let State::Leader(leading) = &mut self.state else { return };
+        leading.in_flight.retain(|slot, _| *slot < from || *slot >= to);
+        if to > leading.next {
+            out.push(Output::Event(Event::SteppedDown { ballot: leading.ballot, reason: "another leader decided" }));
+            self.step_down(now);
+        }
+    }
+
+    /// The living member that is furthest, to take over from a leader that stops.
+    pub(super) fn best_successor(&self, now: Instant) -> Option<ReplicaId> {
+        let State::Leader(leading) = &self.state else { return None };
+        let own = self.own_index();
+        let silence = self.config.timing.election_timeout;
+        let living = leading.peers.iter().enumerate().filter(|(i, peer)| *i != own && now.since(peer.heard) < silence);
+        let best = living.max_by_key(|(_, peer)| peer.marks.decided)?;
+        Some(self.config.cluster.members[best.0].id)
+    }
+}

@@ -1,0 +1,85 @@
+//! A look at a replica from outside.
+
+use super::{Replica, State};
+use crate::ids::{Ballot, Digest, ReplicaId, Slot};
+
+/// What a replica is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It proposes.
+    Leader,
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It stands for election.
+    Candidate,
+    /// It learns and does not vote.
+    Learner,
+}
+
+/// A look at a replica, for status pages, metrics and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// The highest ballot it promised.
+    pub ballot: Ballot,
+    /// The leader it knows (itself included).
+    pub leader: Option<ReplicaId>,
+    /// Whether it leads and has recovered everything: a request would be proposed at once.
+    pub ready: bool,
+    /// Every slot up to here is decided here.
+    pub decided: Slot,
+    /// Every slot up to here was executed by the application.
+    pub executed: Slot,
+    /// The settled mark (rule 9) as known here.
+    pub settled: Slot,
+    /// The first slot of the log.
+    pub log_first: Slot,
+    /// The last slot of the log with a value; 0 if it is empty.
+    pub log_last: Slot,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Requests held that are not decided.
+    pub held: usize,
+    /// The application is up (not resetting).
+    pub app_running: bool,
+    /// Resets asked for so far.
+    pub app_resets: u64,
+    /// The rolling hash of all reply forms at `executed`.
+    pub digest_now: Digest,
+    /// The rolling hash at the newest executed slot divisible by 1,000, and that slot.
+    pub digest: (Slot, Digest),
+    /// Slots that a peer is known to have decided and this replica has not.
+    pub behind: u64,
+}
+
+impl Replica {
+    /// A look at it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let role = match &self.state {
+            _ if !self.voting => Role::Learner,
+            State::Leader(_) => Role::Leader,
+            State::Candidate(_) | State::PreCandidate(_) => Role::Candidate,
+            State::Follower => Role::Follower,
+        };
+        Status {
+            role,
+            ballot: self.promised,
+            leader: if self.leads() { Some(self.config.id) } else { self.leader },
+            ready: self.leads(),
+            decided: self.log.decided(),
+            executed: self.execution.executed(),
+            settled: self.settled,
+            log_first: self.log.first(),
+            log_last: self.log.last(),
+            sessions: self.sessions.len(),
+            held: self.intake.len(),
+            app_running: self.execution.is_running(),
+            app_resets: self.execution.resets(),
+            digest_now: self.execution.digest(),
+            digest: self.execution.milestone(),
+            behind: self.known_decided.0.saturating_sub(self.log.decided().0),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Handlers of the core, each tested by comparing whole outputs.
