@@ -66,7 +66,9 @@ pub enum ConfigError {
     #[error("{0} is out of bounds")]
     Bound(&'static str),
     /// Another version of the execution semantics.
-    #[error("the cluster executes with version {0}, this program with {EXECUTION_VERSION}: run the version that the other members run")]
+    #[error(
+        "the cluster executes with version {0}, this program with {EXECUTION_VERSION}: run the version that the other members run"
+    )]
     ExecutionVersion(u32),
 }
 

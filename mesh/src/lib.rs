@@ -12,6 +12,7 @@ pub mod config;
 pub mod framing;
 pub mod ids;
 pub mod limits;
+pub mod names;
 pub mod order;
 pub mod quorum;
 pub mod rng;

@@ -2,12 +2,15 @@
 //!
 //! It keeps nothing that matters: whatever it forgets, the sender asks again.
 
-use crate::ids::ReplicaId;
-use crate::time::{Duration, Instant};
-use crate::wire::client::Told;
-use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Request, Tag};
 use super::ReplyVote;
+use super::tally::Tally;
+use crate::ids::ReplicaId;
+use crate::quorum::majority;
+use crate::time::{Duration, Instant};
+use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::submit::{Answer, Steer, Vote};
+use crate::wire::{Outcome, Request, Tag};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,31 +108,380 @@ pub enum Output {
     Resent,
 }
 
+/// How often a resend's interval doubles at most.
+const DOUBLINGS: u32 = 3;
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Pending {
+    request: Request,
+    tickets: Vec<Ticket>,
+    deadline: Instant,
+    /// Whether any server was given the request.
+    sent: bool,
+    tally: Tally,
+    /// The server that was asked for the whole reply, while it may still send it.
+    whole: Option<ReplicaId>,
+    /// What servers said in this round of sending.
+    steers: BTreeMap<ReplicaId, Steer>,
+    round: u32,
+    resend_at: Instant,
+    /// When another server is asked for the body of an outcome that has won.
+    body_at: Option<Instant>,
+    /// Its place in the table of timers.
+    wake: Instant,
+}
+
 /// The SMaRtClient's protocol.
 #[derive(Debug)]
-pub struct SmartClient {}
+pub struct SmartClient {
+    config: Config,
+    pending: BTreeMap<Tag, Pending>,
+    tickets: BTreeMap<Ticket, Tag>,
+    wakes: BTreeSet<(Instant, Tag)>,
+    links: BTreeSet<ReplicaId>,
+    /// Servers that failed to send a whole reply in time, and until when they are not asked for one.
+    slow: BTreeMap<ReplicaId, Instant>,
+    draining: bool,
+}
 
 impl SmartClient {
     /// One that has no link yet.
     #[must_use]
-    pub fn new(_config: Config) -> Self {
-        Self {}
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            pending: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            links: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            draining: false,
+        }
     }
+
     /// The only door in.
-    pub fn step(&mut self, _now: Instant, _input: Input, _out: &mut Vec<Output>) {}
+    pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Ask { ticket, request, deadline } => self.on_ask(now, ticket, request, deadline, out),
+            Input::Gone(ticket) => self.on_gone(ticket),
+            Input::Answer { from, answer } => {
+                let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form };
+                self.on_vote(now, from, &vote, Some(answer.outcome), out);
+            }
+            Input::Votes { from, votes } => {
+                for vote in &votes {
+                    self.on_vote(now, from, vote, None, out);
+                }
+            }
+            Input::Steer { from, tag, steer } => self.on_steer(now, from, tag, steer, out),
+            Input::Up(server) => self.on_up(now, server, out),
+            Input::Down(server) => self.on_down(now, server, out),
+            Input::Drain => self.on_drain(out),
+            Input::Timeout => {}
+        }
+        self.on_timers(now, out);
+    }
+
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.wakes.first().map(|(at, _)| *at)
     }
+
     /// Requests that wait for an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        0
+        self.pending.len()
     }
+
     /// Whether a majority of the servers is reachable.
     #[must_use]
     pub fn has_quorum(&self) -> bool {
-        false
+        self.links.len() >= majority(self.config.servers.len())
+    }
+
+    fn on_ask(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
+        let tag = request.tag();
+        if let Some(pending) = self.pending.get_mut(&tag) {
+            if pending.request != request {
+                return out.push(Output::Tell { ticket, told: Told::Unknown(Unknown::OtherBody) });
+            }
+            pending.tickets.push(ticket);
+            pending.deadline = pending.deadline.max(deadline);
+            self.tickets.insert(ticket, tag);
+            return self.set_wake(tag);
+        }
+        let refused = if self.draining { Some(NothingSent::Stopping) } else { None };
+        let full = (self.pending.len() >= self.config.held).then_some(NothingSent::Busy);
+        if let Some(reason) = refused.or(full) {
+            return out.push(Output::Tell { ticket, told: Told::NothingSent(reason) });
+        }
+        let pending = Pending {
+            request,
+            tickets: vec![ticket],
+            deadline,
+            sent: false,
+            tally: Tally::default(),
+            whole: None,
+            steers: BTreeMap::new(),
+            round: 0,
+            resend_at: now + self.config.resend,
+            body_at: None,
+            wake: now,
+        };
+        self.pending.insert(tag, pending);
+        self.tickets.insert(ticket, tag);
+        if self.has_quorum() {
+            self.send_all(now, tag, out);
+        }
+        self.set_wake(tag);
+    }
+
+    /// Sends a request to every linked server that has not voted on it.
+    fn send_all(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let whole = self.pick_whole(now, &tag);
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.sent = true;
+        pending.whole = whole;
+        for server in &self.links {
+            let is_whole = whole == Some(*server);
+            if pending.tally.has_voted(*server) && !is_whole {
+                continue;
+            }
+            out.push(Output::Send { to: *server, request: pending.request.clone(), whole: is_whole });
+        }
+    }
+
+    /// The server that sends the whole reply: the session's name picks it among those that can be asked (rule 30).
+    fn pick_whole(&self, now: Instant, tag: &Tag) -> Option<ReplicaId> {
+        let voters = self.pending.get(tag).and_then(|pending| pending.tally.winner(self.needed()));
+        let able = |server: &&ReplicaId| match voters {
+            Some(form) => self.pending[tag].tally.votes_for(**server, form),
+            None => self.slow.get(server).is_none_or(|until| *until <= now),
+        };
+        let mut able: Vec<ReplicaId> = self.links.iter().filter(able).copied().collect();
+        if let Some(pending) = self.pending.get(tag) {
+            // Who was asked and did not deliver is asked again only when nobody else is left.
+            let fresh = |server: &ReplicaId| pending.whole != Some(*server) && !pending.steers.contains_key(server);
+            if able.iter().any(fresh) {
+                able.retain(fresh);
+            }
+        }
+        if able.is_empty() {
+            able = self.links.iter().copied().collect();
+        }
+        let hash = (tag.client.0 as u64) ^ ((tag.client.0 >> 64) as u64);
+        let index = usize::try_from(hash % (able.len().max(1) as u64)).unwrap_or_default();
+        able.get(index).copied()
+    }
+
+    fn needed(&self) -> usize {
+        self.config.vote.needed(self.config.servers.len())
+    }
+
+    fn on_gone(&mut self, ticket: Ticket) {
+        let Some(tag) = self.tickets.remove(&ticket) else { return };
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.tickets.retain(|other| *other != ticket);
+        if pending.tickets.is_empty() {
+            self.forget(&tag);
+        }
+    }
+
+    fn forget(&mut self, tag: &Tag) -> Option<Pending> {
+        let pending = self.pending.remove(tag)?;
+        self.wakes.remove(&(pending.wake, *tag));
+        for ticket in &pending.tickets {
+            self.tickets.remove(ticket);
+        }
+        Some(pending)
+    }
+
+    fn tell(&mut self, tag: &Tag, told: &Told, out: &mut Vec<Output>) {
+        let Some(pending) = self.forget(tag) else { return };
+        for ticket in pending.tickets {
+            out.push(Output::Tell { ticket, told: told.clone() });
+        }
+    }
+
+    fn on_vote(&mut self, now: Instant, from: ReplicaId, vote: &Vote, body: Option<Outcome>, out: &mut Vec<Output>) {
+        if !self.config.servers.contains(&from) {
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
+        pending.tally.vote(from, vote.form, body);
+        self.decide(now, vote.tag, out);
+    }
+
+    /// Answers if an outcome has won and its body is here; sees to the body if it is not.
+    fn decide(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let (needed, servers) = (self.needed(), self.config.servers.len());
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        let Some(form) = pending.tally.winner(needed) else {
+            if pending.tally.is_hopeless(needed, servers) {
+                self.tell(&tag, &Told::Unknown(Unknown::Disagreement), out);
+            }
+            return;
+        };
+        if let Some(outcome) = pending.tally.body(form) {
+            let told = Told::Outcome(outcome.clone());
+            out.extend(pending.tally.against(form).map(|replica| Output::Disagreed { replica, tag }));
+            return self.tell(&tag, &told, out);
+        }
+        let all_too_old = |steers: &BTreeMap<ReplicaId, Steer>, tally: &Tally| {
+            tally.voters(form).all(|voter| steers.get(&voter) == Some(&Steer::TooOld))
+        };
+        if all_too_old(&pending.steers, &pending.tally) {
+            return self.tell(&tag, &Told::Unknown(Unknown::TooOld), out);
+        }
+        let expected = pending.whole.is_some_and(|whole| self.links.contains(&whole));
+        if expected && pending.body_at.is_none() {
+            pending.body_at = Some(now + self.config.resend / 8);
+            return self.set_wake(tag);
+        }
+        if !expected {
+            self.ask_for_body(now, tag, out);
+        }
+    }
+
+    /// The outcome has won and nobody sent its body: any server that voted for it can.
+    fn ask_for_body(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let whole = self.pick_whole(now, &tag);
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.body_at = Some(now + self.config.resend);
+        pending.whole = whole;
+        if let Some(to) = whole {
+            out.push(Output::Send { to, request: pending.request.clone(), whole: true });
+        }
+        self.set_wake(tag);
+    }
+
+    fn on_steer(&mut self, now: Instant, from: ReplicaId, tag: Tag, steer: Steer, out: &mut Vec<Output>) {
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.steers.insert(from, steer);
+        if pending.whole == Some(from) {
+            pending.whole = None;
+        }
+        // What every reachable server says, and they are a majority, is believed; it makes the outcome unknown only.
+        let final_word = match steer {
+            Steer::NoSession => Some(Unknown::SessionGone),
+            Steer::TooOld => Some(Unknown::TooOld),
+            Steer::OtherBody => Some(Unknown::OtherBody),
+            Steer::TooLarge => Some(Unknown::TooLarge),
+            Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
+        };
+        let unanimous = self.links.iter().all(|server| pending.steers.get(server) == Some(&steer));
+        if let Some(unknown) = final_word
+            && unanimous
+            && self.has_quorum()
+        {
+            return self.tell(&tag, &Told::Unknown(unknown), out);
+        }
+        self.decide(now, tag, out);
+    }
+
+    fn on_up(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
+        if !self.config.servers.contains(&server) {
+            return;
+        }
+        let had_quorum = self.has_quorum();
+        self.links.insert(server);
+        if !self.has_quorum() {
+            return;
+        }
+        let waiting: Vec<Tag> = self.pending.keys().copied().collect();
+        for tag in waiting {
+            let pending = &self.pending[&tag];
+            if !had_quorum && !pending.sent {
+                self.send_all(now, tag, out);
+            } else if pending.sent && !pending.tally.has_voted(server) {
+                let whole = pending.whole == Some(server);
+                out.push(Output::Send { to: server, request: pending.request.clone(), whole });
+            }
+            self.set_wake(tag);
+        }
+    }
+
+    fn on_down(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
+        self.links.remove(&server);
+        let bereft: Vec<Tag> =
+            self.pending.iter().filter(|(_, pending)| pending.whole == Some(server)).map(|(tag, _)| *tag).collect();
+        for tag in bereft {
+            let Some(pending) = self.pending.get_mut(&tag) else { continue };
+            pending.steers.insert(server, Steer::NotReady);
+            pending.whole = None;
+            self.ask_for_body(now, tag, out);
+        }
+    }
+
+    fn on_drain(&mut self, out: &mut Vec<Output>) {
+        self.draining = true;
+        let unsent: Vec<Tag> = self.pending.iter().filter(|(_, pending)| !pending.sent).map(|(tag, _)| *tag).collect();
+        for tag in unsent {
+            self.tell(&tag, &Told::NothingSent(NothingSent::Stopping), out);
+        }
+    }
+
+    fn no_quorum(&self) -> NothingSent {
+        let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        let members = self.config.servers.len();
+        NothingSent::NoQuorum {
+            reachable: small(self.links.len()),
+            members: small(members),
+            needed: small(majority(members)),
+        }
+    }
+
+    /// Puts a request's next time into the table of timers.
+    fn set_wake(&mut self, tag: Tag) {
+        let margin = self.config.margin;
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        let give_up = if pending.sent {
+            pending.deadline
+        } else {
+            Instant::from_nanos(pending.deadline.as_nanos().saturating_sub(margin.as_nanos() as u64))
+        };
+        let wake = give_up.min(pending.resend_at).min(pending.body_at.unwrap_or(give_up));
+        self.wakes.remove(&(pending.wake, tag));
+        pending.wake = wake;
+        self.wakes.insert((wake, tag));
+    }
+
+    fn on_timers(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some((_, tag)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(pending) = self.pending.get_mut(&tag) else { return };
+            let margin = if pending.sent { Duration::ZERO } else { self.config.margin };
+            if now + margin >= pending.deadline {
+                let told =
+                    if pending.sent { Told::Unknown(Unknown::Deadline) } else { Told::NothingSent(self.no_quorum()) };
+                self.tell(&tag, &told, out);
+                continue;
+            }
+            if pending.body_at.is_some_and(|at| at <= now) {
+                if let Some(slow) = pending.whole {
+                    self.slow.insert(slow, now + self.config.resend * 4);
+                }
+                self.ask_for_body(now, tag, out);
+            } else {
+                self.resend(now, tag, out);
+            }
+            self.set_wake(tag);
+        }
+    }
+
+    /// Asks those again that have not answered.
+    fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.round += 1;
+        pending.resend_at = now + self.config.resend * (1 << pending.round.min(DOUBLINGS));
+        pending.steers.clear();
+        pending.whole = None;
+        if pending.sent || self.links.len() >= majority(self.config.servers.len()) {
+            if pending.sent {
+                out.push(Output::Resent);
+            }
+            self.send_all(now, tag, out);
+        }
     }
 }

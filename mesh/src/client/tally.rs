@@ -1,5 +1,9 @@
 //! Voting on replies.
 
+use crate::ids::{Digest, ReplicaId};
+use crate::wire::Outcome;
+use std::collections::BTreeMap;
+
 /// How many equal replies of the members with an application make an answer (rule 29).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyVote {
@@ -20,5 +24,53 @@ impl ReplyVote {
             Self::Majority => crate::quorum::majority(electorate),
             Self::All => electorate,
         }
+    }
+}
+
+/// The votes on one request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// Each server's latest vote: an idempotent request may be ordered twice, with another outcome the second time.
+    votes: BTreeMap<ReplicaId, Digest>,
+    bodies: BTreeMap<Digest, Outcome>,
+}
+
+impl Tally {
+    pub(super) fn vote(&mut self, from: ReplicaId, form: Digest, body: Option<Outcome>) {
+        self.votes.insert(from, form);
+        if let Some(body) = body {
+            self.bodies.entry(form).or_insert(body);
+        }
+    }
+
+    pub(super) fn has_voted(&self, server: ReplicaId) -> bool {
+        self.votes.contains_key(&server)
+    }
+
+    pub(super) fn votes_for(&self, server: ReplicaId, form: Digest) -> bool {
+        self.votes.get(&server) == Some(&form)
+    }
+
+    /// The outcome with enough votes.
+    pub(super) fn winner(&self, needed: usize) -> Option<Digest> {
+        self.votes.values().copied().find(|form| self.voters(*form).count() >= needed)
+    }
+
+    /// Whether no outcome can get enough votes any more.
+    pub(super) fn is_hopeless(&self, needed: usize, servers: usize) -> bool {
+        let best = self.votes.values().map(|form| self.voters(*form).count()).max().unwrap_or(0);
+        best + servers.saturating_sub(self.votes.len()) < needed
+    }
+
+    pub(super) fn voters(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.votes.iter().filter(move |(_, vote)| **vote == form).map(|(server, _)| *server)
+    }
+
+    pub(super) fn against(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.votes.iter().filter(move |(_, vote)| **vote != form).map(|(server, _)| *server)
+    }
+
+    pub(super) fn body(&self, form: Digest) -> Option<&Outcome> {
+        self.bodies.get(&form)
     }
 }

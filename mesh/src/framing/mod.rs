@@ -3,6 +3,16 @@
 //! One file each. Pure functions of bytes, which come as they come, however they are cut: [`Scan`] remembers how far the
 //! front of the buffer was looked at, so that feeding a long request byte by byte stays linear.
 
+mod close;
+mod length;
+mod line;
+mod names;
+mod resp;
+#[cfg(test)]
+mod tests;
+
+pub use names::UnknownName;
+
 use crate::ids::Digest;
 use bytes::Bytes;
 
@@ -91,19 +101,107 @@ pub struct Adapter {
 impl Adapter {
     /// Length of the request at the front of `bytes`, or `None` if it needs more. `closed`: no more will come (the client's half-close);
     /// then `Ok(None)` means that nothing is left, and half a request is [`FramingError::Truncated`].
-    pub fn next_request(&self, _scan: &mut Scan, _bytes: &[u8], _closed: bool) -> Result<Option<usize>, FramingError> { unreachable!() }
-    /// Length of the reply to `request` at the front of `bytes`; `closed` as above, for the application's close.
-    pub fn next_reply(&self, _scan: &mut Scan, _request: &[u8], _bytes: &[u8], _closed: bool) -> Result<Option<usize>, FramingError> { unreachable!() }
+    ///
+    /// # Errors
+    /// As soon as it is certain that no request of the protocol, or none within the limit, begins here.
+    pub fn next_request(&self, scan: &mut Scan, bytes: &[u8], closed: bool) -> Result<Option<usize>, FramingError> {
+        match self.protocol {
+            Protocol::Line => line::next_request(scan, bytes, closed, self.request_bytes),
+            Protocol::Close => close::next_request(bytes, closed, self.request_bytes),
+            Protocol::Length => length::next(bytes, closed, self.request_bytes),
+            Protocol::Resp => resp::next_request(scan, bytes, closed, self.request_bytes),
+        }
+    }
+
+    /// Length of the reply to `request` at the front of `bytes`; `closed` as above, for the application's close. Only the
+    /// protocol `close` knows an empty reply, `Some(0)`, and only at the close.
+    ///
+    /// # Errors
+    /// As soon as it is certain that no reply of the protocol, or none within the limit, begins here.
+    pub fn next_reply(
+        &self,
+        scan: &mut Scan,
+        _request: &[u8],
+        bytes: &[u8],
+        closed: bool,
+    ) -> Result<Option<usize>, FramingError> {
+        match self.protocol {
+            Protocol::Line => line::next_reply(scan, bytes, closed, self.reply_bytes, self.connections),
+            Protocol::Close => close::next_reply(bytes, closed, self.reply_bytes),
+            Protocol::Length => length::next(bytes, closed, self.reply_bytes),
+            Protocol::Resp => resp::next_reply(scan, bytes, closed, self.reply_bytes),
+        }
+    }
+
     /// What to do with one whole request.
-    pub fn handle(&self, _request: &[u8]) -> Handling { unreachable!() }
+    #[must_use]
+    pub fn handle(&self, request: &[u8]) -> Handling {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => Handling::Order,
+            Protocol::Resp => resp::handle(self.connections, request),
+        }
+    }
+
+    /// Whether `request` is exactly one request that may be ordered. A replica asks this of what comes over the mesh: a
+    /// client that speaks to it without an ingress could otherwise make the application wait for ever, or run two at once.
+    #[must_use]
+    pub fn is_orderable(&self, request: &[u8]) -> bool {
+        self.next_request(&mut Scan::default(), request, true) == Ok(Some(request.len()))
+            && self.handle(request) == Handling::Order
+    }
+
     /// The hash of the comparison form of a reply (rule 28).
-    pub fn form(&self, _request: &[u8], _reply: &[u8]) -> Digest { unreachable!() }
+    #[must_use]
+    pub fn form(&self, request: &[u8], reply: &[u8]) -> Digest {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => Digest::of(reply),
+            Protocol::Resp => resp::form(self.connections, request, reply),
+        }
+    }
+
     /// A definite error in the protocol's own words, if it has errors; otherwise the connection is closed.
-    pub fn refusal(&self, _reason: &str) -> Option<Bytes> { unreachable!() }
+    #[must_use]
+    pub fn refusal(&self, reason: &str) -> Option<Bytes> {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Resp => Some(resp::refusal(reason)),
+        }
+    }
+
     /// What a client is told before its connection is closed because of `error` in its bytes, if the protocol has errors.
-    pub fn protocol_error(&self, _error: &FramingError) -> Option<Bytes> { unreachable!() }
+    #[must_use]
+    pub fn protocol_error(&self, error: &FramingError) -> Option<Bytes> {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Resp => resp::protocol_error(error),
+        }
+    }
+
     /// Whether the connection to the client is closed after each reply.
-    pub fn closes_after_reply(&self) -> bool { unreachable!() }
+    #[must_use]
+    pub fn closes_after_reply(&self) -> bool {
+        self.protocol == Protocol::Close
+    }
+
+    /// Whether the application's connection is half-closed after the request, because that is what ends it.
+    #[must_use]
+    pub fn half_closes_after_request(&self) -> bool {
+        self.protocol == Protocol::Close
+    }
+
     /// The name of protocol and connection policy in the ordered configuration, such as "resp/shared".
-    pub fn name(&self) -> String { unreachable!() }
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.protocol, self.connections)
+    }
+}
+
+/// The end is not among `len` bytes, which begin a request or reply unless there are none: whether it can still come.
+fn wait(len: usize, closed: bool, limit: usize) -> Result<Option<usize>, FramingError> {
+    match len {
+        0 => Ok(None),
+        _ if len >= limit => Err(FramingError::TooLong { limit }),
+        _ if closed => Err(FramingError::Truncated),
+        _ => Ok(None),
+    }
 }

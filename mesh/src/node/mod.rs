@@ -1,10 +1,20 @@
-//! What every process shares: logging, metrics, the admin HTTP port, draining.
+//! What every process shares: settings, logging, metrics, the admin HTTP port, the stop signal.
+//!
+//! Nothing here knows what a part does: a part hands in an [`Admin`] and a [`Registry`], and is told when to stop.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod admin;
+pub mod config;
+pub mod human;
+pub mod logging;
+mod metrics;
+mod router;
+mod signals;
+mod version;
 
-/// The registry of metrics, prefix `lockstep_`.
-pub type Registry = prometheus_client::registry::Registry;
+pub use admin::AdminServer;
+pub use metrics::{Registry, registry};
+pub use signals::stop_signal;
+pub use version::{Version, set_version, version};
 
 /// What a part shows on its admin port. Called from the admin tasks; must answer at once.
 pub trait Admin: Send + Sync + 'static {
@@ -21,18 +31,3 @@ pub trait Admin: Send + Sync + 'static {
     /// `/drain`: begins draining; true when done within `wait`.
     fn drain(&self, wait: std::time::Duration) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
-
-/// The admin HTTP server of a process.
-pub struct AdminServer {}
-impl AdminServer {
-    /// Binds at once, so that the address is known; serves until dropped.
-    pub async fn bind(_addr: SocketAddr, _registry: Arc<Registry>, _admin: Arc<dyn Admin>) -> std::io::Result<Self> { unreachable!() }
-    pub fn local_addr(&self) -> SocketAddr { unreachable!() }
-}
-
-/// Resolves on SIGTERM or SIGINT (a second one ends the process at once).
-pub async fn stop_signal() { unreachable!() }
-
-/// The registry with what all processes have (build_info, process_…).
-#[must_use]
-pub fn registry() -> Registry { unreachable!() }

@@ -302,4 +302,3 @@ impl Replica {
 
 /// Requests forwarded at one look, at most.
 const FORWARD_MAX: usize = 64;
-

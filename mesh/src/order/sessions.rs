@@ -181,9 +181,9 @@ impl Sessions {
         let mut evicted = None;
         if self.table.len() >= self.limits.sessions as usize {
             let idle = self.table.iter().min_by_key(|(client, session)| (session.active, **client));
-            let Some((idle, session)) = idle.filter(|(_, session)| {
-                slot.0.saturating_sub(session.active.0) > self.limits.retention_slots
-            }) else {
+            let Some((idle, session)) =
+                idle.filter(|(_, session)| slot.0.saturating_sub(session.active.0) > self.limits.retention_slots)
+            else {
                 return Admitted::Done(Outcome::Refused(Refusal::SessionsFull), None);
             };
             evicted = Some((*idle, session.opened));

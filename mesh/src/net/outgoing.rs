@@ -1,0 +1,118 @@
+//! The sending half of a stream: a message is sent whole or the stream is reset. Quinn finishes a stream that is
+//! dropped, which would pass a cut message off as a whole one.
+
+use super::error::NetError;
+use super::refusal::describe;
+use bytes::Bytes;
+use quinn::{SendStream, StoppedError, VarInt, WriteError};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Stream code: the sender or answerer gave up.
+pub(super) const ABANDONED: VarInt = VarInt::from_u32(1);
+/// Stream code: the message is larger than this end takes.
+pub(super) const TOO_LARGE: VarInt = VarInt::from_u32(2);
+
+/// How long the other end may take no data, or give no stream, before a message is dropped.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Messages above this yield to smaller ones: votes and heartbeats do not queue behind bulk.
+const BULK_BYTES: usize = 64 << 10;
+
+/// A stream that is reset unless it was written to its end.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    stream: SendStream,
+    whole: bool,
+}
+
+impl Outgoing {
+    pub(super) const fn new(stream: SendStream) -> Self {
+        Self { stream, whole: false }
+    }
+
+    /// Writes the only message of the stream and ends it.
+    pub(super) async fn write(mut self, message: Bytes) -> Result<(), NetError> {
+        if message.len() > BULK_BYTES {
+            // Fails only on a closed stream, and then so does the write.
+            let _ = self.stream.set_priority(-1);
+        }
+        if !message.is_empty() {
+            let mut rest = [message];
+            let mut done = 0;
+            while done == 0 {
+                let written = timeout(PATIENCE, self.stream.write_chunks(&mut rest)).await;
+                done = written.map_err(|_| NetError::Stalled)??.chunks;
+            }
+        }
+        self.stream.finish().map_err(|_| NetError::Abandoned(0))?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Resets the stream, saying why.
+    pub(super) fn reset(mut self, code: VarInt) {
+        self.whole = self.stream.reset(code).is_ok();
+    }
+
+    /// Resolves when the other end stopped the stream or the link is gone. Cancel-safe.
+    pub(super) async fn stopped(&self) {
+        let _: Result<Option<VarInt>, StoppedError> = self.stream.stopped().await;
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.whole {
+            // Fails only when the stream is over already.
+            let _ = self.stream.reset(ABANDONED);
+        }
+    }
+}
+
+impl From<WriteError> for NetError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stopped(code) => Self::Abandoned(code.into_inner()),
+            WriteError::ConnectionLost(error) => Self::Gone(describe(&error)),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Abandoned(0),
+        }
+    }
+}
+
+/// The answering half of a request's stream. Dropping it resets the stream.
+#[derive(Debug)]
+pub struct Responder {
+    stream: Outgoing,
+    limit: usize,
+}
+
+impl Responder {
+    pub(super) const fn new(stream: SendStream, limit: usize) -> Self {
+        Self { stream: Outgoing::new(stream), limit }
+    }
+
+    /// Refuses the request: it is larger than this end takes.
+    pub(super) fn too_large(self) {
+        self.stream.reset(TOO_LARGE);
+    }
+
+    /// Writes the answer (may be empty) and ends the stream. Does not wait for delivery.
+    ///
+    /// # Errors
+    /// The asker gave up, takes no data for two seconds, or the link is gone; or the answer is larger than a link
+    /// carries.
+    pub async fn answer(self, bytes: Bytes) -> Result<(), NetError> {
+        if bytes.len() > self.limit {
+            let (bytes, limit) = (bytes.len(), self.limit);
+            self.too_large();
+            return Err(NetError::TooLarge { bytes, limit });
+        }
+        self.stream.write(bytes).await
+    }
+
+    /// Resolves when the asker gave up on the stream or the link is gone. Cancel-safe.
+    pub async fn gone(&mut self) {
+        self.stream.stopped().await;
+    }
+}
