@@ -5,3 +5,7 @@ mod entropy;
 mod journal;
 #[cfg(test)]
 mod testing;
+mod app;
+mod config;
+mod metrics;
+pub use config::{App, Config};
