@@ -17,7 +17,7 @@ pub enum App {
     Address(SocketAddr),
     /// One that this sidecar starts, watches, resets and ends.
     Command {
-        /// The program and its arguments; `{port}`, `{id}` and `{dir}` are replaced.
+        /// The program and its arguments, taken as they are.
         argv: Vec<String>,
         /// The port of 127.0.0.1 that it listens on; also in its environment as `PORT`.
         port: u16,
@@ -131,8 +131,12 @@ impl Config {
             cluster.durability,
             self.durability
         );
-        let unknown: Vec<u32> =
-            cluster.members.iter().map(|member| member.id.0).filter(|id| self.seeds.iter().all(|seed| seed.0 != *id)).collect();
+        let unknown: Vec<u32> = cluster
+            .members
+            .iter()
+            .map(|member| member.id.0)
+            .filter(|id| self.seeds.iter().all(|seed| seed.0 != *id))
+            .collect();
         ensure!(unknown.is_empty(), "--seeds has no address for the members {unknown:?} of the cluster");
         Ok(())
     }

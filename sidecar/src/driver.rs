@@ -16,12 +16,15 @@ use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth;
+use mesh::framing::Adapter;
+use mesh::ids::Incarnation;
 use mesh::limits::Limits;
 use mesh::net::Responder;
 use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
+use mesh::wire::{Body, Request};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -37,6 +40,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// See the module.
 pub(crate) struct Driver {
     config: Config,
+    /// The protocol as the cluster ordered it.
+    adapter: Adapter,
     membership: Membership,
     replica: Replica,
     clock: Clock,
@@ -94,18 +99,31 @@ struct Turn {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, membership, recovered, clock, seed, journal, app, peers, waiters, inputs, metrics, publisher } = parts;
+        let Parts {
+            config,
+            membership,
+            recovered,
+            clock,
+            seed,
+            journal,
+            app,
+            peers,
+            waiters,
+            inputs,
+            metrics,
+            publisher,
+        } = parts;
         let now = clock.now();
         let core = mesh::config::Config {
             id: config.replica(),
-            incarnation: mesh::ids::Incarnation(1),
+            incarnation: own_incarnation(&config, &membership),
             cluster: membership.cluster.clone(),
             timing: config.timing.clone(),
             limits: Limits::DEFAULT,
             wall_base: clock.wall_base(),
         };
-        let core = mesh::config::Config { incarnation: own_incarnation(&core), ..core };
         Self {
+            adapter: Adapter { request_bytes: core.cluster.request_bytes as usize, ..config.adapter },
             replica: Replica::new(core, seed, recovered, now),
             config,
             membership,
@@ -169,14 +187,20 @@ impl Driver {
 
     /// Takes what else is there, without waiting.
     fn gather(&mut self, turn: &mut Turn) {
-        while turn.app.len() < APP_EVENTS && let Ok(event) = self.app.events.try_recv() {
+        while turn.app.len() < APP_EVENTS
+            && let Ok(event) = self.app.events.try_recv()
+        {
             turn.app.push(event);
         }
-        while turn.peers.len() < PEER_FRAMES && let Ok(incoming) = self.inputs.peers.try_recv() {
+        while turn.peers.len() < PEER_FRAMES
+            && let Ok(incoming) = self.inputs.peers.try_recv()
+        {
             turn.peers.push(incoming);
         }
         if !self.journal.behind() {
-            while turn.requests.len() < REQUESTS && let Ok(event) = self.inputs.requests.try_recv() {
+            while turn.requests.len() < REQUESTS
+                && let Ok(event) = self.inputs.requests.try_recv()
+            {
                 turn.requests.push(event);
             }
         }
@@ -231,9 +255,14 @@ impl Driver {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
                 intake::Event::Down(link) => self.waiters.link_down(link),
-                intake::Event::Ask(ask) if self.drain.stop => self.waiters.refuse(ask.link, ask.stream, Steer::NotReady),
-                intake::Event::Ask(intake::Ask { link, submit, stream, share: _ }) => {
-                    if self.waiters.register(self.now, link, submit.request.tag(), submit.whole, stream) {
+                intake::Event::Ask(ask) if self.drain.stop => {
+                    self.waiters.refuse(ask.link, ask.stream, Steer::NotReady)
+                }
+                intake::Event::Ask(intake::Ask { link, submit, stream, share: _share }) => {
+                    if !self.is_orderable(&submit.request) {
+                        // The dropped stream tells the asker; nothing that it says of itself would be believed.
+                        self.reporter.not_orderable(self.now, link);
+                    } else if self.waiters.register(self.now, link, submit.request.tag(), submit.whole, stream) {
                         requests.push(auth::by_transport(submit.request));
                     }
                 }
@@ -241,6 +270,15 @@ impl Driver {
         }
         if !requests.is_empty() {
             self.step(Input::Requests(requests));
+        }
+    }
+
+    /// Whether a call is exactly one request of the protocol: without an ingress in between it may be anything, and the
+    /// application must not wait for ever, nor run two at once. Too large a one is refused by the core.
+    fn is_orderable(&self, request: &Request) -> bool {
+        match &request.body {
+            Body::Call(bytes) => bytes.len() > self.adapter.request_bytes || self.adapter.is_orderable(bytes),
+            Body::Open { .. } | Body::Cancel | Body::Close => true,
         }
     }
 
@@ -339,9 +377,9 @@ fn command(app: &app::Handle, command: app::Command) {
 }
 
 /// The life in which the cluster knows this member.
-fn own_incarnation(core: &mesh::config::Config) -> mesh::ids::Incarnation {
-    let own = core.cluster.members.iter().find(|member| member.id == core.id);
-    own.map_or(core.incarnation, |member| member.incarnation)
+fn own_incarnation(config: &Config, membership: &Membership) -> Incarnation {
+    let own = membership.cluster.members.iter().find(|member| member.id == config.replica());
+    own.map_or(Incarnation(0), |member| member.incarnation)
 }
 
 /// Whether the asker of a stream has given up, as far as it is known by now.

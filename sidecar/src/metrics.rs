@@ -102,7 +102,11 @@ impl Metrics {
         registry.register("has_leader", "1 if a leader is known", self.has_leader.clone());
         registry.register("is_leader", "1 if this replica leads", self.is_leader.clone());
         registry.register("ballot", "Round of the highest ballot promised", self.ballot.clone());
-        registry.register("leader_changes", "Leaders followed or become, one after another", self.leader_changes.clone());
+        registry.register(
+            "leader_changes",
+            "Leaders followed or become, one after another",
+            self.leader_changes.clone(),
+        );
         registry.register("slots_decided", "Slots decided here", self.slots_decided.clone());
         registry.register("slots_executed", "Slots executed by the application", self.slots_executed.clone());
         registry.register("proposals_pending", "Requests held that are not decided", self.proposals_pending.clone());

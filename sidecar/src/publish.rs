@@ -3,6 +3,7 @@
 
 use crate::metrics::{MemberKind, Metrics};
 use crate::store::Membership;
+use mesh::ids::Slot;
 use mesh::order::{Role, Status};
 use mesh::time::{Duration, Instant};
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub(crate) enum Phase {
         status: Box<Status>,
         /// When a leader was last known.
         leader_seen: Option<std::time::Instant>,
+        /// Since when decided slots wait for the application with none executed.
+        stuck_since: Option<std::time::Instant>,
     },
 }
 
@@ -50,18 +53,36 @@ pub(crate) struct Publisher {
     data_dir: Option<PathBuf>,
     due: Option<Instant>,
     leader_seen: Option<std::time::Instant>,
+    stuck_since: Option<std::time::Instant>,
+    last_executed: Slot,
     /// Slots that the counters have.
     counted: (u64, u64),
     next_disk: Instant,
 }
 
 impl Publisher {
-    pub(crate) fn new(snapshots: watch::Sender<Snapshot>, membership: Membership, metrics: Metrics, data_dir: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        snapshots: watch::Sender<Snapshot>,
+        membership: Membership,
+        metrics: Metrics,
+        data_dir: Option<PathBuf>,
+    ) -> Self {
         let voters = if membership.voting { "voting" } else { "learning" };
         let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
         metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
         metrics.members.get_or_create(&MemberKind { kind: voters }).set(1);
-        Self { snapshots, membership, metrics, data_dir, due: None, leader_seen: None, counted: (0, 0), next_disk: Instant::ZERO }
+        Self {
+            snapshots,
+            membership,
+            metrics,
+            data_dir,
+            due: None,
+            leader_seen: None,
+            stuck_since: None,
+            last_executed: Slot(0),
+            counted: (0, 0),
+            next_disk: Instant::ZERO,
+        }
     }
 
     /// Something may have changed.
@@ -89,10 +110,17 @@ impl Publisher {
         if status.leader.is_some() {
             self.leader_seen = Some(std::time::Instant::now());
         }
+        if status.executed >= status.decided {
+            self.stuck_since = None;
+        } else if self.stuck_since.is_none() || status.executed != self.last_executed {
+            self.stuck_since = Some(std::time::Instant::now());
+        }
+        self.last_executed = status.executed;
         self.count(&status, log_bytes);
         self.look_at_disk(now);
+        let (leader_seen, stuck_since) = (self.leader_seen, self.stuck_since);
         let phase =
-            Phase::Running { membership: self.membership.clone(), status: Box::new(status), leader_seen: self.leader_seen };
+            Phase::Running { membership: self.membership.clone(), status: Box::new(status), leader_seen, stuck_since };
         self.snapshots.send_replace(Snapshot { phase, log_bytes });
     }
 

@@ -69,6 +69,19 @@ impl Reporter {
         }
     }
 
+    /// A request is not one of the protocol.
+    pub(crate) fn not_orderable(&mut self, now: Instant, link: crate::intake::LinkId) {
+        self.count("not_orderable");
+        if let Some(suppressed) = self.may_speak(now) {
+            let link = link.0;
+            tracing::warn!(
+                link,
+                suppressed,
+                "a request is not exactly one of the protocol; not taken. Is the ingress set to the same --protocol?"
+            );
+        }
+    }
+
     fn count(&self, reason: &'static str) {
         self.metrics.rejected.get_or_create(&Reason { reason }).inc();
     }

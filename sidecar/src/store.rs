@@ -31,7 +31,10 @@ impl Store {
         let identity = Identity { cluster: config.cluster.clone(), id: config.replica(), incarnation: Incarnation(1) };
         let (file, found) = JournalFile::open(dir, &identity, config.durability == Durability::Sync)?;
         if let Some(bytes) = found.torn {
-            tracing::warn!(bytes, "the journal ended in a write that was cut short: it was never acknowledged and is removed");
+            tracing::warn!(
+                bytes,
+                "the journal ended in a write that was cut short: it was never acknowledged and is removed"
+            );
         }
         let mut store = Self::File(file);
         let mut recovery = Recovery::of(found.entries);
@@ -45,7 +48,8 @@ impl Store {
         if recovery.boot.as_ref() == Some(&boot) {
             return Ok(());
         }
-        if let (Durability::Async, History::Started { cluster, voting: true }) = (config.durability, &recovery.history) {
+        if let (Durability::Async, History::Started { cluster, voting: true }) = (config.durability, &recovery.history)
+        {
             tracing::warn!(
                 "the machine was started anew since the journal was written, and durability is async: this member may \
                  have forgotten votes. It becomes a learner"

@@ -4,12 +4,12 @@
 //! whether it voted there before its disk was lost: it becomes a learner (rule 12). One that holds a proposal has
 //! provably never voted with it, and takes the word of a member that started with the same configuration as the commit.
 
+use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Waiters};
 use crate::journal::{Entry, History};
 use crate::peers::Peers;
 use crate::store::{Membership, Store};
-use crate::Config;
 use anyhow::Context;
 use mesh::config::ClusterConfig;
 use mesh::ids::ReplicaId;
@@ -107,7 +107,9 @@ impl Waiting<'_> {
                 tracing::info!("the cluster is bootstrapped");
                 Ok(AdminReply::Done)
             }
-            History::Proposed { .. } => Ok(AdminReply::Refused("another proposal took the place of this one".to_owned())),
+            History::Proposed { .. } => {
+                Ok(AdminReply::Refused("another proposal took the place of this one".to_owned()))
+            }
             History::Blank => Ok(AdminReply::Refused("there is no proposal to commit".to_owned())),
             History::Started { .. } => Ok(AdminReply::Done),
         }
@@ -116,9 +118,9 @@ impl Waiting<'_> {
     fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
         match (frame, &self.history) {
             (PeerFrame::Cluster(cluster), history) => {
-                self.config
-                    .check_cluster(&cluster)
-                    .with_context(|| format!("member {from} is part of a cluster that this member's settings do not fit"))?;
+                self.config.check_cluster(&cluster).with_context(|| {
+                    format!("member {from} is part of a cluster that this member's settings do not fit")
+                })?;
                 let entry = match history {
                     History::Proposed { cluster: proposed, .. } if *proposed == cluster => {
                         tracing::info!(from = %from, "the proposal was committed");

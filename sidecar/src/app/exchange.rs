@@ -1,7 +1,7 @@
 //! One request and its reply on one connection.
 
 use bytes::{Buf, Bytes, BytesMut};
-use mesh::framing::{Adapter, Protocol, Scan};
+use mesh::framing::{Adapter, Scan};
 use mesh::order::AppReply;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,9 @@ pub(super) enum Loss {
     Connect(String),
     #[error("the connection to the application failed: {0}")]
     Link(String),
-    #[error("the application closed the connection with {0} requests unanswered (one that closes after each reply needs --app-connections per-request)")]
+    #[error(
+        "the application closed the connection with {0} requests unanswered (one that closes after each reply needs --app-connections per-request)"
+    )]
     Closed(usize),
     #[error("the application's reply is not of the protocol: {0}")]
     Reply(#[from] mesh::framing::FramingError),
@@ -47,7 +49,13 @@ pub(super) async fn connect(address: SocketAddr, patience: Duration) -> Result<T
 }
 
 /// The reply at the front of `input`, taken out, with its form.
-pub(super) fn take_reply(adapter: &Adapter, scan: &mut Scan, request: &[u8], input: &mut BytesMut, closed: bool) -> Result<Option<AppReply>, Loss> {
+pub(super) fn take_reply(
+    adapter: &Adapter,
+    scan: &mut Scan,
+    request: &[u8],
+    input: &mut BytesMut,
+    closed: bool,
+) -> Result<Option<AppReply>, Loss> {
     let Some(length) = adapter.next_reply(scan, request, input, closed)? else { return Ok(None) };
     let bytes: Bytes = input.split_to(length).freeze();
     let form = adapter.form(request, &bytes);
@@ -56,17 +64,28 @@ pub(super) fn take_reply(adapter: &Adapter, scan: &mut Scan, request: &[u8], inp
 }
 
 /// Sends one request and reads its whole reply. What was read beyond it stays in `input`.
-pub(super) async fn exchange(stream: &mut TcpStream, adapter: &Adapter, request: &Bytes, input: &mut BytesMut, patience: Duration) -> Result<AppReply, Loss> {
+pub(super) async fn exchange(
+    stream: &mut TcpStream,
+    adapter: &Adapter,
+    request: &Bytes,
+    input: &mut BytesMut,
+    patience: Duration,
+) -> Result<AppReply, Loss> {
     match timeout(patience, send_and_read(stream, adapter, request, input)).await {
         Ok(result) => result,
         Err(_) => Err(Loss::Silent(patience)),
     }
 }
 
-async fn send_and_read(stream: &mut TcpStream, adapter: &Adapter, request: &Bytes, input: &mut BytesMut) -> Result<AppReply, Loss> {
+async fn send_and_read(
+    stream: &mut TcpStream,
+    adapter: &Adapter,
+    request: &Bytes,
+    input: &mut BytesMut,
+) -> Result<AppReply, Loss> {
     let (mut reader, mut writer) = stream.split();
     let mut output = request.clone();
-    let mut half_close = adapter.protocol == Protocol::Close;
+    let mut half_close = adapter.half_closes_after_request();
     let mut scan = Scan::default();
     let failed = |error: std::io::Error| Loss::Link(error.to_string());
     loop {

@@ -1,8 +1,8 @@
 //! One persistent connection: the calls of a slot, and of the slots after it, are written before their replies come.
 
+use super::Command;
 use super::exchange::{Loss, READ_BYTES, connect, take_reply};
 use super::worker::{End, Live};
-use super::Command;
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::framing::Scan;
 use mesh::ids::{Run, Slot};
@@ -139,7 +139,13 @@ impl Pipeline {
                 if !requests.is_empty() {
                     self.heard.get_or_insert(now);
                 }
-                self.slots.push_back(Pending { run, slot, begun: now, replies: Vec::with_capacity(requests.len()), requests });
+                self.slots.push_back(Pending {
+                    run,
+                    slot,
+                    begun: now,
+                    replies: Vec::with_capacity(requests.len()),
+                    requests,
+                });
                 Ok(())
             }
         }
@@ -164,7 +170,11 @@ impl Pipeline {
 
     /// The first slot, if all its replies are here.
     fn next_done(&mut self) -> Option<Pending> {
-        if self.slots.front().is_some_and(|pending| pending.requests.is_empty()) { self.slots.pop_front() } else { None }
+        if self.slots.front().is_some_and(|pending| pending.requests.is_empty()) {
+            self.slots.pop_front()
+        } else {
+            None
+        }
     }
 
     fn unanswered(&self) -> usize {

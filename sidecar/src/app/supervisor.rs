@@ -51,12 +51,8 @@ struct Identity {
 }
 
 impl Supervisor {
-    pub(super) fn new(argv: &[String], id: u32, port: u16, dir: &Path) -> Self {
-        let replace = |argument: &String| {
-            let argument = argument.replace("{port}", &port.to_string()).replace("{id}", &id.to_string());
-            argument.replace("{dir}", &dir.display().to_string())
-        };
-        Self { argv: argv.iter().map(replace).collect(), port, dir: dir.to_owned(), child: None }
+    pub(super) fn new(argv: &[String], port: u16, dir: &Path) -> Self {
+        Self { argv: argv.to_vec(), port, dir: dir.to_owned(), child: None }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -85,7 +81,8 @@ impl Supervisor {
     }
 
     fn spawn(&self) -> anyhow::Result<Running> {
-        let log = open_log(&self.dir).with_context(|| format!("cannot open the application's log in {}", self.dir.display()))?;
+        let log = open_log(&self.dir)
+            .with_context(|| format!("cannot open the application's log in {}", self.dir.display()))?;
         let (program, arguments) = self.argv.split_first().context("the application's command is empty")?;
         let mut child = Command::new(program)
             .args(arguments)
@@ -205,7 +202,9 @@ async fn kill_orphan(record: &Path) -> anyhow::Result<()> {
         tracing::warn!(file = %record.display(), "the record of an earlier application does not parse: it is ignored");
         return Ok(());
     };
-    if process::boot_id().ok().as_ref() != Some(&identity.boot) || process::start_time(identity.pid) != Some(identity.start_time) {
+    if process::boot_id().ok().as_ref() != Some(&identity.boot)
+        || process::start_time(identity.pid) != Some(identity.start_time)
+    {
         return Ok(());
     }
     tracing::info!(pid = identity.pid, "ending the application that an earlier sidecar left");

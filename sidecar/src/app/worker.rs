@@ -37,15 +37,15 @@ pub(crate) struct Handle {
     pub(crate) view: watch::Receiver<View>,
     /// Whether somebody must restart the application: it is not ours to reset, and its state is not the initial one.
     pub(crate) awaits_restart: Arc<AtomicBool>,
-    /// Ends when `stop` was told and the application is ended, if it is ours.
-    pub(crate) task: JoinHandle<()>,
 }
 
 /// Starts the task. It stops, and ends the application if it is a child, when `stop` turns true or its sender goes.
-pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> Handle {
+///
+/// The second result ends when that is done.
+pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let awaits_restart = Arc::new(AtomicBool::new(false));
     let keeper = match &settings.app {
-        App::Command { argv, port, dir } => Keeper::Child(Supervisor::new(argv, settings.id, *port, dir)),
+        App::Command { argv, port, dir } => Keeper::Child(Supervisor::new(argv, *port, dir)),
         App::Address(address) => {
             // Config::validate demands one.
             let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -55,8 +55,9 @@ pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> Handle {
     let (commands, commands_in) = mpsc::channel(COMMANDS);
     let (events_out, events) = mpsc::channel(EVENTS);
     let (view_out, view) = watch::channel(View::default());
-    let worker = Worker { settings, keeper, commands: commands_in, events: events_out, view: view_out, backoff: BACKOFF_MIN };
-    Handle { commands, events, view, awaits_restart, task: tokio::spawn(worker.run(stop)) }
+    let worker =
+        Worker { settings, keeper, commands: commands_in, events: events_out, view: view_out, backoff: BACKOFF_MIN };
+    (Handle { commands, events, view, awaits_restart }, tokio::spawn(worker.run(stop)))
 }
 
 struct Worker {

@@ -68,7 +68,12 @@ pub(crate) struct Acceptor(Arc<BTreeMap<ReplicaId, mpsc::Sender<Link>>>);
 
 impl Peers {
     /// A task for every member but this one.
-    pub(crate) fn start(endpoint: &Endpoint, own: ReplicaId, seeds: &[(u32, String)], metrics: &Metrics) -> (Self, mpsc::Receiver<Incoming>) {
+    pub(crate) fn start(
+        endpoint: &Endpoint,
+        own: ReplicaId,
+        seeds: &[(u32, String)],
+        metrics: &Metrics,
+    ) -> (Self, mpsc::Receiver<Incoming>) {
         let (inbox, incoming) = mpsc::channel(INBOX_FRAMES);
         let budget = Budget::of(INBOX_BYTES);
         let others = seeds.iter().filter(|(id, _)| *id != own.0);

@@ -4,8 +4,7 @@ use super::{Incoming, Outgoing};
 use crate::budget::Budget;
 use crate::metrics::{self, Metrics, PeerKind};
 use mesh::ids::ReplicaId;
-use mesh::net::{Endpoint, Link, LinkKind, NetError};
-use mesh::rng::Rng;
+use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,9 +13,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// The wait before dialling again; doubles, drawn anew between half of it and all of it.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How long the member with the higher id leaves dialling to the other at first.
 const COURTESY: Duration = Duration::from_millis(100);
 /// Links of one peer that are read at one time. An older one is left to end by itself: closing it at once would make
@@ -53,10 +49,9 @@ struct Links {
 impl Peer {
     pub(super) async fn run(mut self) {
         let seed = crate::entropy::bytes().map_or(u64::from(self.id.0), u64::from_le_bytes);
-        let mut rng = Rng::from_seed(seed);
+        let mut backoff = Backoff::new(seed);
         let mut links = Links::default();
         let (ended_in, mut ended) = mpsc::channel(LINKS_MAX + 1);
-        let mut backoff = BACKOFF_MIN;
         let mut dial_at = Instant::now() + if self.dials_first { Duration::ZERO } else { COURTESY };
         // Kept over turns: a message for the outbox must not start a handshake anew.
         let mut dialling: Option<Dialling> = None;
@@ -66,7 +61,7 @@ impl Peer {
                 biased;
                 Some(id) = ended.recv() => {
                     links.live.retain(|(live, _)| *live != id);
-                    dial_at = Instant::now() + rng.duration(BACKOFF_MIN);
+                    dial_at = Instant::now() + backoff.next_delay();
                 }
                 link = self.accepted.recv() => match link {
                     Some(link) => self.adopt(link, &mut links, &ended_in),
@@ -80,13 +75,12 @@ impl Peer {
                     dialling = None;
                     match dialled {
                         Ok(link) => {
-                            backoff = BACKOFF_MIN;
+                            backoff.reset();
                             self.adopt(link, &mut links, &ended_in);
                         }
                         Err(error) => {
                             tracing::debug!(peer = %self.id, address = %self.address, %error, "no link yet");
-                            dial_at = Instant::now() + backoff / 2 + rng.duration(backoff / 2);
-                            backoff = (backoff * 2).min(BACKOFF_MAX);
+                            dial_at = Instant::now() + backoff.next_delay();
                         }
                     }
                 }
