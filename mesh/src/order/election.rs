@@ -197,6 +197,9 @@ impl Replica {
         }
         if ballot > self.promised {
             self.give_way(now, ballot, out);
+        } else if self.leader == Some(from) {
+            // It leads in this ballot already: the question is an old one.
+            return;
         } else if ballot == self.promise_durable {
             // The candidate asks again: whatever of the promise arrived is not complete.
             return self.send_promise(from, out);

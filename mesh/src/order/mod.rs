@@ -174,7 +174,7 @@ impl Replica {
                 }
                 self.propose(now, out);
             }
-            Input::Restored { run } => self.on_restored(run, out),
+            Input::Restored { run } => self.on_restored(now, run, out),
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
             Input::AppLost { run } => self.execution.on_lost(run, out),
             Input::Drain => self.on_drain(now, out),

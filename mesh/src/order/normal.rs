@@ -312,16 +312,8 @@ impl Replica {
         }
     }
 
-    /// The own application is further: that may settle slots, and so make room.
-    pub(super) fn note_own_execution(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.leads() {
-            self.update_settled();
-            self.propose(now, out);
-        }
-    }
-
     /// The settled mark: the highest slot that a majority of applications has executed. It never falls.
-    fn update_settled(&mut self) {
+    pub(super) fn update_settled(&mut self) {
         let own = self.own_index();
         let executed = self.execution.executed();
         let State::Leader(leading) = &mut self.state else { return };

@@ -351,8 +351,8 @@ fn alone() -> (Replica, u64) {
 }
 
 /// Gives requests to [`alone`], lets its application answer each call with itself, and returns the outcomes.
-fn run(replica: &mut Replica, lsn: &mut u64, list: Vec<Request>) -> Vec<(Request, Option<Outcome>)> {
-    let mut todo = std::collections::VecDeque::from([requests(list.clone())]);
+fn run(replica: &mut Replica, lsn: &mut u64, list: &[Request]) -> Vec<(Request, Option<Outcome>)> {
+    let mut todo = std::collections::VecDeque::from([requests(list.to_vec())]);
     let mut outcomes = Vec::new();
     while let Some(input) = todo.pop_front() {
         for output in step(replica, 2, input) {
@@ -382,11 +382,11 @@ fn run(replica: &mut Replica, lsn: &mut u64, list: Vec<Request>) -> Vec<(Request
 #[test]
 fn a_number_runs_once_and_its_reply_is_kept() {
     let (mut replica, mut lsn) = alone();
-    run(&mut replica, &mut lsn, vec![open()]);
-    let first = run(&mut replica, &mut lsn, vec![call(1, "a")]);
+    run(&mut replica, &mut lsn, &[open()]);
+    let first = run(&mut replica, &mut lsn, &[call(1, "a")]);
     assert_eq!(first, [(call(1, "a"), Some(Outcome::Executed(Bytes::from_static(b"a"))))]);
     let executed = replica.status().executed;
-    assert_eq!(run(&mut replica, &mut lsn, vec![call(1, "a")]), first, "the stored reply");
+    assert_eq!(run(&mut replica, &mut lsn, &[call(1, "a")]), first, "the stored reply");
     assert_eq!(replica.status().executed, executed, "and nothing ran");
     let other = step(&mut replica, 3, requests(vec![call(1, "b")]));
     let tag = call(1, "b").tag();
@@ -397,24 +397,24 @@ fn a_number_runs_once_and_its_reply_is_kept() {
 #[test]
 fn a_cancel_settles_every_number_up_to_its_own() {
     let (mut replica, mut lsn) = alone();
-    run(&mut replica, &mut lsn, vec![open()]);
-    run(&mut replica, &mut lsn, vec![call(1, "a")]);
+    run(&mut replica, &mut lsn, &[open()]);
+    run(&mut replica, &mut lsn, &[call(1, "a")]);
     let cancel = Request { body: Body::Cancel, ..call(3, "") };
-    assert_eq!(run(&mut replica, &mut lsn, vec![cancel.clone()]), [(cancel.clone(), Some(Outcome::Settled))]);
+    assert_eq!(run(&mut replica, &mut lsn, std::slice::from_ref(&cancel)), [(cancel.clone(), Some(Outcome::Settled))]);
     let executed = Some(Outcome::Executed(Bytes::from_static(b"a")));
-    assert_eq!(run(&mut replica, &mut lsn, vec![call(1, "a")]), [(call(1, "a"), executed)]);
+    assert_eq!(run(&mut replica, &mut lsn, &[call(1, "a")]), [(call(1, "a"), executed)]);
     for late in [call(2, "b"), call(3, "c")] {
-        assert_eq!(run(&mut replica, &mut lsn, vec![late.clone()]), [(late, Some(Outcome::Cancelled))]);
+        assert_eq!(run(&mut replica, &mut lsn, std::slice::from_ref(&late)), [(late, Some(Outcome::Cancelled))]);
     }
-    let next = run(&mut replica, &mut lsn, vec![call(4, "d")]);
+    let next = run(&mut replica, &mut lsn, &[call(4, "d")]);
     assert_eq!(next, [(call(4, "d"), Some(Outcome::Executed(Bytes::from_static(b"d"))))]);
 }
 
 #[test]
 fn a_lost_application_is_reset_and_everything_replayed() {
     let (mut replica, mut lsn) = alone();
-    run(&mut replica, &mut lsn, vec![open()]);
-    run(&mut replica, &mut lsn, vec![call(1, "a"), call(2, "b")]);
+    run(&mut replica, &mut lsn, &[open()]);
+    run(&mut replica, &mut lsn, &[call(1, "a"), call(2, "b")]);
     let (digest, executed) = (replica.status().digest_now, replica.status().executed);
     assert_eq!(step(&mut replica, 5, Input::AppLost { run: Run(1) }), [Output::Reset { run: Run(2) }]);
     assert_eq!(replica.status().executed, Slot(0));
@@ -470,15 +470,15 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     persisted(&mut replica, 1, 1);
     let mut lsn = 1;
     let client = |id| Request { client: ClientId(id), ..open() };
-    run(&mut replica, &mut lsn, vec![client(1)]);
-    run(&mut replica, &mut lsn, vec![client(2)]);
+    run(&mut replica, &mut lsn, &[client(1)]);
+    run(&mut replica, &mut lsn, &[client(2)]);
     let refused = Some(Outcome::Refused(crate::wire::Refusal::SessionsFull));
-    assert_eq!(run(&mut replica, &mut lsn, vec![client(3)]), [(client(3), refused)]);
+    assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), refused)]);
     let active = Request { client: ClientId(1), opened: Slot(1), ..call(1, "x") };
-    run(&mut replica, &mut lsn, vec![active]);
-    run(&mut replica, &mut lsn, vec![client(4)]);
-    let opened = Outcome::Opened { opened: Slot(6), window: 4, last: Seq(0) };
-    assert_eq!(run(&mut replica, &mut lsn, vec![client(3)]), [(client(3), Some(opened))]);
+    run(&mut replica, &mut lsn, &[active]);
+    run(&mut replica, &mut lsn, &[client(4)]);
+    let opened = Outcome::Opened { opened: Slot(6), window: 4 };
+    assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), Some(opened))]);
     let gone = Request { client: ClientId(2), opened: Slot(2), ..call(1, "y") };
     let steer = step(&mut replica, 3, requests(vec![gone.clone()]));
     assert_eq!(steer, [Output::Steer { tag: gone.tag(), steer: Steer::NoSession }]);

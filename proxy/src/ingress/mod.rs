@@ -1,0 +1,217 @@
+//! The ingress' process: unmodified clients in over TCP, their requests out to SMaRtClients, replies back in order.
+
+mod connection;
+mod intake;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use crate::admin::{Face, Subject};
+use crate::metrics;
+use crate::process;
+use crate::sender::{self, Running};
+use anyhow::{Context, ensure};
+use connection::{Shared, WINDOW};
+use mesh::client::sender::Lending;
+use mesh::framing::{Adapter, Connections};
+use mesh::net::Role;
+use mesh::node::{self, AdminServer};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+/// Sessions of the pool.
+const SESSIONS: usize = 1024;
+/// Requests accepted and not answered, over all connections.
+const HELD: usize = 16_384;
+/// Bytes of large requests held at once.
+const HELD_BYTES: usize = 256 << 20;
+/// How long a SMaRtClient has for an answer before another one is asked.
+const RESEND: Duration = Duration::from_secs(1);
+/// How long half a request, or an answer that nobody reads, may stand still.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// File descriptors beside those of connections.
+const OTHER_FILES: u64 = 64;
+
+const _: () = assert!(mesh::limits::REQUEST_BYTES_MAX <= HELD_BYTES);
+
+/// Settings of an ingress.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name, as in its certificates.
+    pub cluster: String,
+    /// This ingress' id, as in its certificate.
+    pub id: String,
+    /// The directory of its certificate: `pki/ingress/<id>`.
+    pub pki: PathBuf,
+    /// Whom to trust instead of the certificate's own `ca.crt`.
+    pub trust_bundle: Option<PathBuf>,
+    /// The admin port.
+    pub admin: SocketAddr,
+    /// Where external clients come in, over TCP.
+    pub listen: SocketAddr,
+    /// The SMaRtClients: their ids where known, HOST:PORT.
+    pub smart_clients: Vec<(Option<String>, String)>,
+    /// The clients' protocol.
+    pub adapter: Adapter,
+    /// After this a client is told what is known.
+    pub deadline: Duration,
+    /// How long what is outstanding may take after a SIGTERM.
+    pub drain_timeout: Duration,
+    /// Connections at most.
+    pub connections_max: usize,
+}
+
+impl Config {
+    fn show(&self) -> Value {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        json!({
+            "cluster": self.cluster,
+            "id": self.id,
+            "pki": self.pki,
+            "trust_bundle": self.trust_bundle,
+            "admin": self.admin,
+            "listen": self.listen,
+            "smart_clients": self.smart_clients.iter().map(|(_, address)| address).collect::<Vec<_>>(),
+            "protocol": self.adapter.name(),
+            "request_bytes": self.adapter.request_bytes,
+            "reply_bytes": self.adapter.reply_bytes,
+            "deadline_ms": millis(self.deadline),
+            "drain_timeout_ms": millis(self.drain_timeout),
+            "connections_max": self.connections_max,
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(!self.smart_clients.is_empty(), "no SMaRtClients: name them with --smart-clients HOST:PORT,…");
+        ensure!(self.connections_max > 0, "the greatest number of connections must be at least 1");
+        ensure!(!self.deadline.is_zero(), "--deadline must be longer than zero");
+        let most = mesh::limits::REQUEST_BYTES_MAX;
+        ensure!(self.adapter.request_bytes <= most, "requests may have {most} bytes at most: lower their limit");
+        Ok(())
+    }
+
+    fn sender(&self) -> mesh::client::sender::Config {
+        let lending = match self.adapter.connections {
+            Connections::PerSession => Lending::Own,
+            Connections::Shared | Connections::PerRequest => Lending::Pooled,
+        };
+        let window = if self.adapter.closes_after_reply() { 1 } else { WINDOW };
+        mesh::client::sender::Config { lending, window, sessions: SESSIONS, held: HELD, resend: RESEND }
+    }
+}
+
+/// Runs an ingress until a SIGTERM or SIGINT, and drains.
+///
+/// # Errors
+/// When it cannot start: settings, certificate, or a port in use.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    config.check()?;
+    raise_file_limit(config.connections_max);
+    let mut registry = node::registry();
+    let expected = process::Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
+    let trust = config.trust_bundle.as_deref();
+    let endpoint = process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
+    let listener =
+        tcp::listen(config.listen).with_context(|| format!("cannot listen on {} for clients", config.listen))?;
+    let listen = listener.local_addr()?;
+    let calls = sender::Metrics::new(&mut registry);
+    let tcp = tcp::Metrics {
+        open: metrics::gauge(&mut registry, "tcp_connections", "Connections of external clients that are open"),
+        accepts: metrics::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
+        refused: calls.refused.clone(),
+    };
+    let running =
+        Arc::new(sender::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
+    let subject =
+        Shown { config: config.clone(), listen, running: running.clone(), calls: calls.clone(), tcp: tcp.clone() };
+    let face = Arc::new(Face::new(subject));
+    let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
+        .await
+        .with_context(|| format!("cannot open the admin port {}", config.admin))?;
+    info!(%listen, admin = %admin.local_addr(), id = %config.id, protocol = %config.adapter.name(), "ingress started");
+
+    let shared = Arc::new(Shared {
+        adapter: config.adapter,
+        events: running.events.clone(),
+        budget: Arc::new(Semaphore::new(HELD_BYTES)),
+        patience: PATIENCE,
+        refused: calls.refused,
+    });
+    let (stop, stopping) = watch::channel(false);
+    let serving = tcp::serve(listener, config.connections_max, shared, tcp, stopping);
+    tokio::pin!(serving);
+    tokio::select! {
+        () = node::stop_signal() => {}
+        // It serves until it is stopped.
+        () = &mut serving => {}
+    }
+    info!(outstanding = running.view.outstanding.load(Ordering::Relaxed), "draining");
+    face.stop();
+    stop.send_replace(true);
+    if tokio::time::timeout(config.drain_timeout, serving).await.is_err() {
+        warn!(outstanding = running.view.outstanding.load(Ordering::Relaxed), "the drain time-out passed");
+    }
+    endpoint.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Lets this process open as many files as `connections` need, as far as the system's hard limit goes.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+    if raised.is_err() || current < wanted {
+        warn!(limit = current, wanted, "the limit on open files is below the number of connections: raise `ulimit -n`");
+    }
+}
+
+/// What the admin port shows.
+struct Shown {
+    config: Config,
+    listen: SocketAddr,
+    running: Arc<Running>,
+    calls: sender::Metrics,
+    tcp: tcp::Metrics,
+}
+
+impl Subject for Shown {
+    fn ready(&self) -> (&'static str, bool) {
+        ("reaches a SMaRtClient", self.running.view.reachable.load(Ordering::Relaxed) > 0)
+    }
+
+    fn outstanding(&self) -> usize {
+        self.running.view.outstanding.load(Ordering::Relaxed)
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "kind": "ingress",
+            "id": self.config.id,
+            "cluster": self.config.cluster,
+            "version": node::version().to_string(),
+            "listen": self.listen,
+            "protocol": self.config.adapter.name(),
+            "peers": self.running.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),
+            "requests": self.calls.requests.status(),
+            "resends": self.calls.requests.resends.get(),
+            "tcp_connections": self.tcp.open.get(),
+            "tcp_accepts": self.tcp.accepts.get(),
+        })
+    }
+
+    fn config(&self) -> Value {
+        self.config.show()
+    }
+}

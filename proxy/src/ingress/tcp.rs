@@ -1,0 +1,124 @@
+//! The TCP side: accepts connections up to a bound and serves each in a task of its own.
+
+use super::connection::{self, Shared};
+use crate::metrics::Counts;
+use mesh::client::sender::Connection;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use rustix::net::sockopt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+/// Connections that the kernel may hold for us.
+const BACKLOG: u32 = 4096;
+/// A client whose machine vanished is noticed after about 60 s + 4 · 15 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// Pause after the system refused to accept: it is out of descriptors or memory.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// What the TCP side counts.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    /// Connections that are open.
+    pub(super) open: Gauge,
+    /// Connections that were accepted.
+    pub(super) accepts: Counter,
+    /// What was refused, and why.
+    pub(super) refused: Counts,
+}
+
+/// Opens the port.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until `stop` turns true, then until every connection has ended.
+pub(super) async fn serve(
+    listener: TcpListener,
+    connections_max: usize,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    let mut next = 0;
+    while !*stop.borrow_and_update() {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.changed() => continue,
+            Some(_) = connections.join_next() => {
+                show(&metrics.open, connections.len());
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept connections; the limit on open files may be too low");
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+        };
+        metrics.accepts.inc();
+        if connections.len() >= connections_max {
+            turn_away(&stream, &shared, &metrics.refused);
+            continue;
+        }
+        if let Err(error) = prepare(&stream) {
+            debug!(%from, %error, "a connection broke at once");
+            continue;
+        }
+        connections.spawn(run(stream, from, Connection(next), shared.clone(), stop.clone()));
+        next += 1;
+        show(&metrics.open, connections.len());
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {
+        show(&metrics.open, connections.len());
+    }
+}
+
+fn show(gauge: &Gauge, connections: usize) {
+    gauge.set(i64::try_from(connections).unwrap_or(i64::MAX));
+}
+
+async fn run(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    id: Connection,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) {
+    let (reader, writer) = stream.split();
+    let ending = connection::serve(reader, writer, id, shared, stop).await;
+    debug!(%from, ?ending, "connection ended");
+}
+
+/// One connection too many: told so where the protocol has words for it, as far as the socket takes them at once.
+fn turn_away(stream: &TcpStream, shared: &Shared, refused: &Counts) {
+    refused.count("connections_max");
+    if let Some(text) = shared.adapter.refusal("too many connections; nothing was run") {
+        let _ = stream.try_write(&text);
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Links that are kept: dialled, served, dialled again with growing, jittered pauses.
+//!
+//! Every link that comes up gets a queue of its own, which is handed to the driver and dies with the link: nothing of
+//! an old link is ever sent over a new one without the protocol's wish.
+
+use bytes::Bytes;
+use mesh::net::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
+use mesh::wire::Tag;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Duration, Instant, timeout_at};
+use tracing::{debug, info, warn};
+
+/// Streams of each direction that a link may have open: just above what is really in flight.
+const STREAMS: u32 = 256;
+/// Questions that may wait for a stream of their link.
+const QUEUE: usize = 16_384;
+/// A link that lived this long was a good one: the pauses start again from the first.
+const LIVED: Duration = Duration::from_secs(5);
+/// One attempt to dial may take this long.
+const DIAL: Duration = Duration::from_secs(5);
+
+/// The bounds of every link of these processes.
+pub(crate) fn limits() -> LinkLimits {
+    LinkLimits {
+        message_bytes: mesh::limits::Limits::DEFAULT.message_bytes,
+        uni_streams: STREAMS,
+        bidi_streams: STREAMS,
+    }
+}
+
+/// A question for the other end of a link.
+pub(crate) trait Question: Send + 'static {
+    /// The request that it is about.
+    fn tag(&self) -> Tag;
+    /// Its bytes on the wire.
+    fn encode(&self) -> Bytes;
+    /// When nobody waits for the answer any more.
+    fn until(&self) -> Instant;
+}
+
+/// What a kept link means to the driver that uses it.
+pub(crate) trait Line: Send + Sync + 'static {
+    /// What is asked over it.
+    type Question: Question;
+    /// What the driver is told.
+    type Event: Send + 'static;
+    /// It came up; questions go into `queue`.
+    fn up(&self, queue: mpsc::Sender<Self::Question>) -> Self::Event;
+    /// It is gone.
+    fn down(&self) -> Self::Event;
+    /// The whole answer to a question. None: nothing that the driver must know.
+    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Self::Event>;
+    /// A message that came without a question.
+    fn received(&self, message: Bytes) -> Option<Self::Event>;
+}
+
+/// Whom a link is kept to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// What the link is for.
+    pub(crate) kind: LinkKind,
+    /// HOST:PORT, resolved anew at every attempt.
+    pub(crate) address: String,
+    /// The only acceptable id of the other end, where it is known.
+    pub(crate) id: Option<String>,
+}
+
+/// How a kept link stands, for `/status`.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    target: Target,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Id and address of the other end while the link is up.
+    up: Option<(String, String)>,
+    error: Option<String>,
+}
+
+impl Standing {
+    /// Of a link that was never up.
+    pub(crate) fn new(target: Target) -> Arc<Self> {
+        Arc::new(Self { target, state: Mutex::default() })
+    }
+
+    /// The `peers` entry of `/status`.
+    pub(crate) fn status(&self) -> Value {
+        let state = self.state().clone();
+        let (id, remote) = state.up.clone().unzip();
+        json!({
+            "address": self.target.address,
+            "id": id.or_else(|| self.target.id.clone()),
+            "remote": remote,
+            "up": state.up.is_some(),
+            "error": state.error,
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn came_up(&self, link: &Link) {
+        let remote = (link.peer().id.clone(), link.remote_address().to_string());
+        info!(target = %self.target.address, id = %remote.0, "link is up");
+        *self.state() = State { up: Some(remote), error: None };
+    }
+
+    fn went_down(&self, reason: String) {
+        warn!(target = %self.target.address, %reason, "link is gone; dialling again");
+        *self.state() = State { up: None, error: Some(reason) };
+    }
+
+    /// Says why an attempt failed, loudly only when the reason is news.
+    fn not_reached(&self, reason: String) {
+        let mut state = self.state();
+        if state.error.as_ref() == Some(&reason) {
+            debug!(target = %self.target.address, %reason, "not reached");
+        } else {
+            warn!(target = %self.target.address, %reason, "not reached; trying again");
+            state.error = Some(reason);
+        }
+    }
+}
+
+/// Keeps a link to the target of `standing` until the driver's end of `events` is gone.
+pub(crate) async fn keep<L: Line>(
+    line: L,
+    endpoint: Endpoint,
+    standing: Arc<Standing>,
+    events: mpsc::Sender<L::Event>,
+    mut pauses: Backoff,
+) {
+    let line = Arc::new(line);
+    let target = &standing.target;
+    loop {
+        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
+        match tokio::time::timeout(DIAL, attempt).await {
+            Ok(Ok(link)) => {
+                let since = Instant::now();
+                standing.came_up(&link);
+                let reason = serve(&line, &link, &events).await;
+                standing.went_down(reason);
+                if events.send(line.down()).await.is_err() {
+                    return;
+                }
+                if since.elapsed() >= LIVED {
+                    pauses.reset();
+                }
+            }
+            Ok(Err(error)) => standing.not_reached(error.to_string()),
+            Err(_) => standing.not_reached(format!("no answer within {DIAL:?}")),
+        }
+        if events.is_closed() {
+            return;
+        }
+        tokio::time::sleep(pauses.next_delay()).await;
+    }
+}
+
+/// Serves one link until it is gone; returns why it is.
+async fn serve<L: Line>(line: &Arc<L>, link: &Link, events: &mpsc::Sender<L::Event>) -> String {
+    let (queue, questions) = mpsc::channel(QUEUE);
+    if events.send(line.up(queue)).await.is_err() {
+        link.close("stopping");
+        return "stopping".to_owned();
+    }
+    tokio::select! {
+        reason = link.closed() => reason,
+        () = ask_all(line, link, events, questions) => link.closed().await,
+        reason = receive_all(line, link, events) => {
+            link.close(&reason);
+            reason
+        }
+    }
+}
+
+/// Asks what the queue holds, each question on a stream of its own, as many at a time as there is credit for.
+async fn ask_all<L: Line>(
+    line: &Arc<L>,
+    link: &Link,
+    events: &mpsc::Sender<L::Event>,
+    mut questions: mpsc::Receiver<L::Question>,
+) {
+    let credit = Arc::new(Semaphore::new(STREAMS as usize));
+    while let Some(question) = questions.recv().await {
+        let Ok(permit) = credit.clone().acquire_owned().await else { return };
+        if question.until() <= Instant::now() {
+            continue;
+        }
+        let (line, link, events) = (line.clone(), link.clone(), events.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let tag = question.tag();
+            let until = question.until();
+            let message = question.encode();
+            drop(question);
+            // An answer that does not come is nothing to report: the protocol asks again in its own time.
+            if let Ok(Ok(answer)) = timeout_at(until, link.ask(message)).await
+                && let Some(event) = line.answered(tag, answer)
+            {
+                let _ = events.send(event).await;
+            }
+        });
+    }
+}
+
+/// Hands on what comes without being asked for; returns when the link is gone.
+async fn receive_all<L: Line>(line: &Arc<L>, link: &Link, events: &mpsc::Sender<L::Event>) -> String {
+    loop {
+        match link.receive().await {
+            Ok(message) => {
+                if let Some(event) = line.received(message)
+                    && events.send(event).await.is_err()
+                {
+                    return "stopping".to_owned();
+                }
+            }
+            Err(error) => return error.to_string(),
+        }
+    }
+}

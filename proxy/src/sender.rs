@@ -1,0 +1,312 @@
+//! The driver of the sender's protocol: what an ingress and a native client have in common.
+
+use crate::clock::Clock;
+use crate::driver::{self, EVENTS, Machine, Shell};
+use crate::links::{self, Line, Question, Standing, Target};
+use crate::metrics::{Counts, Ended, Endpoints, Requests};
+use bytes::Bytes;
+use mesh::client::Sender;
+use mesh::client::sender::{Answer, Config, Connection, Endpoint, Input, Output, Refused};
+use mesh::net::{self, Backoff};
+use mesh::rng::Rng;
+use mesh::time::{Duration, Instant};
+use mesh::wire::client::{Ask, Told};
+use mesh::wire::{Request, Tag};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+/// What the tasks around the sender tell it.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client's next request.
+    Call {
+        /// Its connection.
+        connection: Connection,
+        /// The request.
+        bytes: Bytes,
+        /// Where its answer goes.
+        answer: oneshot::Sender<Answer>,
+    },
+    /// The client is gone.
+    Gone(Connection),
+    /// A SMaRtClient's word.
+    Told {
+        /// Which SMaRtClient.
+        endpoint: Endpoint,
+        /// Which request.
+        tag: Tag,
+        /// Its word.
+        told: Told,
+    },
+    /// A link is up; what is sent over it goes into the queue.
+    Up(Endpoint, mpsc::Sender<Asking>),
+    /// A link is gone.
+    Down(Endpoint),
+}
+
+/// A request on its way to a SMaRtClient.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    request: Request,
+    until: tokio::time::Instant,
+}
+
+impl Question for Asking {
+    fn tag(&self) -> Tag {
+        self.request.tag()
+    }
+    fn encode(&self) -> Bytes {
+        let within = self.until.saturating_duration_since(tokio::time::Instant::now());
+        let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        mesh::wire::encode(&Ask { request: self.request.clone(), within_ms })
+    }
+    fn until(&self) -> tokio::time::Instant {
+        self.until
+    }
+}
+
+/// A link to one SMaRtClient.
+struct ToSmartClient {
+    endpoint: Endpoint,
+    malformed: Counts,
+}
+
+impl Line for ToSmartClient {
+    type Question = Asking;
+    type Event = Event;
+    fn up(&self, queue: mpsc::Sender<Asking>) -> Event {
+        Event::Up(self.endpoint, queue)
+    }
+    fn down(&self) -> Event {
+        Event::Down(self.endpoint)
+    }
+    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
+        if let Ok(told) = mesh::wire::decode(&answer) {
+            return Some(Event::Told { endpoint: self.endpoint, tag, told });
+        }
+        self.malformed.count("malformed");
+        warn!("a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+        None
+    }
+    fn received(&self, _message: Bytes) -> Option<Event> {
+        self.malformed.count("unasked");
+        None
+    }
+}
+
+impl Machine for Sender {
+    type Input = Input;
+    type Output = Output;
+    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        Self::step(self, now, input, out);
+    }
+    fn deadline(&self) -> Option<Instant> {
+        Self::deadline(self)
+    }
+    fn timeout() -> Input {
+        Input::Timeout
+    }
+}
+
+/// What of the sender its neighbours may see, as of the driver's last turn.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Calls without an answer.
+    pub(crate) outstanding: AtomicUsize,
+    /// SMaRtClients that a link is up to.
+    pub(crate) reachable: AtomicUsize,
+}
+
+/// A call whose answer is awaited.
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    since: Instant,
+}
+
+/// Between the sender and its links and connections.
+struct Around {
+    clock: Clock,
+    /// How long a call may take.
+    patience: Duration,
+    calls: HashMap<Connection, VecDeque<Waiting>>,
+    queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
+    configured: usize,
+    view: Arc<View>,
+    requests: Requests,
+    refused: Counts,
+    endpoints: Endpoints,
+}
+
+impl Shell<Sender> for Around {
+    type Event = Event;
+
+    fn on_event(&mut self, now: Instant, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Call { connection, bytes, answer } => {
+                self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
+                Input::Call { connection, bytes, deadline: now + self.patience }
+            }
+            Event::Gone(connection) => {
+                self.calls.remove(&connection);
+                Input::Gone(connection)
+            }
+            Event::Told { endpoint, tag, told } => Input::Told { endpoint, tag, told },
+            Event::Up(endpoint, queue) => {
+                self.queues.insert(endpoint, queue);
+                self.endpoints.show(self.queues.len(), self.configured);
+                Input::Up(endpoint)
+            }
+            Event::Down(endpoint) => {
+                self.queues.remove(&endpoint);
+                self.endpoints.show(self.queues.len(), self.configured);
+                Input::Down(endpoint)
+            }
+        })
+    }
+
+    fn on_output(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Send { endpoint, request, within } => {
+                let asking = Asking { request, until: self.clock.timer(now + within) };
+                // Full or just gone: the protocol sends it again, elsewhere.
+                if self.queues.get(&endpoint).is_none_or(|queue| queue.try_send(asking).is_err()) {
+                    self.refused.count("queue_full");
+                }
+            }
+            Output::Answer { connection, answer } => self.answer(now, connection, answer),
+            Output::Resent => {
+                self.requests.resends.inc();
+            }
+        }
+    }
+
+    fn after_turn(&mut self, sender: &Sender) {
+        self.view.outstanding.store(sender.outstanding(), Ordering::Relaxed);
+        self.view.reachable.store(self.queues.len(), Ordering::Relaxed);
+    }
+}
+
+impl Around {
+    /// Answers the oldest call of a connection, unless its client is gone.
+    fn answer(&mut self, now: Instant, connection: Connection, answer: Answer) {
+        let Some(calls) = self.calls.get_mut(&connection) else { return };
+        let Some(waiting) = calls.pop_front() else { return };
+        if calls.is_empty() {
+            self.calls.remove(&connection);
+        }
+        let how = match &answer {
+            Answer::Reply(_) => Ended::Ok,
+            Answer::Refused(why) => {
+                self.refused.count(reason(why));
+                Ended::Refused
+            }
+            Answer::Unknown(_) => Ended::Unknown,
+        };
+        self.requests.ended(how, now.since(waiting.since));
+        let _ = waiting.answer.send(answer);
+    }
+}
+
+/// The label of a refusal.
+fn reason(why: &Refused) -> &'static str {
+    match why {
+        Refused::NoSmartClient => "no_smart_client",
+        Refused::NothingSent(_) => "nothing_sent",
+        Refused::Overloaded => "overloaded",
+        Refused::NoSession => "no_session",
+        Refused::Ordered(_) => "ordered",
+    }
+}
+
+/// What counts calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// Calls.
+    pub(crate) requests: Requests,
+    /// What was refused, and why.
+    pub(crate) refused: Counts,
+    /// The links.
+    pub(crate) endpoints: Endpoints,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub(crate) fn new(registry: &mut mesh::node::Registry) -> Self {
+        let reasons = [
+            "command",
+            "connections_max",
+            "malformed",
+            "no_session",
+            "no_smart_client",
+            "nothing_sent",
+            "ordered",
+            "overloaded",
+            "queue_full",
+            "slow_reader",
+            "slow_request",
+            "too_long",
+            "truncated",
+            "unasked",
+        ];
+        let help = "Requests and connections that were refused, and messages that were dropped, by reason";
+        Self {
+            requests: Requests::new(registry),
+            refused: Counts::new(registry, "refused", help, "reason", &reasons),
+            endpoints: Endpoints::new(registry),
+        }
+    }
+}
+
+/// A running sender.
+pub(crate) struct Running {
+    /// The way to it.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// What it shows.
+    pub(crate) view: Arc<View>,
+    /// How its links stand.
+    pub(crate) standings: Vec<Arc<Standing>>,
+    /// Its tasks, which end with this.
+    _tasks: JoinSet<()>,
+}
+
+/// Starts a sender with a link to each of `smart_clients` (id where known, HOST:PORT); a call may take `patience`.
+pub(crate) fn start(
+    config: Config,
+    patience: Duration,
+    smart_clients: Vec<(Option<String>, String)>,
+    endpoint: &net::Endpoint,
+    metrics: &Metrics,
+) -> std::io::Result<Running> {
+    let seed = crate::process::seed()?;
+    let mut rng = Rng::from_seed(crate::process::seed()?[0]);
+    let clock = Clock::start();
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let view = Arc::new(View::default());
+    let around = Around {
+        clock,
+        patience,
+        calls: HashMap::new(),
+        queues: HashMap::new(),
+        configured: smart_clients.len(),
+        view: view.clone(),
+        requests: metrics.requests.clone(),
+        refused: metrics.refused.clone(),
+        endpoints: metrics.endpoints.clone(),
+    };
+    metrics.endpoints.show(0, smart_clients.len());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver::drive(Sender::new(config, seed), around, clock, inbox));
+    let mut standings = Vec::new();
+    for (number, (id, address)) in (0..).map(Endpoint).zip(smart_clients) {
+        let standing = Standing::new(Target { kind: net::LinkKind::Client, address, id });
+        standings.push(standing.clone());
+        let line = ToSmartClient { endpoint: number, malformed: metrics.refused.clone() };
+        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
+    }
+    Ok(Running { events, view, standings, _tasks: tasks })
+}

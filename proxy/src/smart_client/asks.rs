@@ -1,0 +1,80 @@
+//! The links from ingresses and native clients: each request on a stream of its own, its answer on the same one.
+
+use super::driver::Event;
+use crate::metrics::Counts;
+use mesh::client::smart_client::Ticket;
+use mesh::net::{Endpoint, Link, LinkKind, Responder};
+use mesh::wire::client::{Ask, Told};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+/// A sender's patience counts up to here.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
+
+/// What serving a link needs.
+#[derive(Clone)]
+struct Desk {
+    events: mpsc::Sender<Event>,
+    rejected: Counts,
+    /// The next ticket of the process.
+    tickets: Arc<AtomicU64>,
+}
+
+/// Accepts links until the endpoint is closed.
+pub(super) async fn accept(endpoint: Endpoint, events: mpsc::Sender<Event>, rejected: Counts) {
+    let desk = Desk { events, rejected, tickets: Arc::default() };
+    while let Some(link) = endpoint.accept().await {
+        if link.kind() == LinkKind::Client {
+            tokio::spawn(serve(link, desk.clone()));
+        } else {
+            link.close("a SMaRtClient takes client links only");
+        }
+    }
+}
+
+/// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
+async fn serve(link: Link, desk: Desk) {
+    info!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
+    loop {
+        let (bytes, responder) = match link.accept_ask().await {
+            Ok(ask) => ask,
+            Err(error) => {
+                info!(id = %link.peer().id, %error, "link ended");
+                return;
+            }
+        };
+        let Ok(Ask { request, within_ms }) = mesh::wire::decode(&bytes) else {
+            desk.rejected.count("malformed");
+            warn!(id = %link.peer().id, "bytes that are no request; do both run the same version?");
+            continue;
+        };
+        let ticket = Ticket(desk.tickets.fetch_add(1, Ordering::Relaxed));
+        let within = Duration::from_millis(within_ms.into()).min(PATIENCE_MAX);
+        let (answer, told) = oneshot::channel();
+        if desk.events.send(Event::Ask { ticket, request, within, answer }).await.is_err() {
+            return;
+        }
+        tokio::spawn(finish(ticket, told, responder, desk.events.clone()));
+    }
+}
+
+/// Waits for the word on one request and passes it on, unless the asker leaves first.
+async fn finish(ticket: Ticket, told: oneshot::Receiver<Told>, mut responder: Responder, events: mpsc::Sender<Event>) {
+    let told = tokio::select! {
+        biased;
+        told = told => told,
+        () = responder.gone() => {
+            // If the driver is gone as well, nobody is left to care.
+            let _ = events.send(Event::Gone(ticket)).await;
+            return;
+        }
+    };
+    // No word: the process is ending; dropping the responder resets the stream, and the sender goes elsewhere.
+    let Ok(told) = told else { return };
+    if let Err(error) = responder.answer(mesh::wire::encode(&told)).await {
+        debug!(%error, "an answer could not be passed on");
+    }
+}

@@ -1,0 +1,222 @@
+//! The SMaRtClient's process: takes requests from ingresses and native clients, asks every server, votes, answers.
+
+mod asks;
+mod driver;
+mod servers;
+
+use crate::admin::{Face, Subject};
+use crate::clock::Clock;
+use crate::driver::EVENTS;
+use crate::links::{self, Standing, Target};
+use crate::metrics::{Counts, Requests};
+use crate::process;
+use anyhow::{Context, ensure};
+use driver::{Around, Event, View};
+use mesh::client::{ReplyVote, SmartClient};
+use mesh::ids::ReplicaId;
+use mesh::net::{Backoff, Endpoint, LinkKind, Role};
+use mesh::node::{self, AdminServer, Registry};
+use mesh::rng::Rng;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+/// When servers that have not answered are asked again, the first time.
+const RESEND: Duration = Duration::from_millis(250);
+/// How long before the sender's deadline an unsent request is given back.
+const MARGIN: Duration = Duration::from_millis(100);
+/// Requests held at most.
+const HELD: usize = 16_384;
+/// The last answers get this long to leave before the links are closed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// Settings of a SMaRtClient.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name, as in its certificates.
+    pub cluster: String,
+    /// This SMaRtClient's id, as in its certificate.
+    pub id: String,
+    /// The directory of its certificate: `pki/smart-client/<id>`.
+    pub pki: PathBuf,
+    /// Whom to trust instead of the certificate's own `ca.crt`.
+    pub trust_bundle: Option<PathBuf>,
+    /// Where ingresses and native clients come in.
+    pub quic: SocketAddr,
+    /// The admin port.
+    pub admin: SocketAddr,
+    /// The servers: ids and HOST:PORT.
+    pub servers: Vec<(u32, String)>,
+    /// How many equal replies make an answer.
+    pub vote: ReplyVote,
+    /// How long what is outstanding may take after a SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    fn show(&self) -> Value {
+        json!({
+            "cluster": self.cluster,
+            "id": self.id,
+            "pki": self.pki,
+            "trust_bundle": self.trust_bundle,
+            "quic": self.quic,
+            "admin": self.admin,
+            "servers": self.servers.iter().map(|(id, at)| (id.to_string(), at)).collect::<BTreeMap<_, _>>(),
+            "reply_vote": format!("{:?}", self.vote).to_lowercase(),
+            "drain_timeout_ms": u64::try_from(self.drain_timeout.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// Runs a SMaRtClient until a SIGTERM or SIGINT, and drains.
+///
+/// # Errors
+/// When it cannot start: settings, certificate, or a port in use.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let servers: BTreeMap<ReplicaId, String> =
+        config.servers.iter().map(|(id, address)| (ReplicaId(*id), address.clone())).collect();
+    ensure!(!servers.is_empty(), "no servers: name them with --servers HOST:PORT,…");
+    ensure!(servers.len() == config.servers.len(), "the same server id is given twice in --servers");
+    let mut registry = node::registry();
+    let expected = process::Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
+    let trust = config.trust_bundle.as_deref();
+    let endpoint = process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
+    let metrics = Metrics::new(&mut registry, &servers);
+    let running = start(&config, servers, &endpoint, &metrics)?;
+    let subject = Shown { config: config.clone(), view: running.view.clone(), standings: running.standings, metrics };
+    let face = Arc::new(Face::new(subject));
+    let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
+        .await
+        .with_context(|| format!("cannot open the admin port {}", config.admin))?;
+    info!(quic = %endpoint.local_addr(), admin = %admin.local_addr(), id = %config.id, "SMaRtClient started");
+
+    node::stop_signal().await;
+    info!(outstanding = running.view.waiting.load(Ordering::Relaxed), "draining");
+    face.stop();
+    // The driver's own end: nothing that can fail before the process ends.
+    let _ = running.events.send(Event::Drain).await;
+    if tokio::time::timeout(config.drain_timeout, running.view.idle()).await.is_err() {
+        warn!(outstanding = running.view.waiting.load(Ordering::Relaxed), "the drain time-out passed");
+    }
+    tokio::time::sleep(LAST_WORDS).await;
+    endpoint.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// What a SMaRtClient counts.
+#[derive(Clone, Debug)]
+struct Metrics {
+    requests: Requests,
+    disagreements: Counts,
+    rejected: Counts,
+}
+
+impl Metrics {
+    fn new(registry: &mut Registry, servers: &BTreeMap<ReplicaId, String>) -> Self {
+        let ids: Vec<_> = servers.keys().collect();
+        Self {
+            requests: Requests::new(registry),
+            disagreements: Counts::new(
+                registry,
+                "vote_disagreements",
+                "Votes of a server that differed from the outcome that won",
+                "replica",
+                &ids,
+            ),
+            rejected: Counts::new(
+                registry,
+                "rejected",
+                "Messages that were dropped, by reason",
+                "reason",
+                &["malformed", "queue_full"],
+            ),
+        }
+    }
+}
+
+/// The running parts.
+struct Running {
+    events: mpsc::Sender<Event>,
+    view: Arc<View>,
+    standings: Vec<Arc<Standing>>,
+    /// Ends with this.
+    _tasks: JoinSet<()>,
+}
+
+fn start(
+    config: &Config,
+    servers: BTreeMap<ReplicaId, String>,
+    endpoint: &Endpoint,
+    metrics: &Metrics,
+) -> anyhow::Result<Running> {
+    let mut rng = Rng::from_seed(process::seed().context("cannot read /dev/urandom")?[0]);
+    let clock = Clock::start();
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let view = Arc::new(View::default());
+    let machine = SmartClient::new(mesh::client::smart_client::Config {
+        servers: servers.keys().copied().collect(),
+        vote: config.vote,
+        resend: RESEND,
+        margin: MARGIN,
+        held: HELD,
+    });
+    let mut tasks = JoinSet::new();
+    let around = Around::new(clock, view.clone(), metrics);
+    tasks.spawn(crate::driver::drive(machine, around, clock, inbox));
+    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), metrics.rejected.clone()));
+    let mut standings = Vec::new();
+    for (id, address) in servers {
+        let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });
+        standings.push(standing.clone());
+        let line = servers::ToServer::new(id, metrics.rejected.clone());
+        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
+    }
+    Ok(Running { events, view, standings, _tasks: tasks })
+}
+
+/// What the admin port shows.
+struct Shown {
+    config: Config,
+    view: Arc<View>,
+    standings: Vec<Arc<Standing>>,
+    metrics: Metrics,
+}
+
+impl Subject for Shown {
+    fn ready(&self) -> (&'static str, bool) {
+        ("reaches a quorum of the servers", self.view.has_quorum.load(Ordering::Relaxed))
+    }
+
+    fn outstanding(&self) -> usize {
+        self.view.waiting.load(Ordering::Relaxed)
+    }
+
+    fn status(&self) -> Value {
+        let disagreements: BTreeMap<String, u64> =
+            self.config.servers.iter().map(|(id, _)| (id.to_string(), self.metrics.disagreements.of(id))).collect();
+        json!({
+            "kind": "smart-client",
+            "id": self.config.id,
+            "cluster": self.config.cluster,
+            "version": node::version().to_string(),
+            "quorum": self.view.has_quorum.load(Ordering::Relaxed),
+            "peers": self.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),
+            "requests": self.metrics.requests.status(),
+            "resends": self.metrics.requests.resends.get(),
+            "vote_disagreements": disagreements,
+        })
+    }
+
+    fn config(&self) -> Value {
+        self.config.show()
+    }
+}

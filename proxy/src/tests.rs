@@ -1,0 +1,274 @@
+//! The three processes of this crate together, over real links, against servers that the test plays.
+
+use crate::call::{self, CallError};
+use crate::{ingress, smart_client};
+use bytes::Bytes;
+use mesh::client::ReplyVote;
+use mesh::framing::{Adapter, Connections, Protocol};
+use mesh::ids::{Digest, Slot};
+use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::wire::submit::{Answer, Reply, Submit, Vote, Votes};
+use mesh::wire::{Body, Outcome, Request};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const CLUSTER: &str = "test";
+const DEADLINE: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Certificates in a directory that goes away.
+struct Pki {
+    dir: PathBuf,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("lockstep-proxy-{}-{number}", std::process::id()));
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { dir, authority }
+    }
+
+    fn issue(&self, role: Role, id: &str) -> PathBuf {
+        let who = Identity::new(CLUSTER, role, id).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![
+            SanType::DnsName(who.dns_name().try_into().unwrap()),
+            SanType::URI(who.uri(DEFAULT_TRUST_DOMAIN).try_into().unwrap()),
+        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.authority).unwrap();
+        let dir = self.dir.join(who.dns_name());
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("tls.crt"), leaf.pem()).unwrap();
+        std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+        std::fs::write(dir.join("ca.crt"), self.authority.pem()).unwrap();
+        std::fs::set_permissions(dir.join("tls.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        dir
+    }
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// A UDP port that was free a moment ago.
+fn free_udp() -> SocketAddr {
+    UdpSocket::bind(local(0)).unwrap().local_addr().unwrap()
+}
+
+fn free_tcp() -> SocketAddr {
+    TcpListener::bind(local(0)).unwrap().local_addr().unwrap()
+}
+
+/// What the played servers do with a call's bytes: an application that shouts.
+fn shout(request: &[u8]) -> Bytes {
+    request.to_ascii_uppercase().into()
+}
+
+/// One server: it agrees with the others without asking them.
+async fn server(id: u32, endpoint: Endpoint) {
+    while let Some(link) = endpoint.accept().await {
+        tokio::spawn(serve(id, link));
+    }
+}
+
+async fn serve(id: u32, link: Link) {
+    while let Ok((bytes, responder)) = link.accept_ask().await {
+        let Submit { request, whole } = mesh::wire::decode(&bytes).unwrap();
+        let answer = execute(&request);
+        if whole {
+            responder.answer(mesh::wire::encode(&Reply::Whole(answer))).await.unwrap();
+        } else {
+            let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form };
+            link.send(mesh::wire::encode(&Votes(vec![vote]))).await.unwrap();
+            responder.answer(Bytes::new()).await.unwrap_or_else(|error| panic!("server {id}: {error}"));
+        }
+    }
+}
+
+fn execute(request: &Request) -> Answer {
+    let outcome = match &request.body {
+        Body::Open { window } => Outcome::Opened { opened: Slot(1), window: *window, last: mesh::ids::Seq(0) },
+        Body::Call(bytes) => Outcome::Executed(shout(bytes)),
+        Body::Cancel => Outcome::Settled,
+        Body::Close => Outcome::Closed,
+    };
+    let form = match &outcome {
+        Outcome::Executed(bytes) => Digest::of(bytes),
+        other => other.form(),
+    };
+    Answer { tag: request.tag(), slot: Slot(1), form, outcome }
+}
+
+/// A cluster of played servers with one real SMaRtClient.
+struct Cluster {
+    pki: Pki,
+    smart_client: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+impl Cluster {
+    /// `running` of three servers answer.
+    fn start(running: u32) -> Self {
+        let pki = Pki::new();
+        let mut tasks = JoinSet::new();
+        let mut servers = Vec::new();
+        for id in 0..3 {
+            let dir = pki.issue(Role::Server, &id.to_string());
+            if id >= running {
+                servers.push((id, free_udp().to_string()));
+                continue;
+            }
+            let credentials = Credentials::load(&dir, None).unwrap();
+            let mut registry = mesh::node::registry();
+            let kinds = [LinkKind::Submit];
+            let endpoint =
+                Endpoint::bind(local(0), credentials, &kinds, crate::links::limits(), &mut registry).unwrap();
+            servers.push((id, endpoint.local_addr().to_string()));
+            tasks.spawn(server(id, endpoint));
+        }
+        let smart_client = free_udp();
+        let config = smart_client::Config {
+            cluster: CLUSTER.to_owned(),
+            id: "0".to_owned(),
+            pki: pki.issue(Role::SmartClient, "0"),
+            trust_bundle: None,
+            quic: smart_client,
+            admin: local(0),
+            servers,
+            vote: ReplyVote::Majority,
+            drain_timeout: DEADLINE,
+        };
+        tasks.spawn(async move { smart_client::run(config).await.unwrap() });
+        Self { pki, smart_client, tasks }
+    }
+
+    fn smart_clients(&self) -> Vec<(Option<String>, String)> {
+        vec![(Some("0".to_owned()), self.smart_client.to_string())]
+    }
+
+    async fn call(&self, request: &'static [u8], deadline: Duration) -> Result<Bytes, CallError> {
+        let config = call::Config {
+            cluster: CLUSTER.to_owned(),
+            id: "me".to_owned(),
+            pki: self.pki.issue(Role::Client, "me"),
+            trust_bundle: None,
+            smart_clients: self.smart_clients(),
+            deadline,
+            bytes: Bytes::from_static(request),
+        };
+        tokio::time::timeout(WAIT, call::run(config)).await.expect("a call ends by its deadline")
+    }
+
+    /// Starts an ingress for the line protocol and waits until it listens.
+    async fn ingress(&mut self) -> SocketAddr {
+        let listen = free_tcp();
+        let config = ingress::Config {
+            cluster: CLUSTER.to_owned(),
+            id: "0".to_owned(),
+            pki: self.pki.issue(Role::Ingress, "0"),
+            trust_bundle: None,
+            admin: local(0),
+            listen,
+            smart_clients: self.smart_clients(),
+            adapter: Adapter {
+                protocol: Protocol::Line,
+                connections: Connections::Shared,
+                request_bytes: 1 << 20,
+                reply_bytes: 1 << 20,
+            },
+            deadline: DEADLINE,
+            drain_timeout: DEADLINE,
+            connections_max: 10,
+        };
+        self.tasks.spawn(async move { ingress::run(config).await.unwrap() });
+        tokio::time::timeout(WAIT, async {
+            while TcpStream::connect(listen).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the ingress listens");
+        listen
+    }
+}
+
+#[tokio::test]
+async fn a_native_client_is_answered_by_a_majority() {
+    let cluster = Cluster::start(2);
+    assert_eq!(cluster.call(b"hello\n", DEADLINE).await.unwrap(), "HELLO\n");
+}
+
+#[tokio::test]
+async fn a_native_client_is_definitely_refused_without_a_quorum() {
+    let cluster = Cluster::start(1);
+    match cluster.call(b"hello\n", Duration::from_secs(1)).await {
+        Err(CallError::Refused(why)) => assert!(why.contains("not run"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn clients_of_an_ingress_are_answered_in_order_over_many_pipelined_requests() {
+    let mut cluster = Cluster::start(3);
+    let listen = cluster.ingress().await;
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(listen).await.unwrap();
+            let requests: String = (0..500).map(|n| format!("client {client} says {n}\n")).collect();
+            let (mut read, mut write) = stream.split();
+            let mut replies = String::new();
+            let sending = async {
+                write.write_all(requests.as_bytes()).await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let reading = async { read.read_to_string(&mut replies).await.unwrap() };
+            tokio::join!(sending, reading);
+            assert_eq!(replies, requests.to_uppercase());
+        });
+    }
+    tokio::time::timeout(WAIT, async {
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    })
+    .await
+    .expect("every client is answered");
+}
+
+#[tokio::test]
+async fn a_process_with_the_wrong_certificate_says_so() {
+    let pki = Pki::new();
+    let config = call::Config {
+        cluster: "another".to_owned(),
+        id: "me".to_owned(),
+        pki: pki.issue(Role::Client, "me"),
+        trust_bundle: None,
+        smart_clients: vec![(None, free_udp().to_string())],
+        deadline: DEADLINE,
+        bytes: Bytes::new(),
+    };
+    let Err(CallError::Other(error)) = call::run(config).await else { panic!("it must not start") };
+    assert!(error.to_string().contains("--cluster"), "{error}");
+}
