@@ -1,8 +1,9 @@
 //! The adapter `line`: a request is a line, a reply is a line. LF ends it; a CR before it is a byte like any other and
 //! is passed through.
 //!
-//! A request without its LF at the half-close is [`FramingError::Truncated`] and never runs: the application waits for the LF, we
-//! cannot tell a whole last line from half of one, and adding the LF would run a request that the client did not send.
+//! A request without its LF at the half-close is [`FramingError::Truncated`] and never runs: the application waits for
+//! the LF, we cannot tell a whole last line from half of one, and adding the LF would run a request that the client did
+//! not send.
 
 use super::{Connections, FramingError, Scan, wait};
 

@@ -99,8 +99,8 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Length of the request at the front of `bytes`, or `None` if it needs more. `closed`: no more will come (the client's half-close);
-    /// then `Ok(None)` means that nothing is left, and half a request is [`FramingError::Truncated`].
+    /// Length of the request at the front of `bytes`, or `None` if it needs more. `closed`: no more will come (the
+    /// client's half-close); then `Ok(None)` means that nothing is left, and half a request is [`FramingError::Truncated`].
     ///
     /// # Errors
     /// As soon as it is certain that no request of the protocol, or none within the limit, begins here.

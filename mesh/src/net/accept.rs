@@ -172,8 +172,11 @@ fn report(shared: &Shared, verdict: &Verdict, error: &ConnectionError, address: 
     None
 }
 
+/// A refusal on its way to the close reason and the counters.
+type Refused = Box<(Option<LinkKind>, Refusal)>;
+
 /// What the link is for and who dialled, if that one may.
-fn check(shared: &Shared, connection: &Connection) -> Result<(LinkKind, Identity), Box<(Option<LinkKind>, Refusal)>> {
+fn check(shared: &Shared, connection: &Connection) -> Result<(LinkKind, Identity), Refused> {
     let refuse = |kind, claims, reason, detail| Box::new((kind, Refusal { reason, by: RefusedBy::Us, claims, detail }));
     let kind =
         kind_of(connection).ok_or_else(|| refuse(None, None, RefusalReason::Version, "unknown kind of link".into()))?;

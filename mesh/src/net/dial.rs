@@ -44,6 +44,16 @@ pub(super) async fn dial(
     if !kind.diallers().contains(&role) {
         return Err(NetError::NotOurRole { role, verb: "dial", kind });
     }
+    dial_as_anyone(shared, kind, target, expect_id).await
+}
+
+/// Dials without asking whether our role may; the other end asks, too.
+pub(super) async fn dial_as_anyone(
+    shared: &Shared,
+    kind: LinkKind,
+    target: &str,
+    expect_id: Option<&str>,
+) -> Result<Link, NetError> {
     let expected = Expected {
         cluster: shared.identity().cluster.clone(),
         trust_domain: shared.tls.credentials.named.trust_domain.clone(),

@@ -68,6 +68,17 @@ impl Endpoint {
         if let Some(&kind) = kinds.iter().find(|kind| kind.acceptor() != role) {
             return Err(NetError::NotOurRole { role, verb: "accept", kind });
         }
+        Self::bind_as_anyone(addr, credentials, kinds, limits, registry)
+    }
+
+    /// Binds without asking whether our role may accept such links; diallers ask, too.
+    pub(super) fn bind_as_anyone(
+        addr: SocketAddr,
+        credentials: Credentials,
+        kinds: &[LinkKind],
+        limits: LinkLimits,
+        registry: &mut Registry,
+    ) -> Result<Self, NetError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         credentials.warn_if_due(i64::try_from(now).unwrap_or(i64::MAX));
         let tls = Tls::new(credentials)?;
@@ -86,6 +97,11 @@ impl Endpoint {
         let acceptor = Acceptor::new(shared.clone(), kinds, server, links);
         let acceptor = tokio::spawn(acceptor.run()).abort_handle();
         Ok(Self(Arc::new(Inner { shared, local_addr, accepted: Mutex::new(accepted), acceptor })))
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     /// The socket's address, with the port that was chosen if none was asked for.

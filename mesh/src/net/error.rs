@@ -23,7 +23,7 @@ pub enum RefusalReason {
     WrongCluster,
     /// Another one of that role than the one expected, or names that contradict each other.
     WrongId,
-    /// The ends share no version of the protocol.
+    /// The other end does not speak this kind of link, or not in this version.
     Version,
 }
 
@@ -66,7 +66,9 @@ impl RefusalReason {
             Self::WrongRole => "check which certificate each part was given and which port was dialled",
             Self::WrongCluster => "check --cluster and the addresses: they lead to another cluster",
             Self::WrongId => "check --id and the addresses: another one answers there",
-            Self::Version => "run versions of Lockstep that are at most one release apart",
+            Self::Version => {
+                "check that the address is that of the right part, and that both run versions that go together"
+            }
         }
     }
 }

@@ -202,6 +202,11 @@ impl Link {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
     fn check_size(&self, message: &Bytes) -> Result<(), NetError> {
         let limit = self.0.budget.message_bytes();
         if message.len() > limit { Err(NetError::TooLarge { bytes: message.len(), limit }) } else { Ok(()) }

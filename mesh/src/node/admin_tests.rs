@@ -1,3 +1,5 @@
+//! The admin port, over a real socket.
+
 use super::*;
 use serde_json::json;
 use std::pin::Pin;

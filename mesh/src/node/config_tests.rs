@@ -1,3 +1,5 @@
+//! How layers of settings override each other, and what is refused.
+
 use super::*;
 use crate::node::human;
 use std::path::PathBuf;

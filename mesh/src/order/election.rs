@@ -67,7 +67,8 @@ impl Replica {
         let timing = &self.config.timing;
         let wait = timing.election_timeout + self.rng.duration(timing.election_jitter);
         // Alone, there is nobody whose leadership could be disturbed.
-        let wait = if self.members() == 1 { Duration::ZERO } else { wait };
+        let undisturbed = self.members() == 1 && matches!(self.state, State::Follower);
+        let wait = if undisturbed { Duration::ZERO } else { wait };
         if self.voting {
             self.timers.set(Timer::Election, now + wait);
         }

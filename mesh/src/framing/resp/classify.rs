@@ -157,8 +157,8 @@ fn restore(mut args: Args<'_>) -> Option<&'static str> {
     (*ttl != *b"0" || fields_expire).then_some(commands::EXPIRY)
 }
 
-/// `SORT key …`. The elements of a set come in hash order unless they are sorted by what has no ties: Redis breaks ties of numbers by
-/// the element itself, not those of ALPHA with BY. With STORE it sorts sets even when BY names no pattern.
+/// `SORT key …`. The elements of a set come in hash order unless they are sorted by what has no ties: Redis breaks ties
+/// of numbers by the element itself, not those of ALPHA with BY. With STORE it sorts sets even when BY names no pattern.
 fn sort(name: &str, args: Args<'_>) -> Verdict {
     let mut args = args.skip(1);
     let (mut alpha, mut by, mut unsorted, mut limit, mut store) = (false, false, false, false, false);

@@ -1,8 +1,8 @@
 //! The table of all commands of Redis 7 (7.0, and what 7.2 and 7.4 added) and what is done with each (rule 28).
 //!
 //! Part of the semantics of execution: a change here changes outcomes, and so needs a new
-//! [`EXECUTION_VERSION`](crate::config::EXECUTION_VERSION). A command that is not here is refused: who does not know a command cannot
-//! promise that it runs alike everywhere.
+//! [`EXECUTION_VERSION`](crate::config::EXECUTION_VERSION). A command that is not here is refused: who does not know a
+//! command cannot promise that it runs alike everywhere.
 
 use std::cmp::Ordering;
 
@@ -485,15 +485,16 @@ static COMMANDS: &[(&str, Rule)] = &[
 
 /// The table's entry of a command, however its letters are cased: its name there, and what is done.
 pub(super) fn command(name: &[u8]) -> Option<(&'static str, Rule)> {
-    find(name.iter().copied())
+    find(&name.iter().copied())
 }
 
 /// The table's entry of a subcommand.
 pub(super) fn subcommand(name: &[u8], subcommand: &[u8]) -> Option<(&'static str, Rule)> {
-    find(name.iter().copied().chain([b'|']).chain(subcommand.iter().copied()))
+    find(&name.iter().copied().chain([b'|']).chain(subcommand.iter().copied()))
 }
 
-fn find(name: impl Iterator<Item = u8> + Clone) -> Option<(&'static str, Rule)> {
+/// The entry of that name.
+fn find(name: &(impl Iterator<Item = u8> + Clone)) -> Option<(&'static str, Rule)> {
     let compare =
         |entry: &(&str, Rule)| -> Ordering { entry.0.bytes().cmp(name.clone().map(|b| b.to_ascii_lowercase())) };
     COMMANDS.binary_search_by(compare).ok().map(|at| COMMANDS[at])

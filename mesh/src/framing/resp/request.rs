@@ -2,7 +2,8 @@
 //!
 //! Refuses where Redis does, in its words, and also what Redis tolerates by not looking (other bytes than CR LF after a
 //! count or an argument): another server may read those differently, and then a request could hide in another one.
-//! Blank lines and empty arrays, which Redis skips without a reply, are requests of their own that are answered with nothing.
+//! Blank lines and empty arrays, which Redis skips without a reply, are requests of their own that are answered with
+//! nothing.
 
 use super::{args, header};
 use crate::framing::{FramingError, Scan, wait};
@@ -126,10 +127,10 @@ fn expected_dollar(other: u8) -> &'static str {
     const MESSAGE: [u8; 21] = *b"expected '$', got '?'";
     static MESSAGES: [[u8; 21]; 256] = {
         let mut messages = [MESSAGE; 256];
-        // What is not printable ASCII stays the question mark.
-        let mut byte = 0x20;
+        // Redis shows CR and LF as a space; what is not ASCII stays the question mark.
+        let mut byte = 1;
         while byte < 0x7f {
-            messages[byte as usize][19] = byte;
+            messages[byte as usize][19] = if byte == b'\r' || byte == b'\n' { b' ' } else { byte };
             byte += 1;
         }
         messages
@@ -187,7 +188,8 @@ mod tests {
             (b"*1048577\r\n", "invalid multibulk length"),
             (b"*111111111111111111111", "invalid multibulk length"),
             (b"*1\r\n:1\r\n", "expected '$', got ':'"),
-            (b"*1\r\n\n", "expected '$', got '?'"),
+            (b"*1\r\n\n", "expected '$', got ' '"),
+            (b"*1\r\n\xff", "expected '$', got '?'"),
             (b"*1\r\n$-1\r\n", "invalid bulk length"),
             (b"*1\r\n$x\r\n", "invalid bulk length"),
             (b"*1\r\n$536870913\r\n", "invalid bulk length"),

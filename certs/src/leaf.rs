@@ -1,0 +1,81 @@
+//! One leaf: signed, read back, judged.
+
+use crate::authority::{Authority, BACKDATE, authority_key_id, distinguished_name, parse, parse_pem, uri_of};
+use crate::error::CertsError;
+use crate::files;
+use mesh::names::Identity;
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    SerialNumber,
+};
+use std::path::Path;
+use time::{Duration, OffsetDateTime};
+
+/// How long a leaf lives.
+const LIFETIME: Duration = Duration::days(90);
+
+/// A new leaf in PEM: certificate and key.
+pub(crate) struct Signed {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// Signs a leaf with a fresh key.
+pub(crate) fn sign(authority: &Authority, who: &Identity) -> Result<Signed, CertsError> {
+    let now = OffsetDateTime::now_utc();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(&format!("{}-{}", who.role, who.id), &who.cluster);
+    params.serial_number = Some(SerialNumber::from_slice(&files::random()?));
+    params.not_before = now - BACKDATE;
+    params.not_after = (now + LIFETIME).min(authority.not_after);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if who.role.accepts_links() {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    params.subject_alt_names =
+        vec![SanType::URI(who.uri(&authority.trust_domain).try_into()?), SanType::DnsName(who.dns_name().try_into()?)];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.signed_by(&key, &authority.issuer)?;
+    Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// What is to be done about a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is good for at least a third of its life.
+    Good,
+    /// It has less than a third of its life left, lacks its key, or no authority here knows it.
+    Due,
+}
+
+/// Judges the leaf of `who` in the files `certificate` and `key`. `authorities`: the key identifiers of ours.
+pub(crate) fn judge(
+    certificate: &Path,
+    key: &Path,
+    who: &Identity,
+    authorities: &[Vec<u8>],
+) -> Result<State, CertsError> {
+    if !certificate.exists() || !key.exists() {
+        return Ok(State::Due);
+    }
+    let secret = files::read_secret(key)?;
+    let text = files::read(certificate)?;
+    let pem = parse_pem(certificate, &text)?;
+    let leaf = parse(certificate, &pem)?;
+    let named = uri_of(&leaf).and_then(|uri| Identity::from_uri(uri).ok());
+    if named.as_ref().is_none_or(|(_, named)| named != who) {
+        let named = named.map_or_else(|| "nobody".to_owned(), |(_, named)| named.to_string());
+        let problem = format!("names {named}, not {who}: it was put here by somebody else, move it away");
+        return Err(CertsError::unusable(certificate, problem));
+    }
+    let fits =
+        KeyPair::from_pem(&secret).is_ok_and(|key| *key.public_key_raw() == *leaf.public_key().subject_public_key.data);
+    let ours = authority_key_id(&leaf).is_some_and(|id| authorities.iter().any(|other| other == id));
+    let (from, until) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+    let left = until.saturating_sub(OffsetDateTime::now_utc().unix_timestamp());
+    let fresh = left > until.saturating_sub(from) / 3;
+    Ok(if fits && ours && fresh { State::Good } else { State::Due })
+}

@@ -1,0 +1,227 @@
+//! Who may link with whom, and that each refusal is counted at both ends under the right reason.
+
+use super::*;
+use rcgen::{ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
+
+/// Dials and checks that both ends count one refusal for `reason`, and nothing else.
+async fn refused(dialler: &Part, kind: LinkKind, acceptor: &Part, id: Option<&str>, reason: RefusalReason) -> Refusal {
+    let target = acceptor.address();
+    let dialled = soon("dial", dial::dial_as_anyone(dialler.endpoint.shared(), kind, &target, id)).await;
+    let Err(NetError::Refused { refusal, .. }) = dialled else { panic!("{reason}: {dialled:?}") };
+    assert_eq!(refusal.reason, reason, "{refusal}");
+    eventually("the acceptor counts it", || acceptor.all_refused() == 1).await;
+    for (end, part) in [("dialler", dialler), ("acceptor", acceptor)] {
+        assert_eq!((part.refused(reason.as_str()), part.all_refused()), (1, 1), "{end}, {reason}");
+    }
+    refusal
+}
+
+#[tokio::test]
+async fn links_of_the_right_roles_work_and_say_who_is_at_the_other_end() {
+    let pki = Pki::new();
+    for (kind, role, acceptor) in [
+        (LinkKind::Peer, Role::Server, Role::Server),
+        (LinkKind::Submit, Role::SmartClient, Role::Server),
+        (LinkKind::Client, Role::Ingress, Role::SmartClient),
+        (LinkKind::Client, Role::Client, Role::SmartClient),
+        (LinkKind::Admin, Role::Admin, Role::Server),
+    ] {
+        let one = Part::new(pki.issue(role, "1").load());
+        let two = Part::new(pki.issue(acceptor, "2").load());
+        let (dialled, accepted) = join(&one, kind, &two).await;
+        assert_eq!(dialled.peer(), &Identity::new("c1", acceptor, "2").unwrap());
+        assert_eq!(accepted.peer(), &Identity::new("c1", role, "1").unwrap());
+        assert_eq!((dialled.kind(), accepted.kind()), (kind, kind));
+        assert_eq!((one.all_refused(), two.all_refused()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_expected_id_is_accepted_and_another_is_refused() {
+    let pki = Pki::new();
+    let one = Part::new(pki.issue(Role::Server, "1").load());
+    let two = Part::new(pki.issue(Role::Server, "2").load());
+    one.endpoint.dial(LinkKind::Peer, &two.address(), Some("2")).await.unwrap();
+    let refusal = refused(&one, LinkKind::Peer, &two, Some("3"), RefusalReason::WrongId).await;
+    assert_eq!(refusal.by, RefusedBy::Us);
+    assert_eq!(refusal.claims, Some(Identity::new("c1", Role::Server, "2").unwrap()));
+}
+
+#[tokio::test]
+async fn another_authoritys_certificates_are_refused_at_both_ends() {
+    let (ours, theirs) = (Pki::new(), Pki::new());
+    let stranger = Part::new(theirs.issue(Role::Server, "1").load());
+    let server = Part::new(ours.issue(Role::Server, "2").load());
+    refused(&stranger, LinkKind::Peer, &server, None, RefusalReason::UnknownCa).await;
+    // One that trusts us, but whom we do not trust: it is the acceptor that refuses.
+    let guest = theirs.issue(Role::Server, "1");
+    let guest = Part::new(guest.trust(&ours.authority_pem()).load());
+    let server = Part::new(ours.issue(Role::Server, "2").load());
+    let refusal = refused(&guest, LinkKind::Peer, &server, None, RefusalReason::UnknownCa).await;
+    assert_eq!(refusal.by, RefusedBy::Peer);
+}
+
+#[tokio::test]
+async fn certificates_outside_their_time_are_refused_at_both_ends() {
+    let pki = Pki::new();
+    let expired = || {
+        pki.issue_for("c1", Role::Server, "1", |params| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        })
+    };
+    let future = || pki.issue_for("c1", Role::Server, "1", |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let good = || Part::new(pki.issue(Role::Server, "2").load());
+    refused(&Part::new(expired().load()), LinkKind::Peer, &good(), None, RefusalReason::Expired).await;
+    refused(&good(), LinkKind::Peer, &Part::new(expired().load()), None, RefusalReason::Expired).await;
+    refused(&Part::new(future().load()), LinkKind::Peer, &good(), None, RefusalReason::NotYetValid).await;
+    refused(&good(), LinkKind::Peer, &Part::new(future().load()), None, RefusalReason::NotYetValid).await;
+}
+
+#[tokio::test]
+async fn revoked_certificates_are_refused_at_both_ends() {
+    let pki = Pki::new();
+    let list = pki.revoke(77);
+    let revoked =
+        || pki.issue_for("c1", Role::Server, "1", |params| params.serial_number = Some(SerialNumber::from(77)));
+    let good = || Part::new(pki.issue(Role::Server, "2").load().with_revocations(&list).unwrap());
+    refused(&Part::new(revoked().load()), LinkKind::Peer, &good(), None, RefusalReason::Revoked).await;
+    refused(&good(), LinkKind::Peer, &Part::new(revoked().load()), None, RefusalReason::Revoked).await;
+    // Others of the same authority still link.
+    let third = Part::new(pki.issue(Role::Server, "3").load());
+    join(&good(), LinkKind::Peer, &third).await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_dial_is_refused_by_the_acceptor() {
+    let pki = Pki::new();
+    for (kind, role) in [
+        (LinkKind::Peer, Role::SmartClient),
+        (LinkKind::Peer, Role::Ingress),
+        (LinkKind::Submit, Role::Ingress),
+        (LinkKind::Admin, Role::Server),
+    ] {
+        let dialler = Part::new(pki.issue(role, "1").load());
+        let server = Part::new(pki.issue(Role::Server, "2").load());
+        let refusal = refused(&dialler, kind, &server, None, RefusalReason::WrongRole).await;
+        assert_eq!(refusal.by, RefusedBy::Peer);
+        assert!(refusal.detail.contains(role.as_str()), "{refusal}");
+        // And it is not even tried by a part that goes by the rules.
+        let dialled = dialler.endpoint.dial(kind, &server.address(), None).await;
+        assert!(matches!(dialled, Err(NetError::NotOurRole { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_accept_is_refused_by_the_dialler() {
+    let pki = Pki::new();
+    let kinds = [LinkKind::Peer];
+    let server = || Part::new(pki.issue(Role::Server, "2").load());
+    let smart_client = || pki.issue(Role::SmartClient, "1").load();
+    let pretender = Part::pretender(smart_client(), &kinds);
+    refused(&server(), LinkKind::Peer, &pretender, None, RefusalReason::WrongRole).await;
+    let pretender = Part::pretender(smart_client(), &kinds);
+    refused(&server(), LinkKind::Peer, &pretender, Some("1"), RefusalReason::WrongRole).await;
+    let bound = Endpoint::bind(loopback(), smart_client(), &kinds, limits(), &mut Registry::default());
+    assert!(matches!(bound.err(), Some(NetError::NotOurRole { .. })));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_for_servers_cannot_accept() {
+    let pki = Pki::new();
+    let client_only = pki.issue_for("c1", Role::Server, "1", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    let server = Part::new(pki.issue(Role::Server, "2").load());
+    refused(&server, LinkKind::Peer, &Part::new(client_only.load()), None, RefusalReason::WrongRole).await;
+}
+
+#[tokio::test]
+async fn another_cluster_of_the_same_authority_is_refused_in_both_directions() {
+    let pki = Pki::new();
+    let ours = || Part::new(pki.issue(Role::Server, "2").load());
+    let theirs = || Part::new(pki.issue_for("c2", Role::Server, "1", |_| {}).load());
+    refused(&ours(), LinkKind::Peer, &theirs(), None, RefusalReason::WrongCluster).await;
+    refused(&ours(), LinkKind::Peer, &theirs(), Some("1"), RefusalReason::WrongCluster).await;
+    refused(&theirs(), LinkKind::Peer, &ours(), None, RefusalReason::WrongCluster).await;
+}
+
+#[tokio::test]
+async fn a_server_does_not_link_with_another_process_of_its_own_id() {
+    let pki = Pki::new();
+    let one = Part::new(pki.issue(Role::Server, "1").load());
+    let double = Part::new(pki.issue(Role::Server, "1").load());
+    refused(&one, LinkKind::Peer, &double, None, RefusalReason::WrongId).await;
+}
+
+#[tokio::test]
+async fn a_kind_of_link_that_is_not_spoken_there_is_refused() {
+    let pki = Pki::new();
+    let server = Part::new(pki.issue(Role::Server, "1").load());
+    let smart_client = Part::new(pki.issue(Role::SmartClient, "a").load());
+    refused(&server, LinkKind::Peer, &smart_client, None, RefusalReason::Version).await;
+}
+
+#[tokio::test]
+async fn a_refused_dialler_does_not_hold_up_others() {
+    let (ours, theirs) = (Pki::new(), Pki::new());
+    let server = Part::new(ours.issue(Role::Server, "2").load());
+    let stranger = Part::new(theirs.issue(Role::Server, "1").load());
+    for _ in 0..20 {
+        assert!(stranger.endpoint.dial(LinkKind::Peer, &server.address(), None).await.is_err());
+    }
+    let one = Part::new(ours.issue(Role::Server, "1").load());
+    join(&one, LinkKind::Peer, &server).await;
+    eventually("all are counted", || server.refused("unknown_ca") == 20).await;
+}
+
+#[tokio::test]
+async fn nobody_at_an_address_is_no_refusal() {
+    let pki = Pki::new();
+    let one = Part::new(pki.issue(Role::Server, "1").load());
+    let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+    let dialled =
+        soon("dial", one.endpoint.dial(LinkKind::Peer, &socket.local_addr().unwrap().to_string(), None)).await;
+    assert!(matches!(dialled, Err(NetError::Unreachable { .. })), "{dialled:?}");
+    let dialled = soon("dial", one.endpoint.dial(LinkKind::Peer, "no.such.host.invalid:1", None)).await;
+    assert!(matches!(dialled, Err(NetError::Resolve { .. })), "{dialled:?}");
+    let dialled = one.endpoint.dial(LinkKind::Peer, "127.0.0.1:1", Some("x")).await;
+    assert!(matches!(dialled, Err(NetError::Name(_))), "{dialled:?}");
+    assert_eq!(one.all_refused(), 0);
+}
+
+#[test]
+fn credentials_that_cannot_be_right_are_not_loaded() {
+    let pki = Pki::new();
+    let complaint = |dir: &std::path::Path| Credentials::load(dir, None).unwrap_err().to_string();
+    for mode in [0o604, 0o644, 0o660, 0o602, 0o601] {
+        let leaf = pki.issue(Role::Server, "1");
+        leaf.key_mode(mode);
+        assert!(complaint(leaf.dir()).contains("chmod"), "{mode:o}");
+    }
+    for mode in [0o440, 0o400, 0o640] {
+        let leaf = pki.issue(Role::Server, "1");
+        leaf.key_mode(mode);
+        leaf.load();
+    }
+    let contradiction = pki.issue_for("c1", Role::Server, "1", |params| {
+        params.subject_alt_names[0] = SanType::DnsName("server-2.c1.lockstep".try_into().unwrap());
+    });
+    assert!(complaint(contradiction.dir()).contains("contradict"));
+    let nameless = pki.issue_for("c1", Role::Server, "1", |params| params.subject_alt_names.truncate(1));
+    assert!(complaint(nameless.dir()).contains("lacks"));
+    let (one, two) = (pki.issue(Role::Server, "1"), pki.issue(Role::Server, "2"));
+    std::fs::copy(two.dir().join("tls.key"), one.dir().join("tls.key")).unwrap();
+    assert!(complaint(one.dir()).contains("cannot be used with"));
+    std::fs::remove_file(one.dir().join("tls.key")).unwrap();
+    assert!(complaint(one.dir()).contains("tls.key"));
+    assert!(complaint(two.trust("").dir()).contains("ca.crt"));
+}
+
+#[tokio::test]
+async fn the_expiry_of_our_certificate_is_a_metric() {
+    let pki = Pki::new();
+    let part =
+        Part::new(pki.issue_for("c1", Role::Server, "1", |params| params.not_after = date_time_ymd(2100, 1, 1)).load());
+    assert_eq!(part.metric("tls_certificate_expiry_timestamp_seconds"), 4_102_444_800);
+}

@@ -1,0 +1,86 @@
+//! After healing every replica is at the same place: same decided and executed marks, same rolling hash, same state.
+
+use super::model::Store;
+use super::{Verdict, Violation};
+use mesh::order::Status;
+
+/// One replica at the end.
+#[derive(Clone, Debug)]
+pub struct Final<'a> {
+    /// What it says of itself.
+    pub status: Status,
+    /// Its application's state.
+    pub state: &'a Store,
+}
+
+/// Judges the end of a run; `model` is the state after the whole agreed order.
+///
+/// # Errors
+/// The first difference.
+pub fn check(replicas: &[Final<'_>], model: &Store) -> Verdict {
+    const NAME: &str = "convergence";
+    let Some(first) = replicas.first() else { return Ok(()) };
+    for (id, replica) in replicas.iter().enumerate() {
+        let (status, other) = (&replica.status, &first.status);
+        if status.executed != status.decided || !status.app_running {
+            let what = format!("replica {id} decided {} and executed {}", status.decided, status.executed);
+            return Violation::raise(NAME, what);
+        }
+        if status.decided != other.decided {
+            let what = format!("replica {id} is at {}, replica 0 at {}", status.decided, other.decided);
+            return Violation::raise(NAME, what);
+        }
+        if status.digest_now != other.digest_now || status.digest != other.digest {
+            let what = format!("replica {id} has digest {:?}, replica 0 {:?}", status.digest_now, other.digest_now);
+            return Violation::raise(NAME, what);
+        }
+        if replica.state != model {
+            let what = format!("replica {id}'s application holds {:?}, the model {:?}", replica.state, model);
+            return Violation::raise(NAME, what);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::ids::{Ballot, Digest, Slot};
+    use mesh::order::Role;
+
+    fn status() -> Status {
+        Status {
+            role: Role::Follower,
+            ballot: Ballot::NONE,
+            leader: None,
+            ready: false,
+            decided: Slot(3),
+            executed: Slot(3),
+            settled: Slot(3),
+            log_first: Slot(1),
+            log_last: Slot(3),
+            sessions: 0,
+            held: 0,
+            app_running: true,
+            app_resets: 1,
+            digest_now: Digest::default(),
+            digest: (Slot(0), Digest::default()),
+            behind: 0,
+        }
+    }
+
+    #[test]
+    fn differences_are_caught() {
+        let model = Store([(1, 2)].into());
+        let wrong = Store::default();
+        let good = Final { status: status(), state: &model };
+        check(&[good.clone(), good.clone()], &model).unwrap();
+        let behind = Status { decided: Slot(2), executed: Slot(2), ..status() };
+        assert!(check(&[good.clone(), Final { status: behind, state: &model }], &model).is_err());
+        let idle = Status { executed: Slot(2), ..status() };
+        assert!(check(&[good.clone(), Final { status: idle, state: &model }], &model).is_err());
+        let digest = Status { digest_now: Digest([1; 32]), ..status() };
+        assert!(check(&[good.clone(), Final { status: digest, state: &model }], &model).is_err());
+        assert!(check(&[good, Final { status: status(), state: &wrong }], &model).is_err());
+    }
+}

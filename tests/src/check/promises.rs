@@ -1,0 +1,148 @@
+//! Promises and votes leave only after their records are durable, no vote breaks an earlier promise, a promise tells
+//! every vote, and a member that may have forgotten some gives neither.
+
+use super::{Verdict, Violation, ledger::Ledger};
+use mesh::ids::{Ballot, Slot};
+use mesh::wire::Message;
+
+const NAME: &str = "promises";
+
+/// Replica `who` sends `message`, its journal being `ledger`.
+///
+/// # Errors
+/// If the journal does not bear the message out.
+pub fn on_send(who: usize, voting: bool, ledger: &Ledger, message: &Message) -> Verdict {
+    match message {
+        Message::Promise { ballot, decided, accepted, .. } => {
+            voter(who, voting, message)?;
+            promise(who, ledger, *ballot, *decided, accepted)
+        }
+        Message::Promised { ballot, slot, accepted, .. } => {
+            voter(who, voting, message)?;
+            durable_promise(who, ledger, *ballot)?;
+            match ledger.durable_in(*slot, *accepted) {
+                Some(_) => Ok(()),
+                None => Violation::raise(NAME, format!("replica {who} tells a vote ({slot}, {accepted}) it has not")),
+            }
+        }
+        Message::Accepted { ballot, slots, .. } => {
+            voter(who, voting, message)?;
+            slots.iter().try_for_each(|slot| vote(who, ledger, *ballot, *slot))
+        }
+        Message::Prepare { .. } | Message::Accept { .. } => voter(who, voting, message),
+        _ => Ok(()),
+    }
+}
+
+fn voter(who: usize, voting: bool, message: &Message) -> Verdict {
+    if voting {
+        return Ok(());
+    }
+    Violation::raise(NAME, format!("replica {who} forgot its votes and sends {}", message.kind()))
+}
+
+fn durable_promise(who: usize, ledger: &Ledger, ballot: Ballot) -> Verdict {
+    if ledger.promised_durably() >= ballot {
+        return Ok(());
+    }
+    let durable = ledger.promised_durably();
+    Violation::raise(NAME, format!("replica {who} promises {ballot}, durable is {durable}"))
+}
+
+fn promise(who: usize, ledger: &Ledger, ballot: Ballot, decided: Slot, accepted: &[(Slot, Ballot)]) -> Verdict {
+    durable_promise(who, ledger, ballot)?;
+    for vote in ledger.durable_above(decided) {
+        if vote.ballot < ballot && !accepted.contains(&(vote.slot, vote.ballot)) {
+            let what = format!("replica {who} promises {ballot} and hides its vote ({}, {})", vote.slot, vote.ballot);
+            return Violation::raise(NAME, what);
+        }
+    }
+    Ok(())
+}
+
+fn vote(who: usize, ledger: &Ledger, ballot: Ballot, slot: Slot) -> Verdict {
+    let Some(vote) = ledger.durable_in(slot, ballot) else {
+        return Violation::raise(NAME, format!("replica {who} votes ({slot}, {ballot}) without a durable record"));
+    };
+    if vote.promised_before > ballot {
+        let what = format!("replica {who} votes ({slot}, {ballot}) after it promised {}", vote.promised_before);
+        return Violation::raise(NAME, what);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Values;
+    use super::*;
+    use mesh::ids::{Incarnation, Lsn, ReplicaId};
+    use mesh::order::Record;
+    use mesh::wire::peer::{Batch, Marks};
+    use std::sync::Arc;
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, replica: ReplicaId(0), incarnation: Incarnation(1) }
+    }
+
+    fn ledger(records: &[Record], durable: u64) -> Ledger {
+        let (mut ledger, mut values) = (Ledger::default(), Values::default());
+        for (index, record) in records.iter().enumerate() {
+            ledger.append(Lsn(index as u64 + 1), record, &mut values).unwrap();
+        }
+        ledger.persisted(Lsn(durable));
+        ledger
+    }
+
+    fn promised(round: u64) -> Record {
+        Record::Promised { ballot: ballot(round) }
+    }
+
+    fn accepted(slot: u64, round: u64) -> Record {
+        Record::Accepted { slot: Slot(slot), ballot: ballot(round), batch: Arc::new(Batch::default()) }
+    }
+
+    fn vote_for(slot: u64, round: u64) -> Message {
+        Message::Accepted { ballot: ballot(round), slots: vec![Slot(slot)], marks: Marks::default() }
+    }
+
+    fn promise_of(round: u64, accepted: Vec<(Slot, Ballot)>) -> Message {
+        let (ballot, decided) = (ballot(round), Slot(0));
+        Message::Promise { ballot, decided, first_kept: Slot(1), settled: Slot(0), accepted }
+    }
+
+    #[test]
+    fn a_vote_before_its_record_is_durable_is_caught() {
+        let records = [promised(1), accepted(1, 1)];
+        assert!(on_send(0, true, &ledger(&records, 1), &vote_for(1, 1)).is_err());
+        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(1, 1)).is_ok());
+        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(2, 1)).is_err());
+    }
+
+    #[test]
+    fn a_vote_below_an_earlier_promise_is_caught() {
+        let records = [promised(2), accepted(1, 1)];
+        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(1, 1)).is_err());
+    }
+
+    #[test]
+    fn a_promise_before_its_record_is_durable_is_caught() {
+        let records = [promised(1), promised(2)];
+        assert!(on_send(0, true, &ledger(&records, 1), &promise_of(2, vec![])).is_err());
+        assert!(on_send(0, true, &ledger(&records, 2), &promise_of(2, vec![])).is_ok());
+    }
+
+    #[test]
+    fn a_promise_that_hides_a_vote_is_caught() {
+        let records = [promised(1), accepted(1, 1), promised(2)];
+        let journal = ledger(&records, 3);
+        assert!(on_send(0, true, &journal, &promise_of(2, vec![])).is_err());
+        assert!(on_send(0, true, &journal, &promise_of(2, vec![(Slot(1), ballot(1))])).is_ok());
+    }
+
+    #[test]
+    fn a_member_that_forgot_may_not_vote() {
+        let records = [promised(1), accepted(1, 1)];
+        assert!(on_send(0, false, &ledger(&records, 2), &vote_for(1, 1)).is_err());
+        assert!(on_send(0, false, &ledger(&records, 2), &promise_of(1, vec![])).is_err());
+    }
+}

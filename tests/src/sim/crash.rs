@@ -1,0 +1,267 @@
+//! Faults of processes: they end (between any two outputs), lose power together, stand still, are drained, lose their
+//! application or a link; and start again.
+
+use super::clock::Time;
+use super::event::Event;
+use super::{Process, World};
+use crate::check::Verdict;
+use crate::check::enough::Counters;
+use mesh::rng::Rng;
+use mesh::time::Duration;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// A replica's process ends.
+    Crash,
+    /// A replica's machine loses power.
+    Power,
+    /// All of them do.
+    PowerAll,
+    /// A SMaRtClient ends.
+    SmartCrash,
+    /// A sender ends, and its clients' connections with it.
+    SenderCrash,
+    /// The network parts.
+    Partition,
+    /// One link of a client breaks.
+    LinkCut,
+    /// A process stands still.
+    Pause,
+    /// An application dies.
+    AppLost,
+    /// A process is drained and stops.
+    Drain,
+    /// A disk stands still.
+    DiskStall,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Crash,
+        Self::Power,
+        Self::PowerAll,
+        Self::SmartCrash,
+        Self::SenderCrash,
+        Self::Partition,
+        Self::LinkCut,
+        Self::Pause,
+        Self::AppLost,
+        Self::Drain,
+        Self::DiskStall,
+    ];
+}
+
+fn about(mean: Duration, rng: &mut Rng) -> Duration {
+    mean / 4 + rng.duration(mean * 3 / 2)
+}
+
+impl World {
+    /// Plans the first fault of each kind, early enough that it strikes.
+    pub(super) fn plan_faults(&mut self) {
+        for index in 0..self.options.faults.len() {
+            let (fault, _) = self.options.faults[index];
+            let at = Time::ZERO + self.options.trouble / 20 + self.chance.duration(self.options.trouble / 2);
+            self.queue.push(at, Event::Fault(fault));
+        }
+    }
+
+    pub(super) fn strike(&mut self, fault: Fault) -> Verdict {
+        if self.healed {
+            return Ok(());
+        }
+        let mean = self.options.faults.iter().find(|(kind, _)| *kind == fault).map_or(self.options.trouble, |(_, m)| *m);
+        let next = self.now + about(mean, &mut self.chance);
+        self.queue.push(next, Event::Fault(fault));
+        match fault {
+            Fault::Crash | Fault::Power => {
+                let victim = self.chance.below(self.servers.len() as u64) as usize;
+                let victim = self.other_if_down(victim);
+                self.doom(victim, fault == Fault::Power)?;
+            }
+            Fault::PowerAll => {
+                for victim in 0..self.servers.len() {
+                    self.crash_server(victim, true)?;
+                }
+            }
+            Fault::SmartCrash => {
+                let victim = self.chance.below(self.smarts.len() as u64) as usize;
+                self.counters.smart_crashes += 1;
+                self.crash_smart(victim);
+            }
+            Fault::SenderCrash => {
+                let victim = self.chance.below(self.senders.len() as u64) as usize;
+                self.counters.sender_crashes += 1;
+                self.crash_sender(victim);
+            }
+            Fault::Partition => self.partition(),
+            Fault::LinkCut => self.cut_link(),
+            Fault::Pause => self.pause(),
+            Fault::AppLost => self.lose_app()?,
+            Fault::Drain => self.drain()?,
+            Fault::DiskStall => {
+                let victim = self.chance.below(self.servers.len() as u64) as usize;
+                let until = self.now + self.chance.duration(Duration::from_secs(2));
+                self.servers[victim].stalled_until = until;
+                self.counters.stalls += 1;
+            }
+        }
+        Ok(())
+    }
+
+    // A process that is down cannot crash: then another one does.
+    fn other_if_down(&self, victim: usize) -> usize {
+        let n = self.servers.len();
+        let up = (0..n).map(|step| (victim + step) % n).find(|index| {
+            let server = &self.servers[*index];
+            server.replica.is_some() && self.may_crash(*index, true)
+        });
+        up.unwrap_or(victim)
+    }
+
+    /// Whether the budget lets this replica's process end: members that forgot their votes are a minority for good.
+    pub(super) fn may_crash(&self, victim: usize, power: bool) -> bool {
+        let server = &self.servers[victim];
+        let forgotten = self.servers.iter().filter(|server| !server.voting).count();
+        !server.disk.forgets(power) || !server.voting || forgotten < mesh::quorum::tolerated(self.servers.len())
+    }
+
+    // Ends a replica now, or in the middle of what it does next.
+    fn doom(&mut self, victim: usize, power: bool) -> Verdict {
+        if !self.may_crash(victim, power) {
+            return Ok(());
+        }
+        if self.chance.chance(500) {
+            return self.crash_server(victim, power);
+        }
+        let outputs = self.chance.below(6) as u32;
+        self.servers[victim].dies_after = Some((outputs, power));
+        Ok(())
+    }
+
+    pub(super) fn down_time(&mut self) -> Duration {
+        Duration::from_millis(1) + self.chance.duration(self.options.down_max)
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let servers = (0..self.servers.len()).map(Process::Server);
+        let smarts = (0..self.smarts.len()).map(Process::Smart);
+        servers.chain(smarts).chain((0..self.senders.len()).map(Process::Sender)).collect()
+    }
+
+    fn partition(&mut self) {
+        let processes = self.processes();
+        let partition = self.network.part(&processes);
+        let longest = if self.chance.chance(500) { Duration::from_millis(400) } else { Duration::from_secs(5) };
+        let until = self.now + self.chance.duration(longest);
+        self.counters.partitions += 1;
+        self.trace.line(self.now, format_args!("partition {partition} until {until}"));
+        self.queue.push(until, Event::Mend { partition });
+        self.check_links();
+    }
+
+    fn cut_link(&mut self) {
+        let links = self.all_links();
+        let Some((client, server)) = self.chance.choose(&links).copied() else { return };
+        let until = self.now + self.chance.duration(Duration::from_secs(1));
+        self.network.link(client, server).cut_until = until;
+        self.counters.link_cuts += 1;
+        self.check_link(client, server);
+        let back = until + self.network.detection();
+        self.queue.push(back, Event::LinkCheck { client, server });
+    }
+
+    fn pause(&mut self) {
+        let processes = self.processes();
+        let Some(victim) = self.chance.choose(&processes).copied() else { return };
+        let until = self.now + self.chance.duration(Duration::from_millis(2500));
+        *self.paused_until_mut(victim) = until;
+        self.counters.pauses += 1;
+        self.trace.line(self.now, format_args!("{victim} stands still until {until}"));
+    }
+
+    fn drain(&mut self) -> Verdict {
+        self.counters.drains += 1;
+        let stop = self.now + self.chance.duration(Duration::from_millis(800));
+        if self.chance.chance(700) {
+            let victim = self.chance.below(self.servers.len() as u64) as usize;
+            if !self.may_crash(victim, false) || self.servers[victim].replica.is_none() {
+                return Ok(());
+            }
+            self.queue.push(stop, Event::Stop(Process::Server(victim), self.servers[victim].life));
+            self.servers[victim].draining = true;
+            self.step_server(victim, mesh::order::Input::Drain)
+        } else {
+            let victim = self.chance.below(self.smarts.len() as u64) as usize;
+            self.queue.push(stop, Event::Stop(Process::Smart(victim), self.smarts[victim].life));
+            self.step_smart(victim, mesh::client::smart_client::Input::Drain);
+            Ok(())
+        }
+    }
+
+    pub(super) fn stop(&mut self, process: Process) -> Verdict {
+        match process {
+            Process::Server(victim) if self.may_crash(victim, false) => self.crash_server(victim, false),
+            Process::Smart(victim) => {
+                self.crash_smart(victim);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything works from now on, and what is down comes back.
+    pub(super) fn heal(&mut self) -> Verdict {
+        self.trace.line(self.now, format_args!("everything heals"));
+        self.healed = true;
+        self.network.heal();
+        self.options.disk = super::disk::DiskFaults::healed();
+        self.options.app = super::app::AppFaults::healed();
+        self.options.timer_faults = 0;
+        self.options.down_max = Duration::from_millis(50);
+        for index in 0..self.servers.len() {
+            self.servers[index].dies_after = None;
+            self.servers[index].stalled_until = self.now;
+            if self.servers[index].draining && self.may_crash(index, false) {
+                self.crash_server(index, false)?;
+            }
+        }
+        for process in self.processes() {
+            let now = self.now;
+            let paused = self.paused_until_mut(process);
+            *paused = (*paused).min(now);
+            let at = self.now + Duration::from_millis(1) + self.chance.duration(Duration::from_millis(50));
+            self.queue.push(at, Event::Start(process));
+        }
+        self.check_links();
+        Ok(())
+    }
+
+    /// What must have happened at least, given which faults could strike.
+    pub(super) fn demand(&self) -> Counters {
+        let mut least = Counters { slots: 1, elections: 1, ..Counters::default() };
+        least.replies = self.senders.iter().map(|sender| sender.clients.len() as u64).sum();
+        for (fault, _) in &self.options.faults {
+            match fault {
+                Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = 1,
+                Fault::SmartCrash => least.smart_crashes = 1,
+                Fault::SenderCrash => least.sender_crashes = 1,
+                Fault::Partition => least.partitions = 1,
+                Fault::LinkCut => least.link_cuts = 1,
+                Fault::Pause => least.pauses = 1,
+                Fault::AppLost => least.app_losses = 1,
+                Fault::Drain => least.drains = 1,
+                Fault::DiskStall => least.stalls = 1,
+            }
+        }
+        let expected = |per_mille: u32| u64::from(self.lossy_messages > u64::from(20_000 / per_mille.max(1)));
+        if self.loss > 0 {
+            least.drops = expected(self.loss);
+        }
+        if self.duplication > 0 {
+            least.doubles = expected(self.duplication);
+        }
+        least
+    }
+}

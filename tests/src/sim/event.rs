@@ -1,0 +1,242 @@
+//! What is going to happen, in order of time.
+
+use super::clock::Time;
+use super::crash::Fault;
+use super::Process;
+use mesh::client::smart_client::Ticket;
+use mesh::ids::{Lsn, ReplicaId, Run, Slot};
+use mesh::wire::client::{Ask, Told};
+use mesh::wire::submit::{Answer, Steer, Submit, Vote};
+use mesh::wire::{Message, Tag};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// Counts the lives of a process; what was meant for an earlier one is lost.
+pub type Life = u32;
+
+/// Names one life of a link; what was on its way in an earlier one is lost.
+pub type Epoch = u32;
+
+/// What a server sends to a SMaRtClient.
+#[derive(Clone, Debug)]
+pub enum Served {
+    /// A whole answer.
+    Answer(Answer),
+    /// Bundled votes.
+    Votes(Vec<Vote>),
+    /// A word on a request.
+    Steer(Tag, Steer),
+}
+
+/// Something that is going to happen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A message of a replica arrives at another.
+    Peer {
+        /// Who sent it.
+        from: ReplicaId,
+        /// Whose.
+        to: usize,
+        /// In which life of the receiver.
+        life: Life,
+        /// What.
+        message: Message,
+    },
+    /// A SMaRtClient's request arrives at a server.
+    Submit {
+        /// Which SMaRtClient.
+        smart: usize,
+        /// Which server.
+        server: usize,
+        /// The link's life.
+        epoch: Epoch,
+        /// The request.
+        submit: Submit,
+    },
+    /// A server's answer arrives at a SMaRtClient.
+    Served {
+        /// Which SMaRtClient.
+        smart: usize,
+        /// Which server.
+        server: usize,
+        /// The link's life.
+        epoch: Epoch,
+        /// The answer.
+        served: Served,
+    },
+    /// A sender's request arrives at a SMaRtClient.
+    Ask {
+        /// Which sender.
+        sender: usize,
+        /// Which SMaRtClient.
+        smart: usize,
+        /// The link's life.
+        epoch: Epoch,
+        /// The request.
+        ask: Ask,
+    },
+    /// A SMaRtClient's word arrives at a sender.
+    Told {
+        /// Which sender.
+        sender: usize,
+        /// Which SMaRtClient.
+        smart: usize,
+        /// The link's life.
+        epoch: Epoch,
+        /// Which request.
+        tag: Tag,
+        /// The word.
+        told: Told,
+    },
+    /// A sender gave a stream up; its SMaRtClient hears of it.
+    StreamGone {
+        /// Which SMaRtClient.
+        smart: usize,
+        /// In which life of it.
+        life: Life,
+        /// The stream.
+        ticket: Ticket,
+    },
+    /// The ends of a link look whether it holds.
+    LinkCheck {
+        /// Who opens the link.
+        client: Process,
+        /// Who accepts it.
+        server: Process,
+    },
+    /// A disk has synced.
+    Synced {
+        /// Whose.
+        server: usize,
+        /// In which life.
+        life: Life,
+        /// Up to where.
+        upto: Lsn,
+    },
+    /// A server looks at the requests that came.
+    Turn {
+        /// Which server.
+        server: usize,
+        /// In which life.
+        life: Life,
+    },
+    /// An application has executed what is first in its queue.
+    AppDone {
+        /// Whose.
+        server: usize,
+        /// In which life of the application.
+        life: Life,
+    },
+    /// An application is in its initial state.
+    AppRestored {
+        /// Whose.
+        server: usize,
+        /// In which life of the server.
+        life: Life,
+        /// The run that begins.
+        run: Run,
+    },
+    /// A wrong answer of a run that is over reaches a server; or the news of its loss once more.
+    AppStale {
+        /// Whose.
+        server: usize,
+        /// In which life of the server.
+        life: Life,
+        /// The run.
+        run: Run,
+        /// The slot; `None` for the news of the loss.
+        slot: Option<Slot>,
+    },
+    /// A process's deadline is due.
+    Wake {
+        /// Whose.
+        process: Process,
+        /// In which life.
+        life: Life,
+    },
+    /// A client does something.
+    Client {
+        /// Whose client.
+        sender: usize,
+        /// In which life of the sender.
+        life: Life,
+        /// Which of its clients.
+        client: usize,
+    },
+    /// A call ought to be answered by now.
+    Overdue {
+        /// Whose client.
+        sender: usize,
+        /// In which life of the sender.
+        life: Life,
+        /// The connection.
+        connection: u64,
+        /// The call.
+        call: crate::check::model::CallId,
+    },
+    /// A fault strikes.
+    Fault(Fault),
+    /// A process starts again.
+    Start(Process),
+    /// A process stops after it was drained.
+    Stop(Process, Life),
+    /// A partition ends.
+    Mend {
+        /// Its number.
+        partition: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    // The heap's greatest is what happens first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Queue {
+    heap: BinaryHeap<Entry>,
+    order: u64,
+}
+
+impl Queue {
+    /// Adds an event; those of one time happen in the order in which they were added.
+    pub fn push(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.heap.push(Entry { at, order: self.order, event });
+    }
+
+    /// When the next one is.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Time> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
+    /// The next one.
+    pub fn pop(&mut self) -> Option<(Time, Event)> {
+        self.heap.pop().map(|entry| (entry.at, entry.event))
+    }
+}

@@ -1,0 +1,448 @@
+//! The simulator: a whole cluster (replicas with disks and applications, SMaRtClients, senders with clients) in one
+//! thread, under one seed. A first phase breaks things and checks safety after every step; a second one heals
+//! everything and demands that the cluster comes to one state and answers every call.
+//!
+//! It never reads a clock, draws no chance but the seed's and keeps no map in random order: a seed is a run.
+
+pub mod app;
+pub mod clock;
+pub mod crash;
+pub mod disk;
+pub mod event;
+pub mod links;
+pub mod network;
+pub mod options;
+pub mod sender;
+pub mod server;
+pub mod smart;
+pub mod trace;
+pub mod workload;
+
+use crate::check::convergence::{self, Final};
+use crate::check::enough::{Counters, Demand};
+use crate::check::{Checks, Verdict, Violation};
+use clock::{Clock, Time};
+use event::{Event, Queue};
+use mesh::client::{sender as sender_core, smart_client};
+use mesh::config::Durability;
+use mesh::ids::ReplicaId;
+use mesh::order::{Input, Output, Status};
+use mesh::rng::Rng;
+use mesh::time::Duration;
+use mesh::wire::Tag;
+use network::Network;
+use options::Options;
+use sender::SenderProcess;
+use server::Server;
+use smart::Smart;
+use std::fmt;
+use trace::Trace;
+
+/// A process of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Process {
+    /// A replica.
+    Server(usize),
+    /// A SMaRtClient.
+    Smart(usize),
+    /// A sender.
+    Sender(usize),
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(index) => write!(f, "server {index}"),
+            Self::Smart(index) => write!(f, "SMaRtClient {index}"),
+            Self::Sender(index) => write!(f, "sender {index}"),
+        }
+    }
+}
+
+/// What a run that passed was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What happened.
+    pub counters: Counters,
+    /// The number of its trace: the same seed gives the same number.
+    pub trace: u64,
+    /// How long it was, in simulated time.
+    pub simulated: Duration,
+    /// Events.
+    pub events: u64,
+}
+
+/// A run that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed} at {at}: {violation}")]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// When.
+    pub at: Time,
+    /// What did not hold.
+    pub violation: Violation,
+}
+
+/// After healing, so long until clients demand that every call succeeds.
+const RECOVERY: Duration = Duration::from_secs(4);
+/// After healing, so long until everything must be at rest.
+const CONVERGENCE: Duration = Duration::from_secs(90);
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(200);
+/// Events of a run: more means that something spins.
+const EVENTS_MAX: u64 = 1_500_000;
+
+/// A cluster and everything around it.
+#[derive(Debug)]
+pub struct World {
+    options: Options,
+    now: Time,
+    queue: Queue,
+    network: Network,
+    servers: Vec<Server>,
+    smarts: Vec<Smart>,
+    senders: Vec<SenderProcess>,
+    checks: Checks,
+    counters: Counters,
+    trace: Trace,
+    outputs: Vec<Output>,
+    disagreements: Vec<(ReplicaId, Tag)>,
+    // What each source of chance draws is its own, so that more of one does not shift the others.
+    chance: Rng,
+    clock_chance: Rng,
+    disk_chance: Rng,
+    app_chance: Rng,
+    workload_chance: Rng,
+    connections: u64,
+    values: u64,
+    calls_left: u64,
+    lossy_messages: u64,
+    loss: u32,
+    duplication: u32,
+    healed: bool,
+    demanding: bool,
+    events: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// The first property that did not hold.
+pub fn run(seed: u64, printing: bool) -> Result<Report, Failure> {
+    let mut world = World::new(seed, printing);
+    match world.live() {
+        Ok(()) => Ok(Report {
+            counters: world.counters,
+            trace: world.trace.hash(),
+            simulated: world.now.since(Time::ZERO),
+            events: world.events,
+        }),
+        Err(violation) => Err(Failure { seed, at: world.now, violation }),
+    }
+}
+
+impl World {
+    fn new(seed: u64, printing: bool) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let options = Options::swarm(&mut rng.fork());
+        let network = Network::new(options.network, rng.fork());
+        let durability = options.cluster.durability;
+        let mut clock_chance = rng.fork();
+        let mut clock = || Clock::start(Time::ZERO, &options.clock, &mut clock_chance);
+        let servers = (0..options.n()).map(|_| Server::new(clock(), disk::Disk::new(durability))).collect();
+        let smarts = (0..options.smart_clients).map(|_| Smart::new(clock())).collect();
+        let senders = (0..options.senders).map(|_| SenderProcess::new(clock())).collect();
+        let checks = Checks::new(options.n(), options.limits.clone(), durability != Durability::Sync);
+        let trace = Trace::new(printing);
+        trace.line(Time::ZERO, format_args!("{options:#?}"));
+        Self {
+            now: Time::ZERO,
+            queue: Queue::default(),
+            network,
+            servers,
+            smarts,
+            senders,
+            checks,
+            counters: Counters::default(),
+            trace,
+            outputs: Vec::new(),
+            disagreements: Vec::new(),
+            chance: rng.fork(),
+            clock_chance,
+            disk_chance: rng.fork(),
+            app_chance: rng.fork(),
+            workload_chance: rng.fork(),
+            connections: 0,
+            values: 0,
+            calls_left: options.workload.calls,
+            lossy_messages: 0,
+            loss: options.network.loss,
+            duplication: options.network.duplication,
+            healed: false,
+            demanding: false,
+            events: 0,
+            options,
+        }
+    }
+
+    fn live(&mut self) -> Verdict {
+        for index in 0..self.servers.len() {
+            self.start_server(index)?;
+        }
+        (0..self.smarts.len()).for_each(|index| self.start_smart(index));
+        (0..self.senders.len()).for_each(|index| self.start_sender(index));
+        self.plan_faults();
+        self.run_until(Time::ZERO + self.options.trouble)?;
+        self.heal()?;
+        let healed_at = self.now;
+        self.run_until(healed_at + RECOVERY)?;
+        self.demanding = true;
+        while !self.is_at_rest() {
+            if self.now.since(healed_at) > CONVERGENCE {
+                return Violation::raise("liveness", self.what_is_stuck());
+            }
+            self.run_until(self.now + LOOK)?;
+        }
+        self.judge()
+    }
+
+    fn run_until(&mut self, until: Time) -> Verdict {
+        while self.queue.next_at().is_some_and(|at| at <= until) {
+            let Some((at, event)) = self.queue.pop() else { break };
+            self.now = at;
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                return Violation::raise("liveness", format!("more than {EVENTS_MAX} events: something spins"));
+            }
+            self.dispatch(event)?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, event: Event) -> Verdict {
+        if let Some((process, life)) = target(&event) {
+            if life.is_some_and(|life| life != self.life(process)) {
+                return Ok(());
+            }
+            let paused = *self.paused_until_mut(process);
+            if paused > self.now {
+                self.queue.push(paused, event);
+                return Ok(());
+            }
+        }
+        match event {
+            Event::Peer { from, to, message, .. } => self.step_server(to, Input::Message { from, message }),
+            Event::Submit { smart, server, epoch, submit } => {
+                if self.holds(Process::Smart(smart), Process::Server(server), epoch) {
+                    self.on_submit(server, smart, epoch, submit);
+                }
+                Ok(())
+            }
+            Event::Served { smart, server, epoch, served } => {
+                if self.holds(Process::Smart(smart), Process::Server(server), epoch) {
+                    self.on_served(smart, server, served);
+                }
+                Ok(())
+            }
+            Event::Ask { sender, smart, epoch, ask } => {
+                if self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {
+                    self.on_ask(smart, sender, epoch, ask);
+                }
+                Ok(())
+            }
+            Event::Told { sender, smart, epoch, tag, told } => {
+                if !self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {
+                    return Ok(());
+                }
+                let endpoint = sender_core::Endpoint(smart as u64);
+                self.step_sender(sender, sender_core::Input::Told { endpoint, tag, told })
+            }
+            Event::StreamGone { smart, ticket, .. } => {
+                self.on_stream_gone(smart, ticket);
+                Ok(())
+            }
+            Event::LinkCheck { client, server } => self.on_link_check(client, server),
+            Event::Synced { server, upto, .. } => self.on_synced(server, upto),
+            Event::Turn { server, .. } => self.on_turn(server),
+            Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
+            Event::AppDone { .. } => Ok(()),
+            Event::AppRestored { server, run, .. } => self.on_app_restored(server, run),
+            Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            Event::Wake { process, .. } => self.on_wake(process),
+            Event::Client { sender, client, .. } => self.on_client(sender, client),
+            Event::Overdue { sender, connection, call, .. } => self.on_overdue(sender, connection, call),
+            Event::Fault(fault) => self.strike(fault),
+            Event::Start(process) => self.start(process),
+            Event::Stop(process, _) => self.stop(process),
+            Event::Mend { partition } => {
+                self.network.mend(partition);
+                self.check_links();
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, process: Process) -> Verdict {
+        match process {
+            Process::Server(index) => return self.start_server(index),
+            Process::Smart(index) => self.start_smart(index),
+            Process::Sender(index) => self.start_sender(index),
+        }
+        Ok(())
+    }
+
+    fn life(&self, process: Process) -> event::Life {
+        match process {
+            Process::Server(index) => self.servers[index].life,
+            Process::Smart(index) => self.smarts[index].life,
+            Process::Sender(index) => self.senders[index].life,
+        }
+    }
+
+    fn runs(&self, process: Process) -> bool {
+        match process {
+            Process::Server(index) => self.servers[index].replica.is_some(),
+            Process::Smart(index) => self.smarts[index].core.is_some(),
+            Process::Sender(index) => self.senders[index].core.is_some(),
+        }
+    }
+
+    fn paused_until_mut(&mut self, process: Process) -> &mut Time {
+        match process {
+            Process::Server(index) => &mut self.servers[index].paused_until,
+            Process::Smart(index) => &mut self.smarts[index].paused_until,
+            Process::Sender(index) => &mut self.senders[index].paused_until,
+        }
+    }
+
+    /// Plans a process's next wake-up.
+    fn rearm(&mut self, process: Process) {
+        let (deadline, clock, wake_at, life) = match process {
+            Process::Server(index) => {
+                let server = &mut self.servers[index];
+                let Some(replica) = &server.replica else { return };
+                (replica.deadline(), server.clock, &mut server.wake_at, server.life)
+            }
+            Process::Smart(index) => {
+                let smart = &mut self.smarts[index];
+                let Some(core) = &smart.core else { return };
+                (core.deadline(), smart.clock, &mut smart.wake_at, smart.life)
+            }
+            Process::Sender(index) => {
+                let sender = &mut self.senders[index];
+                let Some(core) = &sender.core else { return };
+                (core.deadline(), sender.clock, &mut sender.wake_at, sender.life)
+            }
+        };
+        let Some(deadline) = deadline else { return };
+        let mut due = clock.due(deadline).max(self.now + Self::tick());
+        if self.chance.chance(self.options.timer_faults) {
+            let late = self.chance.duration(Duration::from_millis(30));
+            due = if self.chance.chance(500) { due + late } else { self.now + due.since(self.now) / 2 };
+        }
+        if wake_at.is_none_or(|at| due < at || at < self.now) {
+            *wake_at = Some(due);
+            self.queue.push(due, Event::Wake { process, life });
+        }
+    }
+
+    fn on_wake(&mut self, process: Process) -> Verdict {
+        let wake_at = match process {
+            Process::Server(index) => &mut self.servers[index].wake_at,
+            Process::Smart(index) => &mut self.smarts[index].wake_at,
+            Process::Sender(index) => &mut self.senders[index].wake_at,
+        };
+        if wake_at.is_none_or(|at| at > self.now) {
+            return Ok(());
+        }
+        *wake_at = None;
+        match process {
+            Process::Server(index) => self.step_server(index, Input::Timeout),
+            Process::Smart(index) => {
+                self.step_smart(index, smart_client::Input::Timeout);
+                Ok(())
+            }
+            Process::Sender(index) => self.step_sender(index, sender_core::Input::Timeout),
+        }
+    }
+
+    fn statuses(&self) -> Vec<Status> {
+        self.servers.iter().filter_map(|server| server.replica.as_ref()).map(mesh::order::Replica::status).collect()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let satisfied = self.senders.iter().all(|sender| {
+            let quiet = sender.core.as_ref().is_some_and(|core| core.outstanding() == 0);
+            quiet && sender.clients.iter().all(|client| client.satisfied >= self.options.workload.demanded)
+        });
+        let statuses = self.statuses();
+        let Some(decided) = statuses.first().map(|status| status.decided) else { return false };
+        let same = statuses.iter().all(|s| s.decided == decided && s.executed == decided && s.app_running);
+        satisfied && same && statuses.len() == self.servers.len()
+    }
+
+    fn what_is_stuck(&self) -> String {
+        let mut lines = Vec::new();
+        for (index, sender) in self.senders.iter().enumerate() {
+            let outstanding = sender.core.as_ref().map_or(0, mesh::client::Sender::outstanding);
+            let missing = sender.clients.iter().filter(|c| c.satisfied < self.options.workload.demanded).count();
+            lines.push(format!("sender {index}: {outstanding} outstanding, {missing} clients without their replies"));
+        }
+        for (index, status) in self.statuses().iter().enumerate() {
+            lines.push(format!(
+                "server {index}: {:?} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {}",
+                status.role,
+                status.ballot,
+                status.leader,
+                status.ready,
+                status.decided,
+                status.executed,
+                status.settled,
+                status.log_last,
+                status.held,
+                status.app_running
+            ));
+        }
+        format!("not at rest {CONVERGENCE:?} after healing:\n  {}", lines.join("\n  "))
+    }
+
+    fn judge(&mut self) -> Verdict {
+        self.counters.slots = self.checks.slots() as u64;
+        self.checks.at_end()?;
+        let finals: Vec<Final<'_>> = self
+            .servers
+            .iter()
+            .filter_map(|server| Some(Final { status: server.replica.as_ref()?.status(), state: server.app.store() }))
+            .collect();
+        convergence::check(&finals, self.checks.model())?;
+        if let Some((replica, tag)) = self.disagreements.first() {
+            let what = format!("a SMaRtClient found replica {replica} to disagree on {tag:?}");
+            return Violation::raise("disagreement", what);
+        }
+        Demand { least: self.demand() }.check(&self.counters)
+    }
+}
+
+/// Which process an event is for, and in which life; what it stands still for waits.
+fn target(event: &Event) -> Option<(Process, Option<event::Life>)> {
+    Some(match event {
+        Event::Peer { to, life, .. } => (Process::Server(*to), Some(*life)),
+        Event::Submit { server, .. } => (Process::Server(*server), None),
+        Event::Served { smart, .. } | Event::Ask { smart, .. } => (Process::Smart(*smart), None),
+        Event::Told { sender, .. } => (Process::Sender(*sender), None),
+        Event::StreamGone { smart, life, .. } => (Process::Smart(*smart), Some(*life)),
+        Event::Synced { server, life, .. }
+        | Event::Turn { server, life }
+        | Event::AppRestored { server, life, .. }
+        | Event::AppStale { server, life, .. } => (Process::Server(*server), Some(*life)),
+        Event::AppDone { server, .. } => (Process::Server(*server), None),
+        Event::Wake { process, life } | Event::Stop(process, life) => (*process, Some(*life)),
+        Event::Client { sender, life, .. } => (Process::Sender(*sender), Some(*life)),
+        // The simulator's own look: a sender that stands still does not delay it.
+        Event::LinkCheck { .. } | Event::Overdue { .. } | Event::Fault(_) | Event::Start(_) | Event::Mend { .. } => {
+            return None;
+        }
+    })
+}

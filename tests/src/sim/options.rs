@@ -1,0 +1,245 @@
+//! What a run is like: everything follows from the seed. Swarm testing (Groce et al., "Swarm Testing", ISSTA 2012): each
+//! seed switches some kinds of fault off entirely and makes some limits tiny.
+
+use super::app::AppFaults;
+use super::clock::ClockFaults;
+use super::crash::Fault;
+use super::disk::DiskFaults;
+use super::network::NetworkFaults;
+use super::workload::Workload;
+use mesh::client::sender::Lending;
+use mesh::client::{ReplyVote, sender, smart_client};
+use mesh::config::{ClusterConfig, Durability, SessionLimits};
+use mesh::ids::ReplicaId;
+use mesh::limits::{Limits, Timing};
+use mesh::rng::Rng;
+use mesh::time::Duration;
+
+/// Everything that a run is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the replicas agree on.
+    pub cluster: ClusterConfig,
+    /// Their time-outs.
+    pub timing: Timing,
+    /// Their bounds.
+    pub limits: Limits,
+    /// SMaRtClients.
+    pub smart_clients: usize,
+    /// Their settings.
+    pub smart_client: smart_client::Config,
+    /// Senders.
+    pub senders: usize,
+    /// Their settings.
+    pub sender: sender::Config,
+    /// What the clients do.
+    pub workload: Workload,
+    /// How bad the network is.
+    pub network: NetworkFaults,
+    /// How slow disks are.
+    pub disk: DiskFaults,
+    /// How slow applications are.
+    pub app: AppFaults,
+    /// How wrong clocks are.
+    pub clock: ClockFaults,
+    /// Which faults strike, and how long apart on the average.
+    pub faults: Vec<(Fault, Duration)>,
+    /// A process that ended starts again after that, at most.
+    pub down_max: Duration,
+    /// Of 1,000 messages between replicas, so many go through their encoding.
+    pub encoded: u32,
+    /// Of 1,000 deadlines, so many are met early, and late.
+    pub timer_faults: u32,
+    /// Of 1,000 lost applications, so many answer later.
+    pub late_answers: u32,
+    /// How long faults strike.
+    pub trouble: Duration,
+    /// Whether bounds are so tight that a call may be refused, or its outcome unknown, although nothing is broken.
+    pub tight: bool,
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl Options {
+    /// The options of a seed.
+    #[must_use]
+    pub fn swarm(rng: &mut Rng) -> Self {
+        let n = *rng.choose(&[3, 3, 3, 3, 3, 3, 5, 5, 1]).unwrap_or(&3);
+        let durability = match rng.below(8) {
+            0 | 1 => Durability::Memory,
+            2 => Durability::Async,
+            _ => Durability::Sync,
+        };
+        let mut cluster = ClusterConfig::of(n, "line", durability);
+        let mut limits = Limits::DEFAULT;
+        let mut tight = false;
+        sessions(rng, &mut cluster.sessions, &mut tight);
+        bounds(rng, &mut limits, &mut tight);
+        if rng.chance(200) {
+            cluster.request_bytes = 200;
+        }
+        let k = cluster.sessions.window;
+        let (trouble, timing) = (ms(rng.between(2_000, 8_000)), timing(rng));
+        Self {
+            smart_clients: rng.between(1, 3) as usize,
+            smart_client: smart_client(rng, n, &mut tight),
+            senders: rng.between(1, 3) as usize,
+            sender: sender(rng, k, &mut tight),
+            workload: Workload::swarm(rng, cluster.request_bytes as usize),
+            network: network(rng),
+            disk: DiskFaults {
+                sync_max: ms(rng.between(0, 10)),
+                slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
+                slow_max: ms(rng.between(10, 1_000)),
+            },
+            app: AppFaults {
+                execute_max: Duration::from_micros(rng.between(0, 3_000)),
+                slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
+                slow_max: ms(rng.between(10, 3_000)),
+                reset_max: ms(rng.between(0, 500)),
+            },
+            clock: ClockFaults {
+                drift_ppm: if rng.chance(500) { rng.below(50_000) } else { 0 },
+                wall_off: if rng.chance(500) { Duration::from_secs(rng.below(7200)) } else { Duration::ZERO },
+            },
+            faults: faults(rng, n as usize, durability, trouble),
+            down_max: ms(if rng.chance(500) { 300 } else { 4_000 }),
+            encoded: if rng.chance(60) { 1000 } else { 0 },
+            timer_faults: if rng.chance(300) { 100 } else { 0 },
+            late_answers: if rng.chance(500) { 500 } else { 0 },
+            trouble,
+            tight,
+            cluster,
+            timing,
+            limits,
+        }
+    }
+
+    /// Members of the cluster.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.cluster.members.len()
+    }
+}
+
+fn timing(rng: &mut Rng) -> Timing {
+    if rng.chance(500) {
+        return Timing::DEFAULT;
+    }
+    // All of them shorter, by the same factor.
+    let (tenths, default) = (rng.between(2, 9) as u32, Timing::DEFAULT);
+    Timing {
+        election_timeout: default.election_timeout * tenths / 10,
+        election_jitter: default.election_jitter * tenths / 10,
+        heartbeat: default.heartbeat * tenths / 10,
+        repair: default.repair * tenths / 10,
+        request_timeout: default.request_timeout * tenths / 10,
+    }
+}
+
+fn sessions(rng: &mut Rng, sessions: &mut SessionLimits, tight: &mut bool) {
+    if rng.chance(300) {
+        sessions.window = rng.between(1, 3) as u16;
+    }
+    if rng.chance(250) {
+        *sessions = SessionLimits {
+            sessions: rng.between(1, 6) as u32,
+            retention_slots: rng.below(12),
+            window: sessions.window,
+        };
+        *tight = true;
+    }
+}
+
+fn bounds(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) {
+    if rng.chance(250) {
+        limits.window = rng.between(1, 4);
+        limits.pipeline_depth = rng.between(1, limits.window);
+    }
+    if rng.chance(250) {
+        limits.pipeline_depth = 1;
+    }
+    if rng.chance(250) {
+        limits.batch_requests = rng.between(1, 3) as usize;
+    }
+    if rng.chance(250) {
+        limits.unsettled_slots = rng.between(1, 8);
+        limits.window = limits.window.min(limits.unsettled_slots);
+        limits.pipeline_depth = limits.pipeline_depth.min(limits.window);
+    }
+    if rng.chance(250) {
+        limits.executing_slots = rng.between(1, 2) as usize;
+    }
+    if rng.chance(250) {
+        limits.fetch_bytes = 1;
+    }
+    if rng.chance(150) {
+        limits.held_requests = rng.between(1, 8) as usize;
+        *tight = true;
+    }
+    if rng.chance(150) {
+        limits.replies_kept = rng.below(4) as usize;
+        *tight = true;
+    }
+}
+
+fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config {
+    let few = rng.chance(100);
+    *tight |= few;
+    smart_client::Config {
+        servers: (0..n).map(ReplicaId).collect(),
+        vote: *rng.choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All]).unwrap_or(&ReplyVote::Majority),
+        resend: ms(rng.between(20, 500)),
+        margin: ms(rng.between(5, 50)),
+        held: if few { rng.between(1, 4) as usize } else { 4096 },
+    }
+}
+
+fn sender(rng: &mut Rng, window: u16, tight: &mut bool) -> sender::Config {
+    let few = rng.chance(100);
+    *tight |= few;
+    sender::Config {
+        lending: if rng.chance(300) { Lending::Own } else { Lending::Pooled },
+        window: if rng.chance(300) { 1 } else { rng.between(1, 8.min(u64::from(window)).max(2)) as u16 },
+        sessions: rng.between(1, 6) as usize,
+        held: if few { rng.between(1, 4) as usize } else { 4096 },
+        resend: ms(rng.between(50, 1_000)),
+    }
+}
+
+fn network(rng: &mut Rng) -> NetworkFaults {
+    let delay_max = ms(*rng.choose(&[1, 2, 5, 20, 60]).unwrap_or(&5));
+    let loss_max = *rng.choose(&[20, 100, 400]).unwrap_or(&20);
+    NetworkFaults {
+        loss: if rng.chance(600) { rng.below(loss_max) as u32 } else { 0 },
+        duplication: if rng.chance(500) { rng.below(150) as u32 } else { 0 },
+        stream_loss: if rng.chance(400) { rng.below(150) as u32 } else { 0 },
+        delay_min: Duration::from_micros(rng.between(10, 500)),
+        delay_max,
+        tail: if rng.chance(500) { rng.below(60) as u32 } else { 0 },
+        tail_max: ms(rng.between(20, 3_000)),
+        detect_max: ms(rng.between(1, 1_000)),
+    }
+}
+
+fn faults(rng: &mut Rng, n: usize, durability: Durability, trouble: Duration) -> Vec<(Fault, Duration)> {
+    let may_forget = mesh::quorum::tolerated(n) > 0;
+    let mut faults = Vec::new();
+    for fault in Fault::ALL {
+        let possible = match (fault, durability) {
+            (Fault::Crash | Fault::Drain, Durability::Memory) | (Fault::Power, Durability::Memory | Durability::Async) => {
+                may_forget
+            }
+            (Fault::PowerAll, Durability::Memory | Durability::Async) => false,
+            (Fault::Partition, _) => n > 1,
+            _ => true,
+        };
+        let often = rng.between(4, 40);
+        if rng.chance(450) && possible {
+            faults.push((fault, trouble / 100 * often as u32));
+        }
+    }
+    faults
+}
