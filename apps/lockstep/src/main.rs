@@ -47,7 +47,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// Reads a command line, for tests.
 #[cfg(test)]
 fn parse(argv: &[&str]) -> Result<Command, config::SettingsError> {
-    let argv: Vec<std::ffi::OsString> = std::iter::once("lockstep").chain(argv.iter().copied()).map(Into::into).collect();
+    let argv: Vec<std::ffi::OsString> =
+        std::iter::once("lockstep").chain(argv.iter().copied()).map(Into::into).collect();
     config::load_from::<Cli>(&argv, &|_| None).map(|cli| cli.command)
 }
 

@@ -501,9 +501,10 @@ impl Sender {
             flight.tries += 1;
             flight.latest = Some(endpoint);
             flight.sent_at = now;
-            if flight.asked.insert(endpoint)
-                && let Some(load) = self.endpoints.get_mut(&endpoint)
-            {
+            if !flight.asked.insert(endpoint) {
+                // Its word on this attempt will say nothing of the one before, which may have reached the servers.
+                flight.unsure = true;
+            } else if let Some(load) = self.endpoints.get_mut(&endpoint) {
                 load.outstanding += 1;
             }
             // Requests that serve the session have no deadline of their own: an attempt lasts until the next one.

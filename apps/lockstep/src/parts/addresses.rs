@@ -49,7 +49,8 @@ pub(crate) fn target(text: &str) -> Result<Target, String> {
         None => (None, text),
     };
     let address = address.trim();
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"))?;
+    let (host, port) =
+        address.rsplit_once(':').ok_or_else(|| format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"))?;
     if host.is_empty() || id.as_ref().is_some_and(String::is_empty) {
         return Err(format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"));
     }

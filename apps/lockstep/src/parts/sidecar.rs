@@ -75,11 +75,16 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     let id = flag(&mut problems, "id", id);
     let seeds = flag(&mut problems, "seeds", servers(&args.seeds));
     if let (Some(id), Some(seeds)) = (id, &seeds) {
-        problems.check(seeds.iter().any(|(known, _)| *known == id), format!("--seeds: this member, {id}, is not among them"));
+        problems.check(
+            seeds.iter().any(|(known, _)| *known == id),
+            format!("--seeds: this member, {id}, is not among them"),
+        );
     }
     let needs_disk = args.durability != Durability::Memory;
-    problems.check(!needs_disk || args.data_dir.is_some(), "--data-dir is missing: only --durability memory goes without");
-    let adapter = flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
+    problems
+        .check(!needs_disk || args.data_dir.is_some(), "--data-dir is missing: only --durability memory goes without");
+    let adapter =
+        flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
     let app = app(args, id.unwrap_or_default(), &mut problems);
     let complete = match (id, seeds, adapter, app) {
         (Some(id), Some(seeds), Some(adapter), Some(app)) => Some(sidecar::Config {
@@ -116,7 +121,8 @@ fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
             problems.check(port.is_some(), "--app-port is missing: on which port of 127.0.0.1 does COMMAND listen?");
             let below = args.data_dir.as_ref().map(|dir| dir.join("app"));
             let dir = args.app_dir.clone().or(below);
-            problems.check(dir.is_some(), "--app-dir is missing: without --data-dir COMMAND has no directory to run in");
+            problems
+                .check(dir.is_some(), "--app-dir is missing: without --data-dir COMMAND has no directory to run in");
             let (port, dir) = (port?, dir?);
             let argv = args.command.iter().map(|word| replace(word, port, id, &dir)).collect();
             Some(App::Command { argv, port, dir })
@@ -168,8 +174,25 @@ mod tests {
     #[test]
     fn a_command_runs_with_its_port_id_and_directory() {
         let config = read(&[
-            "--cluster", "c", "--id", "1", "--seeds", "a:1,b:2,c:3", "--data-dir", "/d", "--protocol", "resp", "--app-port", "9500",
-            "--", "redis-server", "--port", "{port}", "--dir", "{dir}/{id}", "{other}{",
+            "--cluster",
+            "c",
+            "--id",
+            "1",
+            "--seeds",
+            "a:1,b:2,c:3",
+            "--data-dir",
+            "/d",
+            "--protocol",
+            "resp",
+            "--app-port",
+            "9500",
+            "--",
+            "redis-server",
+            "--port",
+            "{port}",
+            "--dir",
+            "{dir}/{id}",
+            "{other}{",
         ])
         .expect("all is given");
         let App::Command { argv, port, dir } = config.app else { panic!("a command was given") };
@@ -181,8 +204,19 @@ mod tests {
 
     #[test]
     fn everything_that_does_not_fit_together_is_said_at_once() {
-        let error = read(&["--cluster", "c", "--id", "5", "--seeds", "a:1", "--protocol", "close", "--app-connections", "shared"])
-            .expect_err("nothing fits");
+        let error = read(&[
+            "--cluster",
+            "c",
+            "--id",
+            "5",
+            "--seeds",
+            "a:1",
+            "--protocol",
+            "close",
+            "--app-connections",
+            "shared",
+        ])
+        .expect_err("nothing fits");
         let text = error.to_string();
         for part in ["--seeds: this member, 5", "--data-dir is missing", "--app-connections: ", "what to replicate"] {
             assert!(text.contains(part), "{part} in {text}");
@@ -192,7 +226,18 @@ mod tests {
     #[test]
     fn memory_needs_no_directory() {
         let config = read(&[
-            "--cluster", "c", "--id", "0", "--seeds", "a:1", "--protocol", "line", "--app", "127.0.0.1:1", "--durability", "memory",
+            "--cluster",
+            "c",
+            "--id",
+            "0",
+            "--seeds",
+            "a:1",
+            "--protocol",
+            "line",
+            "--app",
+            "127.0.0.1:1",
+            "--durability",
+            "memory",
         ])
         .expect("all is given");
         assert_eq!(config.data_dir, None);
