@@ -9,7 +9,7 @@ use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Outcome, Request, Tag};
+use crate::wire::{Kind, Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
@@ -371,7 +371,12 @@ impl SmartClient {
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
-        let unanimous = self.links.iter().all(|server| pending.steers.get(server) == Some(&steer));
+        // A session's end can be told once only: who has told it says so, the others know no such session any more.
+        let told = |server: &ReplicaId| {
+            matches!(tag.kind, Kind::Close | Kind::Cancel) && pending.tally.has_voted(*server)
+        };
+        let unanimous =
+            self.links.iter().all(|server| pending.steers.get(server) == Some(&steer) || told(server));
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()

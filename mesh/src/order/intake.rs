@@ -222,17 +222,26 @@ impl Replica {
         }
         self.timers.set(Timer::Waiting, now + timeout / 4);
         let Some((leader, ballot)) = self.followed() else { return };
-        let mut forward = Vec::new();
+        let (mut forward, mut again) = (Vec::new(), Vec::new());
         let mut suspicious = None;
         for (tag, held) in &self.intake.held {
             let waited = now.since(held.since);
-            if waited < timeout / 2 || self.last_decided > held.since || !self.executable(held) {
+            if waited < timeout / 2 || !self.executable(held) {
                 continue;
             }
-            if !held.forwarded && forward.len() < FORWARD_MAX {
+            if waited >= timeout && self.last_decided > held.since {
+                // The leader works: it may not know of this one, or the word of it was lost.
+                again.push(*tag);
+            } else if !held.forwarded && forward.len() < FORWARD_MAX {
                 forward.push(*tag);
             } else if waited >= timeout && suspicious.is_none() && !self.is_proposed(tag) {
                 suspicious = Some(*tag);
+            }
+        }
+        for tag in again {
+            if let Some(held) = self.intake.held.get_mut(&tag) {
+                held.since = now;
+                held.forwarded = false;
             }
         }
         for tag in forward {
