@@ -387,7 +387,8 @@ impl Sender {
         if let Some(id) = client.session {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let settling = session.settling.is_some();
-            if keep || (client.has_waiting() && !settling && !client.gone) {
+            // While an outcome is being settled the connection's next calls wait: they must not overtake it.
+            if keep || (client.has_waiting() && !client.gone) {
                 return;
             }
             client.session = None;
