@@ -333,9 +333,14 @@ impl Sender {
             client.queued = true;
             self.queue.push_back(connection);
         }
-        // As many sessions are on their way as connections wait, and never more than may be.
+        self.open_sessions(now, out);
+    }
+
+    /// As many sessions are on their way as connections wait, and never more than may be.
+    fn open_sessions(&mut self, now: Instant, out: &mut Vec<Output>) {
         let opening = self.sessions.values().filter(|session| session.opened.is_none()).count();
-        if opening < self.queue.len() && self.sessions.len() < self.config.sessions {
+        let room = self.config.sessions.saturating_sub(self.sessions.len());
+        for _ in 0..self.queue.len().saturating_sub(opening).min(room) {
             self.open_session(now, out);
         }
     }
@@ -387,7 +392,7 @@ impl Sender {
         if let Some(id) = client.session {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let settling = session.settling.is_some();
-            // While an outcome is being settled the connection's next calls wait: they must not overtake it.
+            // Its waiting calls run after what is being settled, so that the order is kept.
             if keep || (client.has_waiting() && !client.gone) {
                 return;
             }
@@ -602,8 +607,8 @@ impl Sender {
 
     /// The ordered outcome of a request.
     fn on_outcome(&mut self, now: Instant, tag: Tag, outcome: Outcome, out: &mut Vec<Output>) {
-        if tag.kind == Kind::Open && matches!(outcome, Outcome::Refused(_)) && !self.queue.is_empty() {
-            // Somebody still waits for a session, and the table may have room soon: asked again after a breath.
+        if tag.kind == Kind::Open && !matches!(outcome, Outcome::Opened { .. }) && !self.queue.is_empty() {
+            // The table is full of sessions that were active lately: that passes, and connections wait.
             return self.retry_soon(now, tag);
         }
         let Some(flight) = self.land(&tag) else { return };
@@ -620,17 +625,14 @@ impl Sender {
                     self.end_call(now, call, answer, out);
                 }
             }
-            (Kind::Open, Outcome::Opened { opened, window, last }) => {
+            (Kind::Open, Outcome::Opened { opened, window }) => {
                 if let Some(session) = self.sessions.get_mut(&tag.client) {
                     session.opened = Some(opened);
                     session.window = window.min(session.window);
-                    session.next = last.next();
                     self.offer(now, tag.client, out);
                 }
             }
-            (Kind::Open | Kind::Close, _) => {
-                self.sessions.remove(&tag.client);
-            }
+            (Kind::Open | Kind::Close, _) => self.drop_session(now, tag.client, out),
             (Kind::Cancel, _) => self.on_settled(now, tag, out),
         }
     }
@@ -669,7 +671,7 @@ impl Sender {
             let session_gone = reason == Unknown::SessionGone;
             let Some(flight) = self.land(&tag) else { return };
             if session_gone {
-                self.drop_session(tag.client);
+                self.drop_session(now, tag.client, out);
             } else {
                 self.settle(now, tag.client, out);
             }
@@ -679,7 +681,7 @@ impl Sender {
         } else if reason == Unknown::SessionGone && tag.kind != Kind::Open {
             self.land(&tag);
             let lent = self.sessions.get(&tag.client).and_then(|session| session.lent);
-            self.drop_session(tag.client);
+            self.drop_session(now, tag.client, out);
             if let Some(connection) = lent {
                 self.serve(now, connection, out);
                 self.take_back(now, connection, out);
@@ -689,12 +691,14 @@ impl Sender {
         }
     }
 
-    fn drop_session(&mut self, id: ClientId) {
+    /// A session is gone: that makes room for another one.
+    fn drop_session(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.free.retain(|free| *free != id);
         if let Some(client) = session.lent.and_then(|connection| self.clients.get_mut(&connection)) {
             client.session = None;
         }
+        self.open_sessions(now, out);
     }
 
     fn set_wake(&mut self, tag: Tag) {

@@ -9,7 +9,7 @@ use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Kind, Outcome, Request, Tag};
+use crate::wire::{Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
@@ -310,7 +310,7 @@ impl SmartClient {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
-        pending.tally.vote(from, vote.form, body);
+        pending.tally.vote(from, vote.slot, vote.form, body);
         self.decide(now, vote.tag, out);
     }
 
@@ -363,7 +363,8 @@ impl SmartClient {
         if pending.whole == Some(from) {
             pending.whole = None;
         }
-        // What every reachable server says, and they are a majority, is believed; it makes the outcome unknown only.
+        // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
+        // outcome unknown only.
         let final_word = match steer {
             Steer::NoSession => Some(Unknown::SessionGone),
             Steer::TooOld => Some(Unknown::TooOld),
@@ -371,12 +372,8 @@ impl SmartClient {
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
-        // A session's end can be told once only: who has told it says so, the others know no such session any more.
-        let told = |server: &ReplicaId| {
-            matches!(tag.kind, Kind::Close | Kind::Cancel) && pending.tally.has_voted(*server)
-        };
-        let unanimous =
-            self.links.iter().all(|server| pending.steers.get(server) == Some(&steer) || told(server));
+        let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
+        let unanimous = self.links.iter().all(|server| says(server) || pending.tally.has_voted(*server));
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()

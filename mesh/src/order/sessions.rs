@@ -121,10 +121,9 @@ impl Sessions {
     pub(super) fn look_up(&self, request: &Request) -> Known {
         let tag = request.tag();
         if tag.kind == Kind::Open {
-            // What the opening said, whenever it is asked: an outcome is a function of the log.
             return self.table.get(&tag.client).map_or(Known::New, |session| {
                 let (opened, window) = (session.opened, session.window);
-                done(opened, Outcome::Opened { opened, window, last: Seq(0) })
+                done(opened, Outcome::Opened { opened, window })
             });
         }
         let Some(session) = self.get(&tag) else { return Known::NoSession };
@@ -177,7 +176,7 @@ impl Sessions {
     fn open(&mut self, slot: Slot, client: ClientId, window: u16) -> Admitted {
         if let Some(session) = self.table.get(&client) {
             let (opened, window) = (session.opened, session.window);
-            return Admitted::Done(Outcome::Opened { opened, window, last: Seq(0) }, None);
+            return Admitted::Done(Outcome::Opened { opened, window }, None);
         }
         let mut evicted = None;
         if self.table.len() >= self.limits.sessions as usize {
@@ -195,7 +194,7 @@ impl Sessions {
         let window = window.clamp(1, self.limits.window);
         let session = Session { opened: slot, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
         self.table.insert(client, session);
-        Admitted::Done(Outcome::Opened { opened: slot, window, last: Seq(0) }, evicted)
+        Admitted::Done(Outcome::Opened { opened: slot, window }, evicted)
     }
 
     /// Keeps the reply of an admitted call. Returns whether it is the first or the same as before (a replay).

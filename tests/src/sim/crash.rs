@@ -72,7 +72,8 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let mean = self.options.faults.iter().find(|(kind, _)| *kind == fault).map_or(self.options.trouble, |(_, m)| *m);
+        let mean =
+            self.options.faults.iter().find(|(kind, _)| *kind == fault).map_or(self.options.trouble, |(_, m)| *m);
         let next = self.now + about(mean, &mut self.chance);
         self.queue.push(next, Event::Fault(fault));
         match fault {

@@ -137,6 +137,7 @@ fn timing(rng: &mut Rng) -> Timing {
         heartbeat: default.heartbeat * tenths / 10,
         repair: default.repair * tenths / 10,
         request_timeout: default.request_timeout * tenths / 10,
+        drain: default.drain * tenths / 100,
     }
 }
 
@@ -191,7 +192,9 @@ fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config
     *tight |= few;
     smart_client::Config {
         servers: (0..n).map(ReplicaId).collect(),
-        vote: *rng.choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All]).unwrap_or(&ReplyVote::Majority),
+        vote: *rng
+            .choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All])
+            .unwrap_or(&ReplyVote::Majority),
         resend: ms(rng.between(20, 500)),
         margin: ms(rng.between(5, 50)),
         held: if few { rng.between(1, 4) as usize } else { 4096 },
@@ -233,9 +236,8 @@ fn faults(rng: &mut Rng, n: usize, durability: Durability, trouble: Duration) ->
     let mut faults = Vec::new();
     for fault in Fault::ALL {
         let possible = match (fault, durability) {
-            (Fault::Crash | Fault::Drain, Durability::Memory) | (Fault::Power, Durability::Memory | Durability::Async) => {
-                may_forget
-            }
+            (Fault::Crash | Fault::Drain, Durability::Memory)
+            | (Fault::Power, Durability::Memory | Durability::Async) => may_forget,
             (Fault::PowerAll, Durability::Memory | Durability::Async) => false,
             (Fault::Partition, _) => n > 1,
             _ => true,

@@ -142,7 +142,8 @@ impl World {
         let (left, lost) = server.disk.crash(power, &mut self.disk_chance);
         self.counters.crashes += 1;
         self.counters.lost_records += lost as u64;
-        self.trace.line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
+        self.trace
+            .line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
         self.checks.on_crash(index, left)?;
         if forgets {
             self.counters.amnesia += u64::from(self.servers[index].voting);

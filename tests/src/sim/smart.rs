@@ -66,7 +66,11 @@ impl World {
         }
         let clock = Clock::start(self.now, &self.options.clock, &mut self.clock_chance);
         let smart = &mut self.smarts[index];
-        *smart = Smart { core: Some(SmartClient::new(self.options.smart_client.clone())), life: smart.life + 1, ..Smart::new(clock) };
+        *smart = Smart {
+            core: Some(SmartClient::new(self.options.smart_client.clone())),
+            life: smart.life + 1,
+            ..Smart::new(clock)
+        };
         self.check_links();
         self.rearm(Process::Smart(index));
     }
