@@ -1,2 +1,73 @@
-//! The `lockstep` program.
-fn main() {}
+//! The `lockstep` program: parses the settings, runs one subcommand, turns its end into an exit code.
+
+mod cli;
+mod commands;
+mod exit;
+mod http;
+mod parts;
+mod process;
+mod up;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use exit::Failure;
+use mesh::node::{Version, config, set_version};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    set_version(Version { number: env!("CARGO_PKG_VERSION"), commit: env!("LOCKSTEP_BUILD_COMMIT") });
+    let cli: Cli = match config::load() {
+        Ok(cli) => cli,
+        Err(error) => return error.report(),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Every process has one thread for its event loop (quinn costs three times as much on several).
+fn run(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Up(args) => up::run(*args).await,
+            Command::Sidecar(args) => parts::sidecar::run(*args).await,
+            Command::SmartClient(args) => parts::smart_client::run(*args).await,
+            Command::Ingress(args) => parts::ingress::run(*args).await,
+            Command::Bootstrap(args) => commands::bootstrap::run(args).await,
+            Command::Status(args) => commands::status::run(args).await,
+            Command::Call(args) => commands::call::run(args).await,
+            Command::Certs { command } => commands::certs::run(command),
+            Command::Hashmap(args) => hashmap::run(args).await.map_err(Failure::from),
+        }
+    })
+}
+
+/// Reads a command line, for tests.
+#[cfg(test)]
+fn parse(argv: &[&str]) -> Result<Command, config::SettingsError> {
+    let argv: Vec<std::ffi::OsString> =
+        std::iter::once("lockstep").chain(argv.iter().copied()).map(Into::into).collect();
+    config::load_from::<Cli>(&argv, &|_| None).map(|cli| cli.command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_setting_is_explained() {
+        let mut command = Cli::command();
+        command.build();
+        for subcommand in command.get_subcommands() {
+            assert!(subcommand.get_about().is_some(), "{}", subcommand.get_name());
+            for arg in subcommand.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{} {}", subcommand.get_name(), arg.get_id());
+            }
+        }
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["lockstep"]).is_err());
+    }
+}

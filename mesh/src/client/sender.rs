@@ -333,9 +333,14 @@ impl Sender {
             client.queued = true;
             self.queue.push_back(connection);
         }
-        // As many sessions are on their way as connections wait, and never more than may be.
+        self.open_sessions(now, out);
+    }
+
+    /// As many sessions are on their way as connections wait, and never more than may be.
+    fn open_sessions(&mut self, now: Instant, out: &mut Vec<Output>) {
         let opening = self.sessions.values().filter(|session| session.opened.is_none()).count();
-        if opening < self.queue.len() && self.sessions.len() < self.config.sessions {
+        let room = self.config.sessions.saturating_sub(self.sessions.len());
+        for _ in 0..self.queue.len().saturating_sub(opening).min(room) {
             self.open_session(now, out);
         }
     }
@@ -501,9 +506,10 @@ impl Sender {
             flight.tries += 1;
             flight.latest = Some(endpoint);
             flight.sent_at = now;
-            if flight.asked.insert(endpoint)
-                && let Some(load) = self.endpoints.get_mut(&endpoint)
-            {
+            if !flight.asked.insert(endpoint) {
+                // Its word on this attempt will say nothing of the one before, which may have reached the servers.
+                flight.unsure = true;
+            } else if let Some(load) = self.endpoints.get_mut(&endpoint) {
                 load.outstanding += 1;
             }
             // Requests that serve the session have no deadline of their own: an attempt lasts until the next one.
@@ -626,9 +632,7 @@ impl Sender {
                     self.offer(now, tag.client, out);
                 }
             }
-            (Kind::Open | Kind::Close, _) => {
-                self.sessions.remove(&tag.client);
-            }
+            (Kind::Open | Kind::Close, _) => self.drop_session(now, tag.client, out),
             (Kind::Cancel, _) => self.on_settled(now, tag, out),
         }
     }
@@ -667,7 +671,7 @@ impl Sender {
             let session_gone = reason == Unknown::SessionGone;
             let Some(flight) = self.land(&tag) else { return };
             if session_gone {
-                self.drop_session(tag.client);
+                self.drop_session(now, tag.client, out);
             } else {
                 self.settle(now, tag.client, out);
             }
@@ -677,7 +681,7 @@ impl Sender {
         } else if reason == Unknown::SessionGone && tag.kind != Kind::Open {
             self.land(&tag);
             let lent = self.sessions.get(&tag.client).and_then(|session| session.lent);
-            self.drop_session(tag.client);
+            self.drop_session(now, tag.client, out);
             if let Some(connection) = lent {
                 self.serve(now, connection, out);
                 self.take_back(now, connection, out);
@@ -687,12 +691,14 @@ impl Sender {
         }
     }
 
-    fn drop_session(&mut self, id: ClientId) {
+    /// A session is gone: that makes room for another one.
+    fn drop_session(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.free.retain(|free| *free != id);
         if let Some(client) = session.lent.and_then(|connection| self.clients.get_mut(&connection)) {
             client.session = None;
         }
+        self.open_sessions(now, out);
     }
 
     fn set_wake(&mut self, tag: Tag) {

@@ -310,7 +310,7 @@ impl SmartClient {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
-        pending.tally.vote(from, vote.form, body);
+        pending.tally.vote(from, vote.slot, vote.form, body);
         self.decide(now, vote.tag, out);
     }
 
@@ -363,7 +363,8 @@ impl SmartClient {
         if pending.whole == Some(from) {
             pending.whole = None;
         }
-        // What every reachable server says, and they are a majority, is believed; it makes the outcome unknown only.
+        // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
+        // outcome unknown only.
         let final_word = match steer {
             Steer::NoSession => Some(Unknown::SessionGone),
             Steer::TooOld => Some(Unknown::TooOld),
@@ -371,7 +372,8 @@ impl SmartClient {
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
-        let unanimous = self.links.iter().all(|server| pending.steers.get(server) == Some(&steer));
+        let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
+        let unanimous = self.links.iter().all(|server| says(server) || pending.tally.has_voted(*server));
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()

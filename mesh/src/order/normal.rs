@@ -68,7 +68,7 @@ impl Replica {
     pub(super) fn may_propose(&self) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
-        !self.draining
+        self.draining.is_none()
             && (leading.in_flight.len() as u64) < limits.window
             && leading.next.0 <= self.settled.0 + limits.unsettled_slots
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())

@@ -3,6 +3,7 @@
 
 use super::clock::Time;
 use super::event::Event;
+use super::server::Server;
 use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
@@ -124,8 +125,12 @@ impl World {
     /// Whether the budget lets this replica's process end: members that forgot their votes are a minority for good.
     pub(super) fn may_crash(&self, victim: usize, power: bool) -> bool {
         let server = &self.servers[victim];
-        let forgotten = self.servers.iter().filter(|server| !server.voting).count();
-        !server.disk.forgets(power) || !server.voting || forgotten < mesh::quorum::tolerated(self.servers.len())
+        // One that is drained is going to end.
+        let lost = |(index, server): &(usize, &Server)| {
+            !server.voting || (*index != victim && server.draining && server.disk.forgets(false))
+        };
+        let lost = self.servers.iter().enumerate().filter(lost).count();
+        !server.disk.forgets(power) || !server.voting || lost < mesh::quorum::tolerated(self.servers.len())
     }
 
     // Ends a replica now, or in the middle of what it does next.
@@ -197,6 +202,7 @@ impl World {
         } else {
             let victim = self.chance.below(self.smarts.len() as u64) as usize;
             self.queue.push(stop, Event::Stop(Process::Smart(victim), self.smarts[victim].life));
+            self.smarts[victim].draining = true;
             self.step_smart(victim, mesh::client::smart_client::Input::Drain);
             Ok(())
         }
@@ -227,6 +233,11 @@ impl World {
             self.servers[index].stalled_until = self.now;
             if self.servers[index].draining && self.may_crash(index, false) {
                 self.crash_server(index, false)?;
+            }
+        }
+        for index in 0..self.smarts.len() {
+            if self.smarts[index].draining {
+                self.crash_smart(index);
             }
         }
         for process in self.processes() {

@@ -137,6 +137,7 @@ fn timing(rng: &mut Rng) -> Timing {
         heartbeat: default.heartbeat * tenths / 10,
         repair: default.repair * tenths / 10,
         request_timeout: default.request_timeout * tenths / 10,
+        drain: default.drain * tenths / 100,
     }
 }
 

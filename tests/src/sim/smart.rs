@@ -25,6 +25,8 @@ pub struct Smart {
     pub wake_at: Option<Time>,
     /// It stands still until then.
     pub paused_until: Time,
+    /// It was told to drain.
+    pub draining: bool,
     tickets: BTreeMap<Ticket, (usize, Epoch, Tag)>,
     next: u64,
 }
@@ -33,7 +35,16 @@ impl Smart {
     /// A process that was never started.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, tickets: BTreeMap::new(), next: 0 }
+        Self {
+            core: None,
+            life: 0,
+            clock,
+            wake_at: None,
+            paused_until: Time::ZERO,
+            draining: false,
+            tickets: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// The tickets of a sender whose link broke.
@@ -72,6 +83,7 @@ impl World {
         }
         smart.life += 1;
         smart.paused_until = Time::ZERO;
+        smart.draining = false;
         self.trace.line(self.now, format_args!("SMaRtClient {index} ends"));
         let back = self.now + self.down_time();
         self.queue.push(back, Event::Start(Process::Smart(index)));

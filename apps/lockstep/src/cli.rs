@@ -1,0 +1,51 @@
+//! The subcommands.
+
+use crate::commands::{bootstrap, call, certs, status};
+use crate::parts::{ingress, sidecar, smart_client};
+use crate::up;
+use clap::{Parser, Subcommand};
+
+/// Version and commit, as `--version` shows them.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LOCKSTEP_BUILD_COMMIT"), ")");
+
+/// Keeps N copies of an unmodified TCP server in lockstep, so that the service survives the loss of any minority of them.
+///
+/// Every flag has an environment variable LOCKSTEP_<FLAG> and a key in the TOML file that --config names (the flag
+/// with _); flags win over the environment, which wins over the file.
+///
+/// Exit codes: 0 well, 1 failed, 2 wrong usage or configuration, 3 refused (exists already, would break a rule),
+/// 4 invalid, expired or untrusted input, 5 not healthy, 6 outcome unknown (call), 7 refused by the service (call).
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version = VERSION, propagate_version = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine around any TCP server: certificates, replicas, SMaRtClients, an ingress
+    Up(Box<up::Args>),
+    /// Run one SMaRtServer beside its copy of the application
+    Sidecar(Box<sidecar::Args>),
+    /// Run one SMaRtClient: asks all servers, votes on their replies
+    SmartClient(Box<smart_client::Args>),
+    /// Run one ingress: takes TCP connections of unmodified clients
+    Ingress(Box<ingress::Args>),
+    /// Make the explicit first start of a cluster; safe to run at any time
+    Bootstrap(bootstrap::Args),
+    /// Show the cluster at a glance
+    Status(status::Args),
+    /// Send one request through the native client and print the reply
+    Call(call::Args),
+    /// Make the certificate authority and the certificates of the parts
+    Certs {
+        /// What to do
+        #[command(subcommand)]
+        command: certs::Command,
+    },
+    /// Run the example application, a hashmap over TCP
+    Hashmap(hashmap::Args),
+}

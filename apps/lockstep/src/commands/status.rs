@@ -1,0 +1,216 @@
+//! `lockstep status`: asks every part that is known and judges whether the whole is healthy.
+
+use super::status_table;
+use crate::exit::{Exit, Failure};
+use crate::http;
+use crate::up::output::Format;
+use crate::up::state::{Role, State};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Settings of the status.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Admin addresses to ask; without this and --data-dir the one of a sidecar on this host
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', num_args = 1..)]
+    admin: Vec<String>,
+    /// Data directory of a running `up`
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+/// A part that is to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    /// What it is, where that is known before it answers.
+    role: Option<(Role, String)>,
+    admin: String,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Sidecars.
+    pub(crate) replicas: Vec<Value>,
+    /// SMaRtClients.
+    pub(crate) smart_clients: Vec<Value>,
+    /// Ingresses.
+    pub(crate) ingresses: Vec<Value>,
+    /// Those that did not answer, and of which only the address is known.
+    pub(crate) unknown: Vec<Value>,
+}
+
+/// Prints the status; fails when it is not healthy.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let known = known(&args)?;
+    let found = ask(&known).await;
+    let problems = found.problems();
+    let text = match args.output {
+        Format::Json => format!("{}\n", found.document(&problems)),
+        Format::Text => status_table::render(&found, &problems),
+    };
+    // A closed stdout leaves the exit code.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        let count = problems.len();
+        Err(Failure::new(
+            Exit::Unhealthy,
+            format!("not healthy: {}", if count == 1 { problems[0].clone() } else { format!("{count} problems") }),
+        ))
+    }
+}
+
+fn known(args: &Args) -> Result<Vec<Known>, Failure> {
+    let mut known: Vec<Known> = args.admin.iter().map(|admin| Known { role: None, admin: with_port(admin) }).collect();
+    if let Some(dir) = &args.data_dir {
+        let state = State::of_running(dir)?;
+        known.extend(
+            state
+                .parts
+                .iter()
+                .map(|part| Known { role: Some((part.role, part.id.to_string())), admin: part.admin.to_string() }),
+        );
+    }
+    if known.is_empty() {
+        known.push(Known { role: Some((Role::Sidecar, String::new())), admin: with_port("127.0.0.1") });
+    }
+    Ok(known)
+}
+
+/// HOST:PORT, with the usual admin port where none is given.
+fn with_port(address: &str) -> String {
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('[')));
+    if has_port { address.to_owned() } else { format!("{address}:9400") }
+}
+
+async fn ask(known: &[Known]) -> Found {
+    let mut answers = tokio::task::JoinSet::new();
+    for (index, part) in known.iter().enumerate() {
+        let admin = part.admin.clone();
+        answers.spawn(async move { (index, http::get_json(&admin, "/status").await) });
+    }
+    let mut all: Vec<(usize, anyhow::Result<Value>)> = Vec::new();
+    while let Some(answer) = answers.join_next().await {
+        // A task that ended without an answer is one that did not answer.
+        all.extend(answer.ok());
+    }
+    all.sort_by_key(|(index, _)| *index);
+    let mut found = Found::default();
+    for (index, answer) in all {
+        found.add(&known[index], answer);
+    }
+    found
+}
+
+impl Found {
+    fn add(&mut self, part: &Known, answer: anyhow::Result<Value>) {
+        let expected = part.role.as_ref();
+        let (kind, value) = match answer {
+            Ok(mut status) => {
+                let kind = status["kind"].as_str().map(ToOwned::to_owned);
+                if let Value::Object(fields) = &mut status {
+                    fields.insert("admin".to_owned(), json!(part.admin));
+                }
+                (kind, status)
+            }
+            Err(error) => {
+                let id = expected.map_or(Value::Null, |(role, id)| match role {
+                    Role::Sidecar => id.parse::<u32>().map_or(Value::Null, Value::from),
+                    Role::SmartClient | Role::Ingress => json!(id),
+                });
+                let kind = expected.map(|(role, _)| role.as_str().to_owned());
+                (kind, json!({ "id": id, "admin": part.admin, "error": format!("{error:#}") }))
+            }
+        };
+        match kind.as_deref() {
+            Some("sidecar") => self.replicas.push(value),
+            Some("smart-client") => self.smart_clients.push(value),
+            Some("ingress") => self.ingresses.push(value),
+            _ => self.unknown.push(value),
+        }
+    }
+
+    fn document(&self, problems: &[String]) -> Value {
+        let mut document = json!({
+            "replicas": self.replicas,
+            "smart_clients": self.smart_clients,
+            "ingresses": self.ingresses,
+            "healthy": problems.is_empty(),
+            "problems": problems,
+        });
+        if !self.unknown.is_empty() {
+            document["unknown"] = json!(self.unknown);
+        }
+        document
+    }
+
+    /// Everything that keeps this from being healthy, a line each.
+    fn problems(&self) -> Vec<String> {
+        let all = [
+            ("replica", &self.replicas),
+            ("SMaRtClient", &self.smart_clients),
+            ("ingress", &self.ingresses),
+            ("part", &self.unknown),
+        ];
+        let mut problems = Vec::new();
+        for (what, list) in all {
+            for part in list {
+                let who = format!("{what} {} at {}", plain(&part["id"]), plain(&part["admin"]));
+                if let Some(error) = part["error"].as_str() {
+                    problems.push(format!("{who} cannot be reached: {error}"));
+                } else if what == "part" {
+                    problems.push(format!("{who} says that it is \"{}\"", plain(&part["kind"])));
+                } else if what == "replica" {
+                    problems.extend(replica_problems(part).into_iter().map(|problem| format!("{who} {problem}")));
+                }
+            }
+        }
+        let leaders = |replica: &&Value| replica["role"].as_str() == Some("leader");
+        let answering = self.replicas.iter().filter(|replica| replica["error"].is_null()).count();
+        if answering > 1 && self.replicas.iter().filter(leaders).count() == 0 {
+            problems.push("no replica that answers is the leader".to_owned());
+        }
+        problems
+    }
+}
+
+fn replica_problems(replica: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    let role = replica["role"].as_str().unwrap_or("unknown");
+    if !["leader", "follower", "candidate", "witness"].contains(&role) {
+        problems.push(format!("is {role}"));
+    }
+    if replica["leader"].is_null() {
+        problems.push("knows no leader".to_owned());
+    }
+    let app = replica["app"].as_str().unwrap_or("unknown");
+    if app != "running" && role != "witness" {
+        problems.push(format!("has its application {app}"));
+    }
+    match replica["divergences"].as_u64() {
+        Some(0) | None => {}
+        Some(count) => problems.push(format!("counted {count} divergences: is the application deterministic?")),
+    }
+    problems
+}
+
+/// A JSON value as a word.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "?".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! Settings that all who touch the application's bytes must have alike: protocol, connections, sizes, durability, votes.
+
+use clap::ValueEnum;
+use mesh::client::ReplyVote;
+use mesh::framing;
+use mesh::node::human;
+
+/// The application's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// A line a request, a line a reply
+    Line,
+    /// A request ends with the client's half-close, a reply with the application's close
+    Close,
+    /// A big-endian u32 length before each request and reply
+    Length,
+    /// Redis' RESP2 and RESP3
+    Resp,
+}
+
+impl Protocol {
+    /// How its connections are used unless told otherwise.
+    pub(crate) fn default_connections(self) -> Connections {
+        match self {
+            Self::Close => Connections::PerRequest,
+            Self::Line | Self::Length | Self::Resp => Connections::Shared,
+        }
+    }
+}
+
+impl From<Protocol> for framing::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Line => Self::Line,
+            Protocol::Close => Self::Close,
+            Protocol::Length => Self::Length,
+            Protocol::Resp => Self::Resp,
+        }
+    }
+}
+
+/// How the application's connections are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Connections {
+    /// One for each request
+    PerRequest,
+    /// One for all, requests pipelined in order
+    Shared,
+    /// One for each session, one request at a time
+    PerSession,
+}
+
+impl From<Connections> for framing::Connections {
+    fn from(connections: Connections) -> Self {
+        match connections {
+            Connections::PerRequest => Self::PerRequest,
+            Connections::Shared => Self::Shared,
+            Connections::PerSession => Self::PerSession,
+        }
+    }
+}
+
+/// How writes reach the disk before they are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// Synced before every promise and vote
+    Sync,
+    /// Written, not synced: survives the process, not the machine
+    Async,
+    /// Not written: survives the loss of a minority only
+    Memory,
+}
+
+impl From<Durability> for mesh::config::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Sync => Self::Sync,
+            Durability::Async => Self::Async,
+            Durability::Memory => Self::Memory,
+        }
+    }
+}
+
+/// How many equal replies make an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vote {
+    /// Any one
+    First,
+    /// Those of a majority of the replicas
+    Majority,
+    /// Those of all replicas
+    All,
+}
+
+impl From<Vote> for ReplyVote {
+    fn from(vote: Vote) -> Self {
+        match vote {
+            Vote::First => Self::First,
+            Vote::Majority => Self::Majority,
+            Vote::All => Self::All,
+        }
+    }
+}
+
+/// A setting's value as the command line spells it.
+pub(crate) fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Bounds of one request and one reply.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Sizes {
+    /// Size of one request at most; the same for all parts
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = request_size)]
+    pub(crate) request_bytes: usize,
+    /// Size of one reply at most; the same for all parts
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = reply_size)]
+    pub(crate) reply_bytes: usize,
+}
+
+/// What one request may have at most, as the ordered configuration bounds it.
+const REQUEST_BYTES: u64 = 1 << 20;
+
+fn request_size(text: &str) -> Result<usize, String> {
+    bounded(text, REQUEST_BYTES)
+}
+
+fn reply_size(text: &str) -> Result<usize, String> {
+    // A reply travels in one message.
+    bounded(text, 2 << 20)
+}
+
+fn bounded(text: &str, most: u64) -> Result<usize, String> {
+    match human::parse_size(text)? {
+        0 => Err("must be more than nothing".to_owned()),
+        size if size > most => Err(format!("must be {} at most", human::format_size(most))),
+        size => usize::try_from(size).map_err(|error| error.to_string()),
+    }
+}
+
+/// The adapter of these settings; checked against each other.
+pub(crate) fn adapter(
+    protocol: Protocol,
+    connections: Option<Connections>,
+    sizes: Sizes,
+) -> Result<framing::Adapter, String> {
+    let connections = connections.unwrap_or_else(|| protocol.default_connections());
+    if protocol == Protocol::Close && connections != Connections::PerRequest {
+        return Err(format!(
+            "the protocol close needs per-request: its replies end with the connection, so {} cannot work",
+            name(connections)
+        ));
+    }
+    Ok(framing::Adapter {
+        protocol: protocol.into(),
+        connections: connections.into(),
+        request_bytes: sizes.request_bytes,
+        reply_bytes: sizes.reply_bytes,
+    })
+}

@@ -1,0 +1,118 @@
+//! What every part is told: who it is, how it logs, how long it drains; and the beginning of its life.
+
+use super::addresses::admin_address;
+use crate::exit::{Exit, Failure};
+use crate::process::die_with_parent;
+use mesh::node::config::Problems;
+use mesh::node::logging::{self, LogFormat};
+use mesh::node::{human, version};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Settings of every subcommand that logs.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Logging {
+    /// File with settings in TOML: the flags with _ instead of -
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to log on stderr: a level, or target=level pairs; RUST_LOG counts where this is not given
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How log lines look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+impl Logging {
+    /// Begins logging.
+    pub(crate) fn init(&self) -> Result<(), Failure> {
+        logging::init(self.log_format, self.log.as_deref()).map_err(|error| Failure::new(Exit::Usage, error))
+    }
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Identity {
+    /// Name of the cluster: DNS labels, as in the certificates
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: String,
+    /// Which one this is; without it the number at the end of the host's name
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Directory with tls.crt, tls.key and ca.crt, or one with ROLE/ID in it
+    #[arg(long, value_name = "DIR", default_value = "pki")]
+    pub(crate) pki: PathBuf,
+    /// Trusted certificate authorities, instead of ca.crt beside the certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust_bundle: Option<PathBuf>,
+}
+
+impl Identity {
+    /// The id: what was given, else the number at the end of the host's name.
+    pub(crate) fn id(&self) -> Result<String, String> {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.id.clone().or_else(|| number_of_host(host().trim())).ok_or_else(|| {
+            "is missing, and the host's name does not end in -NUMBER: give the flag or set LOCKSTEP_ID".to_owned()
+        })
+    }
+
+    /// The directory of the certificate of this role and id.
+    pub(crate) fn certificate(&self, role: &str, id: &str) -> PathBuf {
+        certificate(&self.pki, role, id)
+    }
+}
+
+/// `pki` itself if it holds a certificate, else its ROLE/ID.
+pub(crate) fn certificate(pki: &Path, role: &str, id: &str) -> PathBuf {
+    let below = pki.join(role).join(id);
+    if !pki.join("tls.crt").exists() && below.join("tls.crt").exists() { below } else { pki.to_owned() }
+}
+
+fn number_of_host(host: &str) -> Option<String> {
+    let (_, number) = host.rsplit_once('-')?;
+    let number: u32 = number.parse().ok()?;
+    Some(number.to_string())
+}
+
+/// The life of a part.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Life {
+    /// Where probes, metrics and status are answered over HTTP
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9400", value_parser = admin_address)]
+    pub(crate) admin: SocketAddr,
+    /// How long what is in flight may take after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = human::parse_duration)]
+    pub(crate) drain_timeout: Duration,
+    /// End when this process, the parent, does
+    #[arg(long, hide = true)]
+    pub(crate) parent_pid: Option<u32>,
+}
+
+/// The beginning of a part: ties it to its parent, begins logging.
+pub(crate) fn begin(part: &str, logging: &Logging, life: &Life) -> Result<(), Failure> {
+    logging.init()?;
+    if let Some(parent) = life.parent_pid {
+        die_with_parent(parent)?;
+    }
+    tracing::info!(part, version = %version(), pid = std::process::id(), "starting");
+    Ok(())
+}
+
+/// Notes problems under `--name`.
+pub(crate) fn flag<T>(problems: &mut Problems, name: &str, result: Result<T, String>) -> Option<T> {
+    problems.take(&format!("--{name}"), result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_host_is_at_the_end_of_its_name() {
+        assert_eq!(number_of_host("server-12").as_deref(), Some("12"));
+        assert_eq!(number_of_host("my-server-007").as_deref(), Some("7"));
+        assert_eq!(number_of_host("server"), None);
+        assert_eq!(number_of_host("server-7f9c"), None);
+    }
+}

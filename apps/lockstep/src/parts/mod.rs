@@ -1,0 +1,8 @@
+//! The parts, one process each, as containers and `up` run them: settings to the libraries' configuration, and their life.
+
+pub(crate) mod adapter;
+pub(crate) mod addresses;
+pub(crate) mod common;
+pub(crate) mod ingress;
+pub(crate) mod sidecar;
+pub(crate) mod smart_client;

@@ -1,0 +1,245 @@
+//! `lockstep sidecar`: one SMaRtServer beside its copy of the application.
+
+use super::adapter::{self, Connections, Durability, Protocol, Sizes};
+use super::addresses::{Target, admin_address, quic_address, servers, target};
+use super::common::{Identity, Life, Logging, begin, flag};
+use crate::exit::Failure;
+use mesh::limits::Timing;
+use mesh::node::config::{Problems, SettingsError};
+use mesh::node::human;
+use sidecar::App;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Settings of a sidecar.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    identity: Identity,
+    /// Where the other parts come in, over QUIC
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
+    quic: SocketAddr,
+    /// QUIC addresses of all members, this one too: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
+    seeds: Vec<Target>,
+    /// Directory of the journal
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the application listens, when something else starts it
+    #[arg(long, value_name = "HOST:PORT", value_parser = admin_address)]
+    app: Option<SocketAddr>,
+    /// The port on 127.0.0.1 where COMMAND listens
+    #[arg(long, value_name = "PORT")]
+    app_port: Option<u16>,
+    /// The directory that COMMAND runs in; app in the data directory where this is not given
+    #[arg(long, value_name = "DIR")]
+    app_dir: Option<PathBuf>,
+    /// How long the application may take for one request
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
+    app_timeout: Duration,
+    /// The application's protocol
+    #[arg(long, value_enum)]
+    protocol: Protocol,
+    /// How the application's connections are used; by default as the protocol allows
+    #[arg(long, value_enum, value_name = "POLICY")]
+    app_connections: Option<Connections>,
+    #[command(flatten)]
+    sizes: Sizes,
+    /// How writes reach the disk before they are acknowledged
+    #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
+    durability: Durability,
+    #[command(flatten)]
+    life: Life,
+    #[command(flatten)]
+    logging: Logging,
+    /// The application to run; {port}, {id} and {dir} are replaced, and PORT is in its environment
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs until SIGTERM, and drains.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let config = config(&args)?;
+    begin("sidecar", &args.logging, &args.life)?;
+    tracing::info!(?config, "effective configuration");
+    Ok(sidecar::run(config).await?)
+}
+
+fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
+    let mut problems = Problems::default();
+    let id = args.identity.id().and_then(|id| {
+        let number: u32 = id.parse().map_err(|_| format!("\"{id}\" is no server's id: it is a number"))?;
+        Ok(number)
+    });
+    let id = flag(&mut problems, "id", id);
+    let seeds = flag(&mut problems, "seeds", servers(&args.seeds));
+    if let (Some(id), Some(seeds)) = (id, &seeds) {
+        problems.check(
+            seeds.iter().any(|(known, _)| *known == id),
+            format!("--seeds: this member, {id}, is not among them"),
+        );
+    }
+    let needs_disk = args.durability != Durability::Memory;
+    problems
+        .check(!needs_disk || args.data_dir.is_some(), "--data-dir is missing: only --durability memory goes without");
+    let adapter =
+        flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
+    let app = app(args, id.unwrap_or_default(), &mut problems);
+    let complete = match (id, seeds, adapter, app) {
+        (Some(id), Some(seeds), Some(adapter), Some(app)) => Some(sidecar::Config {
+            cluster: args.identity.cluster.clone(),
+            id,
+            pki: args.identity.certificate("server", &id.to_string()),
+            trust_bundle: args.identity.trust_bundle.clone(),
+            quic: args.quic,
+            admin: args.life.admin,
+            seeds,
+            data_dir: args.data_dir.clone(),
+            app,
+            adapter,
+            durability: args.durability.into(),
+            drain_timeout: args.life.drain_timeout,
+            timing: Timing::DEFAULT,
+            app_timeout: args.app_timeout,
+        }),
+        _ => None,
+    };
+    problems.into_result(complete)
+}
+
+fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
+    let none = "say what to replicate: --app HOST:PORT, or a COMMAND after --";
+    match (args.app, args.command.is_empty()) {
+        (Some(address), true) => {
+            problems.check(args.app_port.is_none(), "--app-port: goes with a COMMAND; --app has a port already");
+            problems.check(args.app_dir.is_none(), "--app-dir: goes with a COMMAND");
+            Some(App::Address(address))
+        }
+        (None, false) => {
+            let port = args.app_port.filter(|port| *port != 0);
+            problems.check(port.is_some(), "--app-port is missing: on which port of 127.0.0.1 does COMMAND listen?");
+            let below = args.data_dir.as_ref().map(|dir| dir.join("app"));
+            let dir = args.app_dir.clone().or(below);
+            problems
+                .check(dir.is_some(), "--app-dir is missing: without --data-dir COMMAND has no directory to run in");
+            let (port, dir) = (port?, dir?);
+            let argv = args.command.iter().map(|word| replace(word, port, id, &dir)).collect();
+            Some(App::Command { argv, port, dir })
+        }
+        (Some(_), false) => {
+            problems.check(false, format!("--app and COMMAND together: {none}"));
+            None
+        }
+        (None, true) => {
+            problems.check(false, none);
+            None
+        }
+    }
+}
+
+/// A word of COMMAND with {port}, {id} and {dir} replaced, each once: what comes in is not looked at again.
+fn replace(word: &str, port: u16, id: u32, dir: &Path) -> String {
+    let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
+    let (mut replaced, mut rest) = (String::new(), word);
+    while let Some(start) = rest.find('{') {
+        replaced.push_str(&rest[..start]);
+        rest = &rest[start..];
+        match values.iter().find(|(name, _)| rest.starts_with(name)) {
+            Some((name, value)) => {
+                replaced.push_str(value);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                replaced.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    replaced + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Command;
+
+    fn read(argv: &[&str]) -> Result<sidecar::Config, SettingsError> {
+        match crate::parse(&[&["sidecar"], argv].concat())? {
+            Command::Sidecar(args) => config(&args),
+            other => panic!("not a sidecar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_runs_with_its_port_id_and_directory() {
+        let config = read(&[
+            "--cluster",
+            "c",
+            "--id",
+            "1",
+            "--seeds",
+            "a:1,b:2,c:3",
+            "--data-dir",
+            "/d",
+            "--protocol",
+            "resp",
+            "--app-port",
+            "9500",
+            "--",
+            "redis-server",
+            "--port",
+            "{port}",
+            "--dir",
+            "{dir}/{id}",
+            "{other}{",
+        ])
+        .expect("all is given");
+        let App::Command { argv, port, dir } = config.app else { panic!("a command was given") };
+        assert_eq!(argv, ["redis-server", "--port", "9500", "--dir", "/d/app/1", "{other}{"]);
+        assert_eq!((port, dir), (9500, PathBuf::from("/d/app")));
+        assert_eq!(config.seeds[2], (2, "c:3".to_owned()));
+        assert_eq!(config.adapter.connections, mesh::framing::Connections::Shared);
+    }
+
+    #[test]
+    fn everything_that_does_not_fit_together_is_said_at_once() {
+        let error = read(&[
+            "--cluster",
+            "c",
+            "--id",
+            "5",
+            "--seeds",
+            "a:1",
+            "--protocol",
+            "close",
+            "--app-connections",
+            "shared",
+        ])
+        .expect_err("nothing fits");
+        let text = error.to_string();
+        for part in ["--seeds: this member, 5", "--data-dir is missing", "--app-connections: ", "what to replicate"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn memory_needs_no_directory() {
+        let config = read(&[
+            "--cluster",
+            "c",
+            "--id",
+            "0",
+            "--seeds",
+            "a:1",
+            "--protocol",
+            "line",
+            "--app",
+            "127.0.0.1:1",
+            "--durability",
+            "memory",
+        ])
+        .expect("all is given");
+        assert_eq!(config.data_dir, None);
+    }
+}

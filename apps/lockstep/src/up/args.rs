@@ -1,0 +1,252 @@
+//! The settings of `up`, checked as a whole.
+
+use super::output::Format;
+use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote};
+use crate::parts::addresses::tcp_address;
+use crate::parts::common::{Logging, flag};
+use mesh::framing::Adapter;
+use mesh::limits::MEMBERS_MAX;
+use mesh::node::config::{Problems, SettingsError};
+use mesh::node::human;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of `up`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Copies of the application; survives the loss of any minority of them
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
+    replicas: u32,
+    /// SMaRtClients
+    #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    smart_clients: u32,
+    /// Where clients come in, over TCP; port 0: any
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000", value_parser = tcp_address)]
+    listen: SocketAddr,
+    /// The application's protocol; required with COMMAND, line without
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// How the application's connections are used; by default as the protocol allows
+    #[arg(long, value_enum, value_name = "POLICY")]
+    app_connections: Option<Connections>,
+    #[command(flatten)]
+    sizes: Sizes,
+    /// How writes reach the disk before they are acknowledged
+    #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
+    durability: Durability,
+    /// How many equal replies make an answer
+    #[arg(long, value_enum, value_name = "RULE", default_value = "majority")]
+    reply_vote: Vote,
+    /// Keep everything here, and go on with it at the next start; without it a temporary directory, removed at exit
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Name of the cluster: DNS labels, as in the certificates
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    cluster: String,
+    /// Snapshots of the application: none (the log is kept whole and replayed)
+    #[arg(long, value_name = "MODE", default_value = "none")]
+    snapshot: String,
+    /// Signatures on requests and replies: off
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
+    signatures: String,
+    /// Signatures on requests: off
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
+    request_signatures: String,
+    /// Signatures on replies: off
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
+    reply_signatures: String,
+    /// After this a client is told what is known of its request
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
+    deadline: Duration,
+    /// How long the application may take for one request
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
+    app_timeout: Duration,
+    /// How long the end of everything may take after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = human::parse_positive_duration)]
+    drain_timeout: Duration,
+    /// Leave a part that ended as it is
+    #[arg(long)]
+    no_restart: bool,
+    /// Admin ports: this + id for sidecars, + 100 + id for SMaRtClients, + 300 + id for ingresses; by default free ones
+    #[arg(long, value_name = "PORT")]
+    admin_base_port: Option<u16>,
+    /// What to print on stdout: text for people, or a JSON object a line
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    pub(super) logging: Logging,
+    /// The application to run; {port}, {id} and {dir} are replaced, PORT is in its environment. Without it: the hashmap
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The settings, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) replicas: u32,
+    pub(crate) smart_clients: u32,
+    pub(crate) listen: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) connections: Connections,
+    pub(crate) adapter: Adapter,
+    pub(crate) durability: Durability,
+    pub(crate) reply_vote: Vote,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) cluster: String,
+    pub(crate) deadline: Duration,
+    pub(crate) app_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) restart: bool,
+    pub(crate) admin_base_port: Option<u16>,
+    pub(crate) output: Format,
+    pub(crate) log: Option<String>,
+    pub(crate) log_format: String,
+    /// Empty: the hashmap.
+    pub(crate) command: Vec<String>,
+}
+
+impl Args {
+    /// The settings, or everything that is wrong with them.
+    pub(crate) fn settings(self) -> Result<Settings, SettingsError> {
+        let mut problems = Problems::default();
+        self.check_later_options(&mut problems);
+        let protocol = self.checked_protocol(&mut problems);
+        if let Some(command) = self.command.first() {
+            problems.check(is_program(command), format!("COMMAND: there is no program \"{command}\" that can be run"));
+        }
+        if let Some(base) = self.admin_base_port {
+            problems.check(
+                base > 0 && base.checked_add(300).is_some(),
+                "--admin-base-port: must leave room for 300 more ports",
+            );
+        }
+        let connections = self.app_connections.unwrap_or_else(|| protocol.default_connections());
+        let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
+        let settings = adapter.map(|adapter| Settings {
+            replicas: self.replicas,
+            smart_clients: self.smart_clients,
+            listen: self.listen,
+            protocol,
+            connections,
+            adapter,
+            durability: self.durability,
+            reply_vote: self.reply_vote,
+            data_dir: self.data_dir,
+            cluster: self.cluster,
+            deadline: self.deadline,
+            app_timeout: self.app_timeout,
+            drain_timeout: self.drain_timeout,
+            restart: !self.no_restart,
+            admin_base_port: self.admin_base_port,
+            output: self.output,
+            log: self.logging.log,
+            log_format: adapter::name(self.logging.log_format),
+            command: self.command,
+        });
+        problems.into_result(settings)
+    }
+
+    /// What this version does not have is refused, not left out.
+    fn check_later_options(&self, problems: &mut Problems) {
+        let off = "this version has no signatures yet; leave it out, or give off";
+        for (name, value) in [
+            ("signatures", &self.signatures),
+            ("request-signatures", &self.request_signatures),
+            ("reply-signatures", &self.reply_signatures),
+        ] {
+            problems.check(value == "off", format!("--{name} {value}: {off}"));
+        }
+        let only = "this version takes no snapshots yet; leave it out, or give none";
+        problems.check(self.snapshot == "none", format!("--snapshot {}: {only}", self.snapshot));
+    }
+
+    fn checked_protocol(&self, problems: &mut Problems) -> Protocol {
+        match (self.protocol, self.command.is_empty()) {
+            (None, false) => {
+                problems.check(false, "--protocol is missing: say where requests and replies of COMMAND end");
+                Protocol::Line
+            }
+            (Some(protocol @ (Protocol::Length | Protocol::Resp)), true) => {
+                let name = adapter::name(protocol);
+                problems.check(
+                    false,
+                    format!("--protocol {name}: the hashmap does not speak it; give a COMMAND that does, after --"),
+                );
+                protocol
+            }
+            (protocol, _) => protocol.unwrap_or(Protocol::Line),
+        }
+    }
+}
+
+/// Whether this can be run as it is, or is found in PATH.
+fn is_program(command: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let runs =
+        |path: PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    // The path may depend on the replica: it shows when it is started.
+    if command.contains('{') {
+        return true;
+    }
+    if command.contains('/') {
+        return runs(PathBuf::from(command));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| runs(dir.join(command)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Command;
+
+    fn read(argv: &[&str]) -> Result<Settings, SettingsError> {
+        match crate::parse(&[&["up"], argv].concat())? {
+            Command::Up(args) => args.settings(),
+            other => panic!("not up: {other:?}"),
+        }
+    }
+
+    fn problems(argv: &[&str]) -> String {
+        read(argv).expect_err("these settings are bad").to_string()
+    }
+
+    #[test]
+    fn without_a_command_it_is_the_hashmap_by_lines() {
+        let settings = read(&[]).expect("no setting is required");
+        assert_eq!((settings.replicas, settings.smart_clients, settings.protocol), (3, 2, Protocol::Line));
+        assert_eq!((settings.connections, settings.restart), (Connections::Shared, true));
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:7000");
+        assert!(problems(&["--protocol", "resp"]).contains("hashmap"));
+    }
+
+    #[test]
+    fn a_command_needs_a_protocol_and_must_exist() {
+        let text = problems(&["--", "no-such-program-anywhere"]);
+        assert!(text.contains("--protocol is missing") && text.contains("no-such-program-anywhere"), "{text}");
+        let settings = read(&["--protocol", "close", "--", "sh", "-c", "x"]).expect("there is a shell");
+        assert_eq!(settings.connections, Connections::PerRequest);
+        assert!(
+            problems(&["--protocol", "close", "--app-connections", "shared", "--", "sh"]).contains("--app-connections")
+        );
+    }
+
+    #[test]
+    fn options_of_later_versions_are_refused_and_not_ignored() {
+        for option in
+            [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"], &["--snapshot", "request"]]
+        {
+            assert!(problems(option).contains("this version"), "{option:?}");
+        }
+        read(&["--signatures", "off", "--snapshot", "none"]).expect("both say what is so anyway");
+    }
+
+    #[test]
+    fn numbers_of_parts_are_bounded() {
+        assert!(
+            read(&["-n", "0"]).is_err() && read(&["-n", "64"]).is_err() && read(&["--smart-clients", "0"]).is_err()
+        );
+        assert_eq!(read(&["-n", "11"]).expect("eleven replicas work").replicas, 11);
+    }
+}

@@ -1,0 +1,82 @@
+//! Watches the parts through their admin ports: are they ready, and as which process does the application run?
+
+use super::plan::PartPlan;
+use super::state::Role;
+use crate::http;
+use hyper::StatusCode;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Between two looks at a part that is not ready.
+const WAITING: Duration = Duration::from_millis(100);
+/// Between two looks at a sidecar that is: its application may be another by then.
+const WATCHING: Duration = Duration::from_millis(250);
+/// Between two looks at any other part that is.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// One look at one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Which part.
+    pub(crate) index: usize,
+    /// Whether it says that it is ready (for a sidecar: with a leader and its application running).
+    pub(crate) ready: bool,
+    /// The application's pid, where it is known.
+    pub(crate) app_pid: Option<u32>,
+}
+
+/// Looks at all parts, again and again, until dropped.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    looks: mpsc::Receiver<Look>,
+    _tasks: JoinSet<()>,
+}
+
+impl Observer {
+    /// Begins to look.
+    pub(crate) fn new(parts: &[PartPlan]) -> Self {
+        let (sender, looks) = mpsc::channel(parts.len().max(1));
+        let mut tasks = JoinSet::new();
+        for (index, part) in parts.iter().enumerate() {
+            tasks.spawn(watch(index, part.role, part.admin.to_string(), sender.clone()));
+        }
+        Self { looks, _tasks: tasks }
+    }
+
+    /// The next look.
+    pub(crate) async fn next(&mut self) -> Look {
+        match self.looks.recv().await {
+            Some(look) => look,
+            // The watchers never end by themselves.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look>) {
+    loop {
+        let look = look(index, role, &admin).await;
+        let pause = match (look.ready, role) {
+            (false, _) => WAITING,
+            (true, Role::Sidecar) => WATCHING,
+            (true, Role::SmartClient | Role::Ingress) => IDLE,
+        };
+        if looks.send(look).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn look(index: usize, role: Role, admin: &str) -> Look {
+    let ready = http::get(admin, "/readyz").await.is_ok_and(|(status, _)| status == StatusCode::OK);
+    if role != Role::Sidecar {
+        return Look { index, ready, app_pid: None };
+    }
+    // Also of one that is not ready: an application is to be known from its first moment.
+    let status = http::get_json(admin, "/status").await.unwrap_or_default();
+    let runs = !status["leader"].is_null() && status["app"].as_str() == Some("running");
+    let app_pid = status["app_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    Look { index, ready: ready && runs, app_pid }
+}
