@@ -28,7 +28,8 @@ pub(crate) async fn get_json(address: &str, path: &str) -> anyhow::Result<serde_
     if status != StatusCode::OK {
         return Err(anyhow!("{path} answered {status}"));
     }
-    serde_json::from_slice(&body).with_context(|| format!("{path} is no JSON: is this the admin port of a Lockstep part?"))
+    serde_json::from_slice(&body)
+        .with_context(|| format!("{path} is no JSON: is this the admin port of a Lockstep part?"))
 }
 
 async fn exchange(address: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -8,7 +8,6 @@ mod parts;
 mod process;
 mod up;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use exit::Failure;
 use mesh::node::{Version, config, set_version};
@@ -47,14 +46,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// Reads a command line, for tests.
 #[cfg(test)]
 fn parse(argv: &[&str]) -> Result<Command, config::SettingsError> {
-    let argv: Vec<std::ffi::OsString> = std::iter::once("lockstep").chain(argv.iter().copied()).map(Into::into).collect();
+    let argv: Vec<std::ffi::OsString> =
+        std::iter::once("lockstep").chain(argv.iter().copied()).map(Into::into).collect();
     config::load_from::<Cli>(&argv, &|_| None).map(|cli| cli.command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent_and_every_setting_is_explained() {

@@ -120,7 +120,8 @@ mod tests {
             .spawn()
             .expect("there is a shell");
         let mut word = [0; 5];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("it is piped"), &mut word).expect("the shell says ready");
+        std::io::Read::read_exact(child.stdout.as_mut().expect("it is piped"), &mut word)
+            .expect("the shell says ready");
         let process = Process::with_pid(child.id()).expect("it runs");
         end(&[process], Duration::from_millis(100)).await;
         assert!(!process.is_alive());

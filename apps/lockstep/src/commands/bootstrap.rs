@@ -38,7 +38,10 @@ fn config(args: &Args) -> Result<BootstrapConfig, SettingsError> {
     let id = flag(&mut problems, "id", args.identity.id());
     let members = flag(&mut problems, "seeds", servers(&args.seeds));
     let given = args.seeds.len();
-    problems.check(given == args.expect, format!("--expect: {} members are expected, and --seeds names {given}", args.expect));
+    problems.check(
+        given == args.expect,
+        format!("--expect: {} members are expected, and --seeds names {given}", args.expect),
+    );
     let complete = id.zip(members).map(|(id, members)| BootstrapConfig {
         cluster: args.identity.cluster.clone(),
         pki: args.identity.certificate("admin", &id),

@@ -59,19 +59,23 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Ok(())
     } else {
         let count = problems.len();
-        Err(Failure::new(Exit::Unhealthy, format!("not healthy: {}", if count == 1 { problems[0].clone() } else { format!("{count} problems") })))
+        Err(Failure::new(
+            Exit::Unhealthy,
+            format!("not healthy: {}", if count == 1 { problems[0].clone() } else { format!("{count} problems") }),
+        ))
     }
 }
 
 fn known(args: &Args) -> Result<Vec<Known>, Failure> {
-    let mut known: Vec<Known> =
-        args.admin.iter().map(|admin| Known { role: None, admin: with_port(admin) }).collect();
+    let mut known: Vec<Known> = args.admin.iter().map(|admin| Known { role: None, admin: with_port(admin) }).collect();
     if let Some(dir) = &args.data_dir {
         let state = State::of_running(dir)?;
-        known.extend(state.parts.iter().map(|part| Known {
-            role: Some((part.role, part.id.to_string())),
-            admin: part.admin.to_string(),
-        }));
+        known.extend(
+            state
+                .parts
+                .iter()
+                .map(|part| Known { role: Some((part.role, part.id.to_string())), admin: part.admin.to_string() }),
+        );
     }
     if known.is_empty() {
         known.push(Known { role: Some((Role::Sidecar, String::new())), admin: with_port("127.0.0.1") });
@@ -81,9 +85,9 @@ fn known(args: &Args) -> Result<Vec<Known>, Failure> {
 
 /// HOST:PORT, with the usual admin port where none is given.
 fn with_port(address: &str) -> String {
-    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| {
-        port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('['))
-    });
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('[')));
     if has_port { address.to_owned() } else { format!("{address}:9400") }
 }
 
@@ -150,7 +154,12 @@ impl Found {
 
     /// Everything that keeps this from being healthy, a line each.
     fn problems(&self) -> Vec<String> {
-        let all = [("replica", &self.replicas), ("SMaRtClient", &self.smart_clients), ("ingress", &self.ingresses), ("part", &self.unknown)];
+        let all = [
+            ("replica", &self.replicas),
+            ("SMaRtClient", &self.smart_clients),
+            ("ingress", &self.ingresses),
+            ("part", &self.unknown),
+        ];
         let mut problems = Vec::new();
         for (what, list) in all {
             for part in list {

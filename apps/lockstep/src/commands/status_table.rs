@@ -48,8 +48,9 @@ pub(crate) fn render(found: &Found, problems: &[String]) -> String {
 fn table(text: &mut String, title: &str, list: &[Value], columns: &[(&str, &str)]) {
     let mut rows = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
     rows.extend(list.iter().map(|part| columns.iter().map(|(_, field)| cell(part, field)).collect()));
-    let widths: Vec<usize> =
-        (0..columns.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
     let _ = writeln!(text, "{title}");
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

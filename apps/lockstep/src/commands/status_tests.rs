@@ -41,7 +41,9 @@ fn a_part_that_cannot_be_reached_keeps_its_place_and_says_why() {
 
 #[test]
 fn a_replica_without_its_application_a_leader_or_agreement_is_not_healthy() {
-    for (field, value) in [("app", json!("down")), ("leader", Value::Null), ("divergences", json!(2)), ("role", json!("quarantined"))] {
+    for (field, value) in
+        [("app", json!("down")), ("leader", Value::Null), ("divergences", json!(2)), ("role", json!("quarantined"))]
+    {
         let mut found = three();
         found.replicas[1][field] = value;
         assert_eq!(found.problems().len(), 1, "{field}: {:?}", found.problems());

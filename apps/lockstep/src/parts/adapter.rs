@@ -139,7 +139,11 @@ fn bounded(text: &str, most: u64) -> Result<usize, String> {
 }
 
 /// The adapter of these settings; checked against each other.
-pub(crate) fn adapter(protocol: Protocol, connections: Option<Connections>, sizes: Sizes) -> Result<framing::Adapter, String> {
+pub(crate) fn adapter(
+    protocol: Protocol,
+    connections: Option<Connections>,
+    sizes: Sizes,
+) -> Result<framing::Adapter, String> {
     let connections = connections.unwrap_or_else(|| protocol.default_connections());
     if protocol == Protocol::Close && connections != Connections::PerRequest {
         return Err(format!(

@@ -33,6 +33,14 @@ pub(crate) fn tcp_address(text: &str) -> Result<SocketAddr, String> {
     listen_address(text, 7000)
 }
 
+/// `--app`: a port there must be.
+pub(crate) fn app_address(text: &str) -> Result<SocketAddr, String> {
+    match listen_address(text, 0)? {
+        address if address.port() == 0 => Err(format!("\"{text}\" has no port number: write HOST:PORT")),
+        address => Ok(address),
+    }
+}
+
 /// An address to open links to, with the id of who is there where it is known: HOST:PORT or ID=HOST:PORT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -49,7 +57,8 @@ pub(crate) fn target(text: &str) -> Result<Target, String> {
         None => (None, text),
     };
     let address = address.trim();
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"))?;
+    let (host, port) =
+        address.rsplit_once(':').ok_or_else(|| format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"))?;
     if host.is_empty() || id.as_ref().is_some_and(String::is_empty) {
         return Err(format!("\"{text}\": write HOST:PORT or ID=HOST:PORT"));
     }

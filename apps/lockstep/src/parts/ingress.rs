@@ -51,7 +51,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
     let mut problems = Problems::default();
     let id = flag(&mut problems, "id", args.identity.id());
-    let adapter = flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
+    let adapter =
+        flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
     let complete = id.zip(adapter).map(|(id, adapter)| proxy::ingress::Config {
         cluster: args.identity.cluster.clone(),
         pki: args.identity.certificate("ingress", &id),

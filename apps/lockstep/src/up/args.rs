@@ -116,7 +116,10 @@ impl Args {
             problems.check(is_program(command), format!("COMMAND: there is no program \"{command}\" that can be run"));
         }
         if let Some(base) = self.admin_base_port {
-            problems.check(base > 0 && base.checked_add(300).is_some(), "--admin-base-port: must leave room for 300 more ports");
+            problems.check(
+                base > 0 && base.checked_add(300).is_some(),
+                "--admin-base-port: must leave room for 300 more ports",
+            );
         }
         let connections = self.app_connections.unwrap_or_else(|| protocol.default_connections());
         let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
@@ -166,7 +169,10 @@ impl Args {
             }
             (Some(protocol @ (Protocol::Length | Protocol::Resp)), true) => {
                 let name = adapter::name(protocol);
-                problems.check(false, format!("--protocol {name}: the hashmap does not speak it; give a COMMAND that does, after --"));
+                problems.check(
+                    false,
+                    format!("--protocol {name}: the hashmap does not speak it; give a COMMAND that does, after --"),
+                );
                 protocol
             }
             (protocol, _) => protocol.unwrap_or(Protocol::Line),
@@ -177,7 +183,8 @@ impl Args {
 /// Whether this can be run as it is, or is found in PATH.
 fn is_program(command: &str) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    let runs = |path: PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    let runs =
+        |path: PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     // The path may depend on the replica: it shows when it is started.
     if command.contains('{') {
         return true;
@@ -220,12 +227,16 @@ mod tests {
         assert!(text.contains("--protocol is missing") && text.contains("no-such-program-anywhere"), "{text}");
         let settings = read(&["--protocol", "close", "--", "sh", "-c", "x"]).expect("there is a shell");
         assert_eq!(settings.connections, Connections::PerRequest);
-        assert!(problems(&["--protocol", "close", "--app-connections", "shared", "--", "sh"]).contains("--app-connections"));
+        assert!(
+            problems(&["--protocol", "close", "--app-connections", "shared", "--", "sh"]).contains("--app-connections")
+        );
     }
 
     #[test]
     fn options_of_later_versions_are_refused_and_not_ignored() {
-        for option in [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"], &["--snapshot", "request"]] {
+        for option in
+            [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"], &["--snapshot", "request"]]
+        {
             assert!(problems(option).contains("this version"), "{option:?}");
         }
         read(&["--signatures", "off", "--snapshot", "none"]).expect("both say what is so anyway");
@@ -233,7 +244,9 @@ mod tests {
 
     #[test]
     fn numbers_of_parts_are_bounded() {
-        assert!(read(&["-n", "0"]).is_err() && read(&["-n", "64"]).is_err() && read(&["--smart-clients", "0"]).is_err());
+        assert!(
+            read(&["-n", "0"]).is_err() && read(&["-n", "64"]).is_err() && read(&["--smart-clients", "0"]).is_err()
+        );
         assert_eq!(read(&["-n", "11"]).expect("eleven replicas work").replicas, 11);
     }
 }

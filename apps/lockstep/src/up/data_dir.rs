@@ -74,7 +74,9 @@ impl DataDir {
     pub(crate) fn cluster(&self) -> anyhow::Result<Option<Cluster>> {
         let path = self.path.join(CLUSTER);
         match std::fs::read(&path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?)),
+            Ok(text) => {
+                Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -132,11 +134,17 @@ impl Cluster {
             .map(|(what, kept, wanted)| format!("{what}: {kept} there, {wanted} asked for"))
             .collect();
         if !differ.is_empty() {
-            let text = format!("the cluster in {} is another ({}): give what it has, or another --data-dir", dir.display(), differ.join("; "));
+            let text = format!(
+                "the cluster in {} is another ({}): give what it has, or another --data-dir",
+                dir.display(),
+                differ.join("; ")
+            );
             return Err(Failure::new(Exit::Refused, text));
         }
         if self.command != wanted.command {
-            tracing::warn!("COMMAND is not the one of the last run: it must behave as that one for everything in the log");
+            tracing::warn!(
+                "COMMAND is not the one of the last run: it must behave as that one for everything in the log"
+            );
         }
         Ok(())
     }
@@ -156,7 +164,9 @@ fn make_temporary() -> anyhow::Result<PathBuf> {
         match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => return path.canonicalize().context("the temporary directory is gone"),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot make {}: set TMPDIR or --data-dir", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make {}: set TMPDIR or --data-dir", path.display()));
+            }
         }
     }
     anyhow::bail!("cannot make a temporary directory in {}: set TMPDIR or --data-dir", base.display())
@@ -168,7 +178,8 @@ fn refuse_foreign(path: &Path) -> Result<(), Failure> {
     if path.join(LOCK).exists() || entries.next().is_none() {
         return Ok(());
     }
-    let text = format!("{} is not empty and no data directory of `lockstep up`: choose another --data-dir", path.display());
+    let text =
+        format!("{} is not empty and no data directory of `lockstep up`: choose another --data-dir", path.display());
     Err(Failure::new(Exit::Refused, text))
 }
 

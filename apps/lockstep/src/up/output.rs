@@ -74,12 +74,7 @@ pub(crate) enum Reason {
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
     /// A request would succeed. Printed once.
-    Ready {
-        listen: SocketAddr,
-        data_dir: &'a Path,
-        pki: &'a Path,
-        processes: Vec<PartShown>,
-    },
+    Ready { listen: SocketAddr, data_dir: &'a Path, pki: &'a Path, processes: Vec<PartShown> },
     /// A part ended.
     Exited { role: Role, id: u32, pid: u32, status: String },
     /// A part, or an application, runs again.
@@ -122,7 +117,8 @@ pub(crate) fn welcome(settings: &Settings, plan: &Plan) -> String {
         f => format!("the loss of any {f}"),
     };
     let kept = if settings.data_dir.is_some() { "" } else { " (removed at exit)" };
-    let mut text = format!("\nLockstep is ready: {application} on {listen}, {n} replicas in lockstep; survives {survives}.\n\n");
+    let mut text =
+        format!("\nLockstep is ready: {application} on {listen}, {n} replicas in lockstep; survives {survives}.\n\n");
     for (what, command) in [
         ("try", example(settings, listen)),
         ("status", format!("lockstep status --data-dir {data_dir}")),
@@ -137,7 +133,8 @@ pub(crate) fn welcome(settings: &Settings, plan: &Plan) -> String {
 
 /// A command that speaks the protocol.
 fn example(settings: &Settings, listen: SocketAddr) -> String {
-    let (host, port) = (if listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { listen.ip().to_string() }, listen.port());
+    let (host, port) =
+        (if listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { listen.ip().to_string() }, listen.port());
     match (settings.protocol, settings.command.is_empty()) {
         (Protocol::Line, true) => format!("printf 'PUT greeting hello\\nGET greeting\\n' | nc -N {host} {port}"),
         (Protocol::Close, true) => format!("printf 'PUT greeting hello\\n' | nc -N {host} {port}"),
@@ -193,7 +190,8 @@ mod tests {
 
     #[test]
     fn ends_and_starts_are_told_as_outside_programs_expect_them() {
-        let exited = Event::Exited { role: Role::Sidecar, id: 0, pid: 41, status: shown_status(ExitStatus::from_raw(9)) };
+        let exited =
+            Event::Exited { role: Role::Sidecar, id: 0, pid: 41, status: shown_status(ExitStatus::from_raw(9)) };
         assert_eq!(json(&exited), r#"{"event":"exited","role":"sidecar","id":0,"pid":41,"status":"signal 9"}"#);
         let part = PartShown::new(&part(Role::Sidecar, true, false, true), Some(61), Some(77));
         let expected = concat!(

@@ -98,7 +98,11 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn addresses(&self, ports: &mut Allocator) -> anyhow::Result<Vec<PartPlan>> {
         let mut parts = Vec::new();
-        let roles = [(Role::Sidecar, self.settings.replicas), (Role::SmartClient, self.settings.smart_clients), (Role::Ingress, 1)];
+        let roles = [
+            (Role::Sidecar, self.settings.replicas),
+            (Role::SmartClient, self.settings.smart_clients),
+            (Role::Ingress, 1),
+        ];
         for (role, count) in roles {
             for id in 0..count {
                 let name = format!("{}-{id}", role.as_str());

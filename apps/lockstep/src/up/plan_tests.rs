@@ -2,7 +2,9 @@ use super::*;
 use crate::cli::Command;
 
 async fn planned(argv: &[&str]) -> (Plan, DataDir) {
-    let Command::Up(args) = crate::parse(&[&["up"], argv].concat()).expect("a good command line") else { panic!("not up") };
+    let Command::Up(args) = crate::parse(&[&["up"], argv].concat()).expect("a good command line") else {
+        panic!("not up")
+    };
     let settings = args.settings().expect("good settings");
     let dir = DataDir::open(None).await.expect("the temporary directory can be written");
     (plan(&settings, &dir).expect("there are free ports"), dir)
@@ -43,7 +45,9 @@ async fn no_two_parts_share_an_address() {
 #[tokio::test]
 async fn ports_are_kept_over_restarts() {
     let (first, dir) = planned(&["--listen", "127.0.0.1:0"]).await;
-    let Command::Up(args) = crate::parse(&["up", "--listen", "127.0.0.1:0"]).expect("a good command line") else { panic!("not up") };
+    let Command::Up(args) = crate::parse(&["up", "--listen", "127.0.0.1:0"]).expect("a good command line") else {
+        panic!("not up")
+    };
     let second = plan(&args.settings().expect("good settings"), &dir).expect("there are free ports");
     assert_eq!(second.listen, first.listen);
     assert_eq!(second.members, first.members);
@@ -51,7 +55,8 @@ async fn ports_are_kept_over_restarts() {
 
 #[tokio::test]
 async fn a_command_goes_to_every_sidecar_as_it_is() {
-    let (plan, _dir) = planned(&["--listen", "127.0.0.1:0", "--protocol", "line", "--", "sh", "-c", "serve {port} --id {id}"]).await;
+    let (plan, _dir) =
+        planned(&["--listen", "127.0.0.1:0", "--protocol", "line", "--", "sh", "-c", "serve {port} --id {id}"]).await;
     for part in plan.parts.iter().filter(|part| part.role == Role::Sidecar) {
         assert!(words(part).ends_with(&["--", "sh", "-c", "serve {port} --id {id}"]), "{part:?}");
     }

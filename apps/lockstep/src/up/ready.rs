@@ -55,7 +55,11 @@ mod tests {
         use Role::{Ingress, Sidecar, SmartClient};
         let roles = [Sidecar, Sidecar, Sidecar, SmartClient, Ingress];
         let mut readiness = Readiness {
-            parts: roles.iter().enumerate().map(|(id, role)| (*role, format!("{}-{id}", role.as_str()), false)).collect(),
+            parts: roles
+                .iter()
+                .enumerate()
+                .map(|(id, role)| (*role, format!("{}-{id}", role.as_str()), false))
+                .collect(),
             enough_since: None,
         };
         for (index, ready) in ready.into_iter().enumerate() {
@@ -80,7 +84,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_majority_or_a_way_in_it_is_never_ready() {
-        for ready in [[true, false, false, true, true], [true, true, true, false, true], [true, true, true, true, false]] {
+        for ready in
+            [[true, false, false, true, true], [true, true, true, false, true], [true, true, true, true, false]]
+        {
             let readiness = readiness(ready);
             tokio::time::advance(10 * STRAGGLERS).await;
             assert!(!readiness.verdict(), "{ready:?}");

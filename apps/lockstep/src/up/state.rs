@@ -129,7 +129,11 @@ mod tests {
             cluster: "local".to_owned(),
             listen: address,
             pki: "pki".into(),
-            parts: vec![part(Role::Sidecar, 0, Some(address)), part(Role::SmartClient, 1, Some(address)), part(Role::Ingress, 0, None)],
+            parts: vec![
+                part(Role::Sidecar, 0, Some(address)),
+                part(Role::SmartClient, 1, Some(address)),
+                part(Role::Ingress, 0, None),
+            ],
         }
     }
 
