@@ -96,6 +96,8 @@ pub struct Timing {
     pub repair: Duration,
     /// How long an executable request may stay unproposed while nothing is decided before the leader is suspected.
     pub request_timeout: Duration,
+    /// How long a replica that said it stops neither proposes nor stands; if it is still there then, it was no stop.
+    pub drain: Duration,
 }
 
 impl Timing {
@@ -106,6 +108,7 @@ impl Timing {
         heartbeat: Duration::from_millis(100),
         repair: Duration::from_millis(40),
         request_timeout: Duration::from_millis(1000),
+        drain: Duration::from_secs(60),
     };
 }
 

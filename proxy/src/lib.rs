@@ -14,6 +14,7 @@ mod driver;
 mod links;
 mod metrics;
 mod process;
+mod roster;
 mod sender;
 #[cfg(test)]
 mod tests;

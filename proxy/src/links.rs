@@ -87,6 +87,11 @@ impl Standing {
         Arc::new(Self { target, state: Mutex::default() })
     }
 
+    /// Whether the link is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state().up.is_some()
+    }
+
     /// The `peers` entry of `/status`.
     pub(crate) fn status(&self) -> Value {
         let state = self.state().clone();

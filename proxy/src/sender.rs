@@ -2,12 +2,13 @@
 
 use crate::clock::Clock;
 use crate::driver::{self, EVENTS, Machine, Shell};
-use crate::links::{self, Line, Question, Standing, Target};
+use crate::links::{Line, Question};
 use crate::metrics::{Counts, Ended, Endpoints, Requests};
+use crate::roster::{Keeper, Roster};
 use bytes::Bytes;
 use mesh::client::Sender;
 use mesh::client::sender::{Answer, Config, Connection, Endpoint, Input, Output, Refused};
-use mesh::net::{self, Backoff};
+use mesh::net;
 use mesh::rng::Rng;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::{Ask, Told};
@@ -70,9 +71,16 @@ impl Question for Asking {
 }
 
 /// A link to one SMaRtClient.
-struct ToSmartClient {
+pub(crate) struct ToSmartClient {
     endpoint: Endpoint,
-    malformed: Counts,
+    refused: Counts,
+}
+
+impl ToSmartClient {
+    /// The link with that number.
+    pub(crate) fn new(endpoint: Endpoint, refused: Counts) -> Self {
+        Self { endpoint, refused }
+    }
 }
 
 impl Line for ToSmartClient {
@@ -88,12 +96,12 @@ impl Line for ToSmartClient {
         if let Ok(told) = mesh::wire::decode(&answer) {
             return Some(Event::Told { endpoint: self.endpoint, tag, told });
         }
-        self.malformed.count("malformed");
+        self.refused.count("malformed");
         warn!("a SMaRtClient answered with bytes that are no answer; do both run the same version?");
         None
     }
     fn received(&self, _message: Bytes) -> Option<Event> {
-        self.malformed.count("unasked");
+        self.refused.count("unasked");
         None
     }
 }
@@ -135,11 +143,10 @@ struct Around {
     patience: Duration,
     calls: HashMap<Connection, VecDeque<Waiting>>,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
-    configured: usize,
+    roster: Arc<Roster>,
     view: Arc<View>,
     requests: Requests,
     refused: Counts,
-    endpoints: Endpoints,
 }
 
 impl Shell<Sender> for Around {
@@ -158,12 +165,12 @@ impl Shell<Sender> for Around {
             Event::Told { endpoint, tag, told } => Input::Told { endpoint, tag, told },
             Event::Up(endpoint, queue) => {
                 self.queues.insert(endpoint, queue);
-                self.endpoints.show(self.queues.len(), self.configured);
+                self.roster.show();
                 Input::Up(endpoint)
             }
             Event::Down(endpoint) => {
                 self.queues.remove(&endpoint);
-                self.endpoints.show(self.queues.len(), self.configured);
+                self.roster.show();
                 Input::Down(endpoint)
             }
         })
@@ -268,8 +275,8 @@ pub(crate) struct Running {
     pub(crate) events: mpsc::Sender<Event>,
     /// What it shows.
     pub(crate) view: Arc<View>,
-    /// How its links stand.
-    pub(crate) standings: Vec<Arc<Standing>>,
+    /// Its links.
+    pub(crate) roster: Arc<Roster>,
     /// Its tasks, which end with this.
     _tasks: JoinSet<()>,
 }
@@ -287,26 +294,28 @@ pub(crate) fn start(
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
+    let roster = Roster::new(metrics.endpoints.clone());
     let around = Around {
         clock,
         patience,
         calls: HashMap::new(),
         queues: HashMap::new(),
-        configured: smart_clients.len(),
+        roster: roster.clone(),
         view: view.clone(),
         requests: metrics.requests.clone(),
         refused: metrics.refused.clone(),
-        endpoints: metrics.endpoints.clone(),
     };
-    metrics.endpoints.show(0, smart_clients.len());
     let mut tasks = JoinSet::new();
     tasks.spawn(driver::drive(Sender::new(config, seed), around, clock, inbox));
-    let mut standings = Vec::new();
-    for (number, (id, address)) in (0..).map(Endpoint).zip(smart_clients) {
-        let standing = Standing::new(Target { kind: net::LinkKind::Client, address, id });
-        standings.push(standing.clone());
-        let line = ToSmartClient { endpoint: number, malformed: metrics.refused.clone() };
-        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
+    let keeper = Keeper {
+        endpoint: endpoint.clone(),
+        events: events.clone(),
+        roster: roster.clone(),
+        refused: metrics.refused.clone(),
+        numbers: Arc::default(),
+    };
+    for (id, address) in smart_clients {
+        tasks.spawn(keeper.clone().keep(id, address, rng.fork()));
     }
-    Ok(Running { events, view, standings, _tasks: tasks })
+    Ok(Running { events, view, roster, _tasks: tasks })
 }

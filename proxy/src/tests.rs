@@ -168,12 +168,21 @@ impl Cluster {
     }
 
     async fn call(&self, request: &'static [u8], deadline: Duration) -> Result<Bytes, CallError> {
+        self.call_over(self.smart_clients(), request, deadline).await
+    }
+
+    async fn call_over(
+        &self,
+        smart_clients: Vec<(Option<String>, String)>,
+        request: &'static [u8],
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
         let config = call::Config {
             cluster: CLUSTER.to_owned(),
             id: "me".to_owned(),
             pki: self.pki.issue(Role::Client, "me"),
             trust_bundle: None,
-            smart_clients: self.smart_clients(),
+            smart_clients,
             deadline,
             bytes: Bytes::from_static(request),
         };
@@ -217,6 +226,14 @@ impl Cluster {
 async fn a_native_client_is_answered_by_a_majority() {
     let cluster = Cluster::start(2);
     assert_eq!(cluster.call(b"hello\n", DEADLINE).await.unwrap(), "HELLO\n");
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_is_tried() {
+    let cluster = Cluster::start(3);
+    let name = format!("localhost:{}", cluster.smart_client.port());
+    let reply = cluster.call_over(vec![(None, name)], b"hello\n", DEADLINE).await;
+    assert_eq!(reply.unwrap(), "HELLO\n");
 }
 
 #[tokio::test]

@@ -1,1 +1,29 @@
-//! placeholder
+//! The SMaRtServer: one per replica, beside its copy of the application. It orders requests with its peers, journals
+//! them, has the application execute them in that order, and answers.
+//!
+//! The decisions are in [`mesh::order::Replica`], which is pure; here is everything that it is told and that it asks
+//! for: the driver, the journal, the application, the links.
+
+mod admin;
+mod app;
+pub mod bootstrap;
+mod budget;
+mod clock;
+mod config;
+mod driver;
+mod entropy;
+mod inputs;
+mod intake;
+mod journal;
+mod metrics;
+mod peers;
+mod publish;
+mod report;
+mod run;
+mod store;
+#[cfg(test)]
+mod testing;
+mod waiting;
+
+pub use config::{App, Config};
+pub use run::run;

@@ -387,7 +387,8 @@ impl Sender {
         if let Some(id) = client.session {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let settling = session.settling.is_some();
-            if keep || (client.has_waiting() && !settling && !client.gone) {
+            // Its waiting calls run after what is being settled, so that the order is kept.
+            if keep || (client.has_waiting() && !client.gone) {
                 return;
             }
             client.session = None;
@@ -500,9 +501,10 @@ impl Sender {
             flight.tries += 1;
             flight.latest = Some(endpoint);
             flight.sent_at = now;
-            if flight.asked.insert(endpoint)
-                && let Some(load) = self.endpoints.get_mut(&endpoint)
-            {
+            if !flight.asked.insert(endpoint) {
+                // Its word on this attempt will say nothing of the one before, which may have reached the servers.
+                flight.unsure = true;
+            } else if let Some(load) = self.endpoints.get_mut(&endpoint) {
                 load.outstanding += 1;
             }
             // Requests that serve the session have no deadline of their own: an attempt lasts until the next one.
@@ -600,6 +602,10 @@ impl Sender {
 
     /// The ordered outcome of a request.
     fn on_outcome(&mut self, now: Instant, tag: Tag, outcome: Outcome, out: &mut Vec<Output>) {
+        if tag.kind == Kind::Open && !matches!(outcome, Outcome::Opened { .. }) && !self.queue.is_empty() {
+            // The table is full of sessions that were active lately: that passes, and connections wait.
+            return self.retry_soon(now, tag);
+        }
         let Some(flight) = self.land(&tag) else { return };
         match (tag.kind, outcome) {
             (Kind::Call, Outcome::Executed(bytes)) => {
@@ -614,11 +620,10 @@ impl Sender {
                     self.end_call(now, call, answer, out);
                 }
             }
-            (Kind::Open, Outcome::Opened { opened, window, last }) => {
+            (Kind::Open, Outcome::Opened { opened, window }) => {
                 if let Some(session) = self.sessions.get_mut(&tag.client) {
                     session.opened = Some(opened);
                     session.window = window.min(session.window);
-                    session.next = last.next();
                     self.offer(now, tag.client, out);
                 }
             }

@@ -310,7 +310,7 @@ impl SmartClient {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
-        pending.tally.vote(from, vote.form, body);
+        pending.tally.vote(from, vote.slot, vote.form, body);
         self.decide(now, vote.tag, out);
     }
 

@@ -1,6 +1,6 @@
 //! Voting on replies.
 
-use crate::ids::{Digest, ReplicaId};
+use crate::ids::{Digest, ReplicaId, Slot};
 use crate::wire::Outcome;
 use std::collections::BTreeMap;
 
@@ -31,13 +31,13 @@ impl ReplyVote {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Each server's latest vote: an idempotent request may be ordered twice, with another outcome the second time.
-    votes: BTreeMap<ReplicaId, Digest>,
+    votes: BTreeMap<ReplicaId, (Slot, Digest)>,
     bodies: BTreeMap<Digest, Outcome>,
 }
 
 impl Tally {
-    pub(super) fn vote(&mut self, from: ReplicaId, form: Digest, body: Option<Outcome>) {
-        self.votes.insert(from, form);
+    pub(super) fn vote(&mut self, from: ReplicaId, slot: Slot, form: Digest, body: Option<Outcome>) {
+        self.votes.insert(from, (slot, form));
         if let Some(body) = body {
             self.bodies.entry(form).or_insert(body);
         }
@@ -48,26 +48,29 @@ impl Tally {
     }
 
     pub(super) fn votes_for(&self, server: ReplicaId, form: Digest) -> bool {
-        self.votes.get(&server) == Some(&form)
+        self.votes.get(&server).is_some_and(|(_, vote)| *vote == form)
     }
 
     /// The outcome with enough votes.
     pub(super) fn winner(&self, needed: usize) -> Option<Digest> {
-        self.votes.values().copied().find(|form| self.voters(*form).count() >= needed)
+        self.votes.values().map(|(_, form)| *form).find(|form| self.voters(*form).count() >= needed)
     }
 
     /// Whether no outcome can get enough votes any more.
     pub(super) fn is_hopeless(&self, needed: usize, servers: usize) -> bool {
-        let best = self.votes.values().map(|form| self.voters(*form).count()).max().unwrap_or(0);
+        let best = self.votes.values().map(|(_, form)| self.voters(*form).count()).max().unwrap_or(0);
         best + servers.saturating_sub(self.votes.len()) < needed
     }
 
     pub(super) fn voters(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.votes.iter().filter(move |(_, vote)| **vote == form).map(|(server, _)| *server)
+        self.votes.iter().filter(move |(_, (_, vote))| *vote == form).map(|(server, _)| *server)
     }
 
+    /// The servers that say something else of the same slot: theirs is another application, or a broken one.
     pub(super) fn against(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.votes.iter().filter(move |(_, vote)| **vote != form).map(|(server, _)| *server)
+        let slot = self.votes.values().find(|(_, vote)| *vote == form).map(|(slot, _)| *slot);
+        let differs = move |(at, vote): &(Slot, Digest)| Some(*at) == slot && *vote != form;
+        self.votes.iter().filter(move |(_, vote)| differs(vote)).map(|(server, _)| *server)
     }
 
     pub(super) fn body(&self, form: Digest) -> Option<&Outcome> {

@@ -90,7 +90,7 @@ impl Replica {
         if let State::Candidate(_) = self.state {
             self.step_down(now);
         }
-        if self.draining {
+        if self.draining.is_some() {
             return self.arm_election(now);
         }
         self.start_pre_vote(now, out);
@@ -98,7 +98,7 @@ impl Replica {
 
     /// "Would you elect me?" Costs nobody anything, so that a member that was cut off does not depose a healthy leader.
     pub(super) fn start_pre_vote(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.draining || self.leads() {
+        if self.draining.is_some() || self.leads() {
             return;
         }
         let round = self.promised.round.max(self.round_seen) + 1;
@@ -197,6 +197,9 @@ impl Replica {
         }
         if ballot > self.promised {
             self.give_way(now, ballot, out);
+        } else if self.leader == Some(from) {
+            // It leads in this ballot already: the question is an old one.
+            return;
         } else if ballot == self.promise_durable {
             // The candidate asks again: whatever of the promise arrived is not complete.
             return self.send_promise(from, out);
@@ -429,12 +432,12 @@ impl Replica {
 
     /// Stops: a leader lets another one take over, and nobody stands any more.
     pub(super) fn on_drain(&mut self, now: Instant, out: &mut Vec<Output>) {
-        self.draining = true;
+        self.draining = Some(now + self.config.timing.drain);
         self.hand_over(now, out);
     }
 
     pub(super) fn hand_over(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if !self.draining {
+        if self.draining.is_none() {
             return;
         }
         if let (State::Leader(leading), Some(successor)) = (&self.state, self.best_successor(now)) {
@@ -445,7 +448,7 @@ impl Replica {
 
     /// The leader asks to be replaced: there is nobody to disturb, so no pre-vote is needed.
     pub(super) fn on_take_over(&mut self, now: Instant, from: ReplicaId, ballot: Ballot, out: &mut Vec<Output>) {
-        if self.followed() == Some((from, ballot)) && self.voting && !self.draining {
+        if self.followed() == Some((from, ballot)) && self.voting && self.draining.is_none() {
             let round = self.promised.round.max(self.round_seen) + 1;
             self.stand(now, round, out);
         }

@@ -134,7 +134,7 @@ impl Replica {
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
-            let Some((operations, calls, time)) = self.operations(slot) else { return };
+            let Some((operations, calls, time)) = self.operations(slot) else { break };
             self.execution.sent = slot;
             let handed_over = !operations.is_empty();
             self.execution.outstanding.push_back(Outstanding { slot, calls, handed_over });
@@ -144,6 +144,7 @@ impl Replica {
                 self.execution.finish_first();
             }
         }
+        self.update_settled();
     }
 
     /// What the application does in a decided slot.
@@ -162,10 +163,11 @@ impl Replica {
         Some((operations, calls, admission.time))
     }
 
-    pub(super) fn on_restored(&mut self, run: Run, out: &mut Vec<Output>) {
+    pub(super) fn on_restored(&mut self, now: Instant, run: Run, out: &mut Vec<Output>) {
         if run == self.execution.run {
             self.execution.running = true;
             self.execute(out);
+            self.propose(now, out);
         }
     }
 
@@ -197,7 +199,8 @@ impl Replica {
         }
         self.execution.finish_first();
         self.execute(out);
-        self.note_own_execution(now, out);
+        // What is settled now makes room.
+        self.propose(now, out);
     }
 
     /// Journals the decided mark with the next record, so that a restart need not ask for what it has.

@@ -81,7 +81,8 @@ pub struct Replica {
     sessions: Sessions,
     intake: Intake,
     execution: Execution,
-    draining: bool,
+    /// Until when this replica neither proposes nor stands: it said that it stops.
+    draining: Option<Instant>,
 }
 
 /// What a replica does in its ballot. A learner is a follower that does not vote.
@@ -143,7 +144,7 @@ impl Replica {
             sessions: Sessions::new(config.cluster.sessions),
             intake: Intake::default(),
             execution: Execution::default(),
-            draining: false,
+            draining: None,
             config,
         };
         for (slot, ballot, batch) in recovered.entries {
@@ -161,6 +162,7 @@ impl Replica {
     /// when [`Input::Persisted`] comes back, never before.
     pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         self.execution.begin(out);
+        self.draining = self.draining.filter(|until| *until > now);
         match input {
             Input::Message { from, message } => self.on_message(now, from, message, out),
             Input::Persisted { lsn } => self.on_persisted(now, lsn, out),
@@ -174,7 +176,7 @@ impl Replica {
                 }
                 self.propose(now, out);
             }
-            Input::Restored { run } => self.on_restored(run, out),
+            Input::Restored { run } => self.on_restored(now, run, out),
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
             Input::AppLost { run } => self.execution.on_lost(run, out),
             Input::Drain => self.on_drain(now, out),

@@ -68,7 +68,7 @@ impl Replica {
     pub(super) fn may_propose(&self) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
-        !self.draining
+        self.draining.is_none()
             && (leading.in_flight.len() as u64) < limits.window
             && leading.next.0 <= self.settled.0 + limits.unsettled_slots
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
@@ -312,16 +312,8 @@ impl Replica {
         }
     }
 
-    /// The own application is further: that may settle slots, and so make room.
-    pub(super) fn note_own_execution(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.leads() {
-            self.update_settled();
-            self.propose(now, out);
-        }
-    }
-
     /// The settled mark: the highest slot that a majority of applications has executed. It never falls.
-    fn update_settled(&mut self) {
+    pub(super) fn update_settled(&mut self) {
         let own = self.own_index();
         let executed = self.execution.executed();
         let State::Leader(leading) = &mut self.state else { return };

@@ -122,8 +122,8 @@ impl Sessions {
         let tag = request.tag();
         if tag.kind == Kind::Open {
             return self.table.get(&tag.client).map_or(Known::New, |session| {
-                let (opened, window, last) = (session.opened, session.window, session.last);
-                done(opened, Outcome::Opened { opened, window, last })
+                let (opened, window) = (session.opened, session.window);
+                done(opened, Outcome::Opened { opened, window })
             });
         }
         let Some(session) = self.get(&tag) else { return Known::NoSession };
@@ -175,8 +175,8 @@ impl Sessions {
     /// Opens a session; where the table is full, in the place of the one idle for most slots (rule 19).
     fn open(&mut self, slot: Slot, client: ClientId, window: u16) -> Admitted {
         if let Some(session) = self.table.get(&client) {
-            let (opened, window, last) = (session.opened, session.window, session.last);
-            return Admitted::Done(Outcome::Opened { opened, window, last }, None);
+            let (opened, window) = (session.opened, session.window);
+            return Admitted::Done(Outcome::Opened { opened, window }, None);
         }
         let mut evicted = None;
         if self.table.len() >= self.limits.sessions as usize {
@@ -194,7 +194,7 @@ impl Sessions {
         let window = window.clamp(1, self.limits.window);
         let session = Session { opened: slot, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
         self.table.insert(client, session);
-        Admitted::Done(Outcome::Opened { opened: slot, window, last: Seq(0) }, evicted)
+        Admitted::Done(Outcome::Opened { opened: slot, window }, evicted)
     }
 
     /// Keeps the reply of an admitted call. Returns whether it is the first or the same as before (a replay).

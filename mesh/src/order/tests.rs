@@ -477,7 +477,7 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     let active = Request { client: ClientId(1), opened: Slot(1), ..call(1, "x") };
     run(&mut replica, &mut lsn, &[active]);
     run(&mut replica, &mut lsn, &[client(4)]);
-    let opened = Outcome::Opened { opened: Slot(6), window: 4, last: Seq(0) };
+    let opened = Outcome::Opened { opened: Slot(6), window: 4 };
     assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), Some(opened))]);
     let gone = Request { client: ClientId(2), opened: Slot(2), ..call(1, "y") };
     let steer = step(&mut replica, 3, requests(vec![gone.clone()]));

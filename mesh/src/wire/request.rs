@@ -93,8 +93,6 @@ pub enum Outcome {
         opened: Slot,
         /// The window that was granted.
         window: u16,
-        /// The highest number used so far: 0 unless the session lived already.
-        last: Seq,
     },
     /// Every number up to the cancel's is settled.
     Settled,

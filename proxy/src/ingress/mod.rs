@@ -203,7 +203,7 @@ impl Subject for Shown {
             "version": node::version().to_string(),
             "listen": self.listen,
             "protocol": self.config.adapter.name(),
-            "peers": self.running.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),
+            "peers": self.running.roster.status(),
             "requests": self.calls.requests.status(),
             "resends": self.calls.requests.resends.get(),
             "tcp_connections": self.tcp.open.get(),

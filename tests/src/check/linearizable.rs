@@ -27,7 +27,10 @@ pub fn check(history: &History, order: &[CallId]) -> Verdict {
                 return Violation::raise(NAME, what);
             }
             if let Some((called, before)) = latest.filter(|(called, _)| *called > at) {
-                let what = format!("call {} returned at {at}; {} was called later ({called}), yet runs before", id.0, before.0);
+                let what = format!(
+                    "call {} returned at {at}; {} was called later ({called}), yet runs before",
+                    id.0, before.0
+                );
                 return Violation::raise(NAME, what);
             }
         }
@@ -36,11 +39,12 @@ pub fn check(history: &History, order: &[CallId]) -> Verdict {
         }
     }
     let ordered: BTreeSet<CallId> = order.iter().copied().collect();
-    let lost = history.iter().enumerate().find(|(id, call)| {
-        call.reply().is_some() && !ordered.contains(&CallId(*id as u64))
-    });
+    let lost =
+        history.iter().enumerate().find(|(id, call)| call.reply().is_some() && !ordered.contains(&CallId(*id as u64)));
     match lost {
-        Some((id, call)) => Violation::raise(NAME, format!("call {id} ({:?}) was answered and is in no order", call.op)),
+        Some((id, call)) => {
+            Violation::raise(NAME, format!("call {id} ({:?}) was answered and is in no order", call.op))
+        }
         None => Ok(()),
     }
 }

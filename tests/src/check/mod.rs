@@ -176,7 +176,7 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_send(&mut self, who: usize, message: &Message) -> Verdict {
-        promises::on_send(who, self.voting[who], &self.ledgers[who], message)?;
+        promises::on_send(who, self.voting[who], &self.ledgers[who], &self.quorum, message)?;
         match message {
             Message::Prepare { ballot } => self.ballots.on_leader(who, *ballot),
             Message::Accept { ballot, slot, decided, batch } => {

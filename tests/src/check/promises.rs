@@ -1,6 +1,11 @@
 //! Promises and votes leave only after their records are durable, no vote breaks an earlier promise, a promise tells
 //! every vote, and a member that may have forgotten some gives neither.
+//!
+//! Two freedoms, both sound: whoever has the chosen value durably may vote for it in any later ballot (that ballot can
+//! propose nothing else); and a promise may tell more than it must (votes of its own ballot, which its candidate does
+//! not need; chosen values that were fetched).
 
+use super::quorum::Quorum;
 use super::{Verdict, Violation, ledger::Ledger};
 use mesh::ids::{Ballot, Slot};
 use mesh::wire::Message;
@@ -11,7 +16,7 @@ const NAME: &str = "promises";
 ///
 /// # Errors
 /// If the journal does not bear the message out.
-pub fn on_send(who: usize, voting: bool, ledger: &Ledger, message: &Message) -> Verdict {
+pub fn on_send(who: usize, voting: bool, ledger: &Ledger, quorum: &Quorum, message: &Message) -> Verdict {
     match message {
         Message::Promise { ballot, decided, accepted, .. } => {
             voter(who, voting, message)?;
@@ -20,14 +25,15 @@ pub fn on_send(who: usize, voting: bool, ledger: &Ledger, message: &Message) -> 
         Message::Promised { ballot, slot, accepted, .. } => {
             voter(who, voting, message)?;
             durable_promise(who, ledger, *ballot)?;
-            match ledger.durable_in(*slot, *accepted) {
-                Some(_) => Ok(()),
-                None => Violation::raise(NAME, format!("replica {who} tells a vote ({slot}, {accepted}) it has not")),
+            let more = accepted >= ballot || ledger.last(*slot).is_some_and(|v| quorum.chosen(*slot) == Some(v.value));
+            if more || ledger.durable_in(*slot, *accepted).is_some() {
+                return Ok(());
             }
+            Violation::raise(NAME, format!("replica {who} tells a vote ({slot}, {accepted}) it has not"))
         }
         Message::Accepted { ballot, slots, .. } => {
             voter(who, voting, message)?;
-            slots.iter().try_for_each(|slot| vote(who, ledger, *ballot, *slot))
+            slots.iter().try_for_each(|slot| vote(who, ledger, quorum, *ballot, *slot))
         }
         Message::Prepare { .. } | Message::Accept { .. } => voter(who, voting, message),
         _ => Ok(()),
@@ -52,7 +58,8 @@ fn durable_promise(who: usize, ledger: &Ledger, ballot: Ballot) -> Verdict {
 fn promise(who: usize, ledger: &Ledger, ballot: Ballot, decided: Slot, accepted: &[(Slot, Ballot)]) -> Verdict {
     durable_promise(who, ledger, ballot)?;
     for vote in ledger.durable_above(decided) {
-        if vote.ballot < ballot && !accepted.contains(&(vote.slot, vote.ballot)) {
+        let told = accepted.iter().any(|(slot, in_ballot)| *slot == vote.slot && *in_ballot >= vote.ballot);
+        if vote.ballot < ballot && !told {
             let what = format!("replica {who} promises {ballot} and hides its vote ({}, {})", vote.slot, vote.ballot);
             return Violation::raise(NAME, what);
         }
@@ -60,7 +67,10 @@ fn promise(who: usize, ledger: &Ledger, ballot: Ballot, decided: Slot, accepted:
     Ok(())
 }
 
-fn vote(who: usize, ledger: &Ledger, ballot: Ballot, slot: Slot) -> Verdict {
+fn vote(who: usize, ledger: &Ledger, quorum: &Quorum, ballot: Ballot, slot: Slot) -> Verdict {
+    if ledger.last_durable(slot).is_some_and(|vote| quorum.chosen(slot) == Some(vote.value)) {
+        return Ok(());
+    }
     let Some(vote) = ledger.durable_in(slot, ballot) else {
         return Violation::raise(NAME, format!("replica {who} votes ({slot}, {ballot}) without a durable record"));
     };
@@ -93,6 +103,10 @@ mod tests {
         ledger
     }
 
+    fn send(voting: bool, ledger: &Ledger, message: &Message) -> Verdict {
+        on_send(0, voting, ledger, &Quorum::new(3), message)
+    }
+
     fn promised(round: u64) -> Record {
         Record::Promised { ballot: ballot(round) }
     }
@@ -113,36 +127,36 @@ mod tests {
     #[test]
     fn a_vote_before_its_record_is_durable_is_caught() {
         let records = [promised(1), accepted(1, 1)];
-        assert!(on_send(0, true, &ledger(&records, 1), &vote_for(1, 1)).is_err());
-        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(1, 1)).is_ok());
-        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(2, 1)).is_err());
+        assert!(send(true, &ledger(&records, 1), &vote_for(1, 1)).is_err());
+        assert!(send(true, &ledger(&records, 2), &vote_for(1, 1)).is_ok());
+        assert!(send(true, &ledger(&records, 2), &vote_for(2, 1)).is_err());
     }
 
     #[test]
     fn a_vote_below_an_earlier_promise_is_caught() {
         let records = [promised(2), accepted(1, 1)];
-        assert!(on_send(0, true, &ledger(&records, 2), &vote_for(1, 1)).is_err());
+        assert!(send(true, &ledger(&records, 2), &vote_for(1, 1)).is_err());
     }
 
     #[test]
     fn a_promise_before_its_record_is_durable_is_caught() {
         let records = [promised(1), promised(2)];
-        assert!(on_send(0, true, &ledger(&records, 1), &promise_of(2, vec![])).is_err());
-        assert!(on_send(0, true, &ledger(&records, 2), &promise_of(2, vec![])).is_ok());
+        assert!(send(true, &ledger(&records, 1), &promise_of(2, vec![])).is_err());
+        assert!(send(true, &ledger(&records, 2), &promise_of(2, vec![])).is_ok());
     }
 
     #[test]
     fn a_promise_that_hides_a_vote_is_caught() {
         let records = [promised(1), accepted(1, 1), promised(2)];
         let journal = ledger(&records, 3);
-        assert!(on_send(0, true, &journal, &promise_of(2, vec![])).is_err());
-        assert!(on_send(0, true, &journal, &promise_of(2, vec![(Slot(1), ballot(1))])).is_ok());
+        assert!(send(true, &journal, &promise_of(2, vec![])).is_err());
+        assert!(send(true, &journal, &promise_of(2, vec![(Slot(1), ballot(1))])).is_ok());
     }
 
     #[test]
     fn a_member_that_forgot_may_not_vote() {
         let records = [promised(1), accepted(1, 1)];
-        assert!(on_send(0, false, &ledger(&records, 2), &vote_for(1, 1)).is_err());
-        assert!(on_send(0, false, &ledger(&records, 2), &promise_of(1, vec![])).is_err());
+        assert!(send(false, &ledger(&records, 2), &vote_for(1, 1)).is_err());
+        assert!(send(false, &ledger(&records, 2), &promise_of(1, vec![])).is_err());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::clock::Time;
 use super::event::Event;
+use super::server::Server;
 use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
@@ -71,7 +72,8 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let mean = self.options.faults.iter().find(|(kind, _)| *kind == fault).map_or(self.options.trouble, |(_, m)| *m);
+        let mean =
+            self.options.faults.iter().find(|(kind, _)| *kind == fault).map_or(self.options.trouble, |(_, m)| *m);
         let next = self.now + about(mean, &mut self.chance);
         self.queue.push(next, Event::Fault(fault));
         match fault {
@@ -123,8 +125,12 @@ impl World {
     /// Whether the budget lets this replica's process end: members that forgot their votes are a minority for good.
     pub(super) fn may_crash(&self, victim: usize, power: bool) -> bool {
         let server = &self.servers[victim];
-        let forgotten = self.servers.iter().filter(|server| !server.voting).count();
-        !server.disk.forgets(power) || !server.voting || forgotten < mesh::quorum::tolerated(self.servers.len())
+        // One that is drained is going to end.
+        let lost = |(index, server): &(usize, &Server)| {
+            !server.voting || (*index != victim && server.draining && server.disk.forgets(false))
+        };
+        let lost = self.servers.iter().enumerate().filter(lost).count();
+        !server.disk.forgets(power) || !server.voting || lost < mesh::quorum::tolerated(self.servers.len())
     }
 
     // Ends a replica now, or in the middle of what it does next.
@@ -176,7 +182,8 @@ impl World {
         let processes = self.processes();
         let Some(victim) = self.chance.choose(&processes).copied() else { return };
         let until = self.now + self.chance.duration(Duration::from_millis(2500));
-        *self.paused_until_mut(victim) = until;
+        let paused = self.paused_until_mut(victim);
+        *paused = (*paused).max(until);
         self.counters.pauses += 1;
         self.trace.line(self.now, format_args!("{victim} stands still until {until}"));
     }
@@ -195,6 +202,7 @@ impl World {
         } else {
             let victim = self.chance.below(self.smarts.len() as u64) as usize;
             self.queue.push(stop, Event::Stop(Process::Smart(victim), self.smarts[victim].life));
+            self.smarts[victim].draining = true;
             self.step_smart(victim, mesh::client::smart_client::Input::Drain);
             Ok(())
         }
@@ -211,7 +219,7 @@ impl World {
         }
     }
 
-    /// Everything works from now on, and what is down comes back.
+    /// Everything works from now on, and what is down comes back; what stands still does so for its time.
     pub(super) fn heal(&mut self) -> Verdict {
         self.trace.line(self.now, format_args!("everything heals"));
         self.healed = true;
@@ -227,10 +235,12 @@ impl World {
                 self.crash_server(index, false)?;
             }
         }
+        for index in 0..self.smarts.len() {
+            if self.smarts[index].draining {
+                self.crash_smart(index);
+            }
+        }
         for process in self.processes() {
-            let now = self.now;
-            let paused = self.paused_until_mut(process);
-            *paused = (*paused).min(now);
             let at = self.now + Duration::from_millis(1) + self.chance.duration(Duration::from_millis(50));
             self.queue.push(at, Event::Start(process));
         }

@@ -1,8 +1,8 @@
 //! What is going to happen, in order of time.
 
+use super::Process;
 use super::clock::Time;
 use super::crash::Fault;
-use super::Process;
 use mesh::client::smart_client::Ticket;
 use mesh::ids::{Lsn, ReplicaId, Run, Slot};
 use mesh::wire::client::{Ask, Told};

@@ -158,7 +158,9 @@ impl Network {
             _ => {
                 let side: Vec<bool> = processes.iter().map(|_| self.rng.chance(500)).collect();
                 let all = processes.iter().zip(&side);
-                all.clone().flat_map(|(a, x)| all.clone().filter(move |(_, y)| x != *y).map(move |(b, _)| (*a, *b))).collect()
+                all.clone()
+                    .flat_map(|(a, x)| all.clone().filter(move |(_, y)| x != *y).map(move |(b, _)| (*a, *b)))
+                    .collect()
             }
         }
     }

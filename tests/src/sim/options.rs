@@ -82,12 +82,13 @@ impl Options {
         }
         let k = cluster.sessions.window;
         let (trouble, timing) = (ms(rng.between(2_000, 8_000)), timing(rng));
+        let workload = Workload::swarm(rng, cluster.request_bytes as usize);
         Self {
             smart_clients: rng.between(1, 3) as usize,
             smart_client: smart_client(rng, n, &mut tight),
             senders: rng.between(1, 3) as usize,
-            sender: sender(rng, k, &mut tight),
-            workload: Workload::swarm(rng, cluster.request_bytes as usize),
+            sender: sender(rng, k, workload.clients, &mut tight),
+            workload,
             network: network(rng),
             disk: DiskFaults {
                 sync_max: ms(rng.between(0, 10)),
@@ -136,6 +137,7 @@ fn timing(rng: &mut Rng) -> Timing {
         heartbeat: default.heartbeat * tenths / 10,
         repair: default.repair * tenths / 10,
         request_timeout: default.request_timeout * tenths / 10,
+        drain: default.drain * tenths / 100,
     }
 }
 
@@ -190,20 +192,25 @@ fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config
     *tight |= few;
     smart_client::Config {
         servers: (0..n).map(ReplicaId).collect(),
-        vote: *rng.choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All]).unwrap_or(&ReplyVote::Majority),
+        vote: *rng
+            .choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All])
+            .unwrap_or(&ReplyVote::Majority),
         resend: ms(rng.between(20, 500)),
         margin: ms(rng.between(5, 50)),
         held: if few { rng.between(1, 4) as usize } else { 4096 },
     }
 }
 
-fn sender(rng: &mut Rng, window: u16, tight: &mut bool) -> sender::Config {
+fn sender(rng: &mut Rng, window: u16, clients: usize, tight: &mut bool) -> sender::Config {
+    let lending = if rng.chance(300) { Lending::Own } else { Lending::Pooled };
+    // Where each connection keeps its session, fewer than connections leave some without for ever.
+    let sessions_min = if lending == Lending::Own { clients } else { 1 };
     let few = rng.chance(100);
     *tight |= few;
     sender::Config {
-        lending: if rng.chance(300) { Lending::Own } else { Lending::Pooled },
+        lending,
         window: if rng.chance(300) { 1 } else { rng.between(1, 8.min(u64::from(window)).max(2)) as u16 },
-        sessions: rng.between(1, 6) as usize,
+        sessions: sessions_min + rng.below(5) as usize,
         held: if few { rng.between(1, 4) as usize } else { 4096 },
         resend: ms(rng.between(50, 1_000)),
     }
@@ -229,9 +236,8 @@ fn faults(rng: &mut Rng, n: usize, durability: Durability, trouble: Duration) ->
     let mut faults = Vec::new();
     for fault in Fault::ALL {
         let possible = match (fault, durability) {
-            (Fault::Crash | Fault::Drain, Durability::Memory) | (Fault::Power, Durability::Memory | Durability::Async) => {
-                may_forget
-            }
+            (Fault::Crash | Fault::Drain, Durability::Memory)
+            | (Fault::Power, Durability::Memory | Durability::Async) => may_forget,
             (Fault::PowerAll, Durability::Memory | Durability::Async) => false,
             (Fault::Partition, _) => n > 1,
             _ => true,

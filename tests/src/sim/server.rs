@@ -141,7 +141,8 @@ impl World {
         let (left, lost) = server.disk.crash(power, &mut self.disk_chance);
         self.counters.crashes += 1;
         self.counters.lost_records += lost as u64;
-        self.trace.line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
+        self.trace
+            .line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
         self.checks.on_crash(index, left)?;
         if forgets {
             self.counters.amnesia += u64::from(self.servers[index].voting);
@@ -175,7 +176,7 @@ impl World {
         out.clear();
         self.outputs = out;
         verdict?;
-        if let Some((0, power)) = self.servers[index].dies_after {
+        if let Some((0, power)) = self.servers[index].dies_after.filter(|(_, power)| self.may_crash(index, *power)) {
             return self.crash_server(index, power);
         }
         self.send_votes(index);
@@ -184,6 +185,9 @@ impl World {
     }
 
     fn dies_now(&mut self, index: usize) -> bool {
+        if self.servers[index].dies_after.is_some_and(|(_, power)| !self.may_crash(index, power)) {
+            self.servers[index].dies_after = None;
+        }
         match &mut self.servers[index].dies_after {
             Some((0, _)) => true,
             Some((outputs, _)) => {

@@ -25,6 +25,8 @@ pub struct Smart {
     pub wake_at: Option<Time>,
     /// It stands still until then.
     pub paused_until: Time,
+    /// It was told to drain.
+    pub draining: bool,
     tickets: BTreeMap<Ticket, (usize, Epoch, Tag)>,
     next: u64,
 }
@@ -39,6 +41,7 @@ impl Smart {
             clock,
             wake_at: None,
             paused_until: Time::ZERO,
+            draining: false,
             tickets: BTreeMap::new(),
             next: 0,
         }
@@ -63,7 +66,11 @@ impl World {
         }
         let clock = Clock::start(self.now, &self.options.clock, &mut self.clock_chance);
         let smart = &mut self.smarts[index];
-        *smart = Smart { core: Some(SmartClient::new(self.options.smart_client.clone())), life: smart.life + 1, ..Smart::new(clock) };
+        *smart = Smart {
+            core: Some(SmartClient::new(self.options.smart_client.clone())),
+            life: smart.life + 1,
+            ..Smart::new(clock)
+        };
         self.check_links();
         self.rearm(Process::Smart(index));
     }
@@ -76,6 +83,7 @@ impl World {
         }
         smart.life += 1;
         smart.paused_until = Time::ZERO;
+        smart.draining = false;
         self.trace.line(self.now, format_args!("SMaRtClient {index} ends"));
         let back = self.now + self.down_time();
         self.queue.push(back, Event::Start(Process::Smart(index)));

@@ -1,5 +1,6 @@
 //! The clients: each has a connection, calls with a deadline, waits or pipelines, hangs up at times and comes back.
 
+use super::clock::Time;
 use super::event::Event;
 use super::{Process, World};
 use crate::check::model::{CallId, MapOp};
@@ -67,6 +68,8 @@ pub struct Client {
     pub satisfied: u32,
     /// The first call that it made after healing was demanded to succeed.
     demanding_from: Option<CallId>,
+    /// When everything that it called must be answered: answers come in the order of the calls.
+    overdue: Time,
 }
 
 /// After a deadline, so long until the call must be answered.
@@ -82,6 +85,7 @@ impl World {
             hanging_up: false,
             satisfied: 0,
             demanding_from: None,
+            overdue: Time::ZERO,
         }
     }
 
@@ -151,7 +155,9 @@ impl World {
         let deadline = self.senders[sender].clock.local(self.now) + patience;
         let life = self.senders[sender].life;
         // Clocks may be 5 % slow.
-        let overdue = self.now + patience * 11 / 10 + SLACK;
+        let state = &mut self.senders[sender].clients[client];
+        state.overdue = state.overdue.max(self.now + patience * 11 / 10 + SLACK);
+        let overdue = state.overdue;
         self.queue.push(overdue, Event::Overdue { sender, life, connection, call: id });
         self.trace.line(self.now, format_args!("client {connection} calls {} {op:?} within {patience:?}", id.0));
         self.step_sender(sender, Input::Call { connection: Connection(connection), bytes, deadline })
@@ -182,7 +188,8 @@ impl World {
             }
         }
         if demanded && !matches!(answer, Answer::Reply(_)) && !self.options.tight {
-            let what = format!("call {} was made after healing and ended with {answer:?}", call.0);
+            let stuck = self.what_is_stuck();
+            let what = format!("call {} was made after healing and ended with {answer:?}; {stuck}", call.0);
             return Violation::raise("liveness", what);
         }
         self.checks.on_answer(call, answer)

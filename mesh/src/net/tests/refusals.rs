@@ -176,6 +176,38 @@ async fn a_refused_dialler_does_not_hold_up_others() {
 }
 
 #[tokio::test]
+async fn many_who_come_at_once_all_get_in() {
+    let pki = Pki::new();
+    let server = Part::new(pki.issue(Role::Server, "0").load());
+    let one = Part::new(pki.issue(Role::Server, "1").load());
+    // More than may shake hands before they must prove their address, and more than may wait to be accepted.
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (endpoint, target) = (one.endpoint.clone(), server.address());
+        dials.spawn(async move {
+            // On a busy machine an attempt may take too long; a refusal never comes.
+            loop {
+                match endpoint.dial(LinkKind::Peer, &target, Some("0")).await {
+                    Ok(link) => return link,
+                    Err(NetError::Unreachable { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    let mut accepted = Vec::new();
+    let accepting = async {
+        while let Some(link) = server.endpoint.accept().await {
+            accepted.push(link);
+        }
+    };
+    tokio::select! {
+        () = accepting => panic!("the endpoint closed"),
+        links = soon("all get in", dials.join_all()) => assert_eq!(links.len(), 100),
+    }
+}
+
+#[tokio::test]
 async fn nobody_at_an_address_is_no_refusal() {
     let pki = Pki::new();
     let one = Part::new(pki.issue(Role::Server, "1").load());

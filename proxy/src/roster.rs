@@ -1,0 +1,168 @@
+//! Which SMaRtClients there are: one link to each address that the configured names stand for.
+//!
+//! Names are asked again and again, since SMaRtClients come and go. A name whose holder's id is known stands for that
+//! one alone; it is resolved anew whenever its link is dialled.
+
+use crate::links::{self, Standing, Target};
+use crate::metrics::{Counts, Endpoints};
+use crate::sender::{Event, ToSmartClient};
+use mesh::client::sender::Endpoint as Number;
+use mesh::net::{Backoff, Endpoint, LinkKind};
+use mesh::rng::Rng;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{debug, info};
+
+/// How often a name is asked again.
+const ASK: Duration = Duration::from_secs(5);
+/// How often a name that stands for nobody is asked again.
+const ASK_NOBODY: Duration = Duration::from_millis(500);
+/// Addresses of one name that are used at most.
+const ADDRESSES_MAX: usize = 64;
+
+/// The links of a process, for `/status` and metrics.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    standings: Mutex<Vec<Arc<Standing>>>,
+    gauges: Endpoints,
+}
+
+impl Roster {
+    /// An empty one.
+    pub(crate) fn new(gauges: Endpoints) -> Arc<Self> {
+        Arc::new(Self { standings: Mutex::default(), gauges })
+    }
+
+    /// The `peers` of `/status`.
+    pub(crate) fn status(&self) -> Vec<Value> {
+        self.list().iter().map(|standing| standing.status()).collect()
+    }
+
+    /// Brings the metrics up to date: a link came up or went down.
+    pub(crate) fn show(&self) {
+        let list = self.list();
+        self.gauges.show(list.iter().filter(|standing| standing.is_up()).count(), list.len());
+    }
+
+    fn add(&self, target: Target) -> Arc<Standing> {
+        let standing = Standing::new(target);
+        self.list().push(standing.clone());
+        self.show();
+        standing
+    }
+
+    fn remove(&self, standing: &Arc<Standing>) {
+        self.list().retain(|other| !Arc::ptr_eq(other, standing));
+        self.show();
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Standing>>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What links are kept with.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    /// Our end.
+    pub(crate) endpoint: Endpoint,
+    /// The sender's driver.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// Where the links are listed.
+    pub(crate) roster: Arc<Roster>,
+    /// What is refused and dropped.
+    pub(crate) refused: Counts,
+    /// The next link's number.
+    pub(crate) numbers: Arc<AtomicU64>,
+}
+
+impl Keeper {
+    /// Keeps the links to one configured address, until it is dropped.
+    pub(crate) async fn keep(self, id: Option<String>, address: String, mut rng: Rng) {
+        if id.is_some() || address.parse::<SocketAddr>().is_ok() {
+            let standing = self.roster.add(Target { kind: LinkKind::Client, address, id });
+            return self.link(self.number(), standing, &mut rng).await;
+        }
+        let mut kept = HashMap::new();
+        loop {
+            let found = resolve(&address).await;
+            self.take_on(&found, &mut kept, &mut rng);
+            self.let_go(&found, &mut kept).await;
+            tokio::time::sleep(if found.is_empty() { ASK_NOBODY } else { ASK }).await;
+        }
+    }
+
+    /// Starts links to the addresses that are new.
+    fn take_on(&self, found: &BTreeSet<SocketAddr>, kept: &mut HashMap<SocketAddr, Kept>, rng: &mut Rng) {
+        for address in found {
+            if kept.contains_key(address) || kept.len() >= ADDRESSES_MAX {
+                continue;
+            }
+            info!(%address, "a new SMaRtClient by name");
+            let target = Target { kind: LinkKind::Client, address: address.to_string(), id: None };
+            let standing = self.roster.add(target);
+            let number = self.number();
+            let task = Task(tokio::spawn(self.link(number, standing.clone(), rng)));
+            kept.insert(*address, Kept { number, standing, task });
+        }
+    }
+
+    /// Ends links to addresses that the name does not stand for any more, once they are down: a name service that
+    /// forgets somebody for a moment breaks no working link.
+    async fn let_go(&self, found: &BTreeSet<SocketAddr>, kept: &mut HashMap<SocketAddr, Kept>) {
+        let gone: Vec<SocketAddr> =
+            kept.iter().filter(|(at, kept)| !found.contains(at) && !kept.standing.is_up()).map(|(at, _)| *at).collect();
+        for address in gone {
+            if let Some(mut kept) = kept.remove(&address) {
+                info!(%address, "a SMaRtClient is gone by name");
+                kept.task.0.abort();
+                // Cancelled, of course.
+                let _ = (&mut kept.task.0).await;
+                self.roster.remove(&kept.standing);
+                let _ = self.events.send(Event::Down(kept.number)).await;
+            }
+        }
+    }
+
+    fn link(&self, number: Number, standing: Arc<Standing>, rng: &mut Rng) -> impl Future<Output = ()> + use<> {
+        let line = ToSmartClient::new(number, self.refused.clone());
+        links::keep(line, self.endpoint.clone(), standing, self.events.clone(), Backoff::new(rng.next_u64()))
+    }
+
+    fn number(&self) -> Number {
+        Number(self.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One link that is kept to an address of a name.
+struct Kept {
+    number: Number,
+    standing: Arc<Standing>,
+    task: Task,
+}
+
+/// A task that ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn resolve(address: &str) -> BTreeSet<SocketAddr> {
+    match lookup_host(address).await {
+        Ok(found) => found.collect(),
+        Err(error) => {
+            debug!(address, %error, "the name stands for nobody");
+            BTreeSet::new()
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the admin port shows of a sidecar. Reads snapshots only: it never holds up the driver.
+
+use crate::app;
+use crate::inputs::Control;
+use crate::publish::{Phase, Snapshot};
+use crate::{App, Config};
+use mesh::config::Durability;
+use mesh::node::Admin;
+use mesh::order::{Role, Status};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A leader that was known within this time makes a replica ready.
+const LEADER_WITHIN: Duration = Duration::from_secs(3);
+/// Decided slots that wait for the application longer than this, with none executed, are overdue.
+const OVERDUE: Duration = Duration::from_secs(5);
+/// Slots that a replica may be behind its peers and still count as caught up.
+const BEHIND_MAX: u64 = 64;
+/// Decided slots that may wait for the application in a replica that is caught up.
+const UNEXECUTED_MAX: u64 = 1024;
+
+/// See the module.
+pub(crate) struct AdminState {
+    pub(crate) config: Config,
+    /// Where QUIC links really come in.
+    pub(crate) quic: SocketAddr,
+    /// When the certificate expires, Unix time.
+    pub(crate) not_after: i64,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) app: watch::Receiver<app::View>,
+    pub(crate) app_awaits_restart: Arc<AtomicBool>,
+    pub(crate) control: mpsc::Sender<Control>,
+}
+
+impl Admin for AdminState {
+    fn ready(&self) -> Vec<(&'static str, bool)> {
+        let app = self.app.borrow().state == app::State::Running;
+        let snapshot = self.snapshots.borrow();
+        let Phase::Running { status, leader_seen, stuck_since, .. } = &snapshot.phase else {
+            return vec![("member", false), ("caught_up", false), ("application", app), ("leader", false)];
+        };
+        let within = |since: &Option<Instant>, time| since.is_some_and(|since| since.elapsed() <= time);
+        let unexecuted = status.decided.0.saturating_sub(status.executed.0);
+        vec![
+            ("member", true),
+            ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
+            ("application", app && (stuck_since.is_none() || within(stuck_since, OVERDUE))),
+            ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
+        ]
+    }
+
+    fn started(&self) -> bool {
+        !matches!(self.snapshots.borrow().phase, Phase::Starting)
+    }
+
+    fn app_live(&self) -> bool {
+        !self.app_awaits_restart.load(Ordering::Relaxed)
+    }
+
+    fn status(&self) -> Value {
+        let snapshot = self.snapshots.borrow().clone();
+        let app = self.app.borrow().clone();
+        let mut value = self.surroundings(&app, snapshot.log_bytes);
+        let fields = match &snapshot.phase {
+            Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
+            Phase::Running { membership, status, .. } => {
+                let members: Vec<u32> = membership.cluster.members.iter().map(|member| member.id.0).collect();
+                running(status, &members)
+            }
+        };
+        if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
+            value.extend(fields);
+        }
+        value
+    }
+
+    fn config(&self) -> Value {
+        let config = &self.config;
+        let app = match &config.app {
+            App::Address(address) => json!({ "address": address.to_string() }),
+            App::Command { argv, port, dir } => json!({ "command": argv, "port": port, "dir": dir }),
+        };
+        json!({
+            "cluster": config.cluster,
+            "id": config.id,
+            "pki": config.pki,
+            "trust_bundle": config.trust_bundle,
+            "quic": config.quic.to_string(),
+            "admin": config.admin.to_string(),
+            "seeds": config.seeds.iter().map(|(id, address)| (id.to_string(), json!(address))).collect::<serde_json::Map<_, _>>(),
+            "data_dir": config.data_dir,
+            "app": app,
+            "adapter": config.adapter.name(),
+            "request_bytes": config.adapter.request_bytes,
+            "reply_bytes": config.adapter.reply_bytes,
+            "durability": durability(config.durability),
+            "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
+            "app_timeout_seconds": config.app_timeout.as_secs_f64(),
+            "election_timeout_seconds": config.timing.election_timeout.as_secs_f64(),
+            "heartbeat_seconds": config.timing.heartbeat.as_secs_f64(),
+            "request_timeout_seconds": config.timing.request_timeout.as_secs_f64(),
+        })
+    }
+
+    fn drain(&self, wait: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let (done, drained) = oneshot::channel();
+            if self.control.try_send(Control::Drain(done)).is_err() {
+                return false;
+            }
+            matches!(tokio::time::timeout(wait, drained).await, Ok(Ok(())))
+        })
+    }
+}
+
+impl AdminState {
+    /// What does not come from the ordering core.
+    fn surroundings(&self, app: &app::View, log_bytes: u64) -> Value {
+        let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
+            .ok()
+            .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
+        json!({
+            "kind": "sidecar",
+            "id": self.config.id,
+            "cluster": self.config.cluster,
+            "snapshot_slot": 0,
+            "log_bytes": log_bytes,
+            "app": app.state.name(),
+            "app_pid": app.pid,
+            "app_addr": self.config.app.address().to_string(),
+            "app_incarnation": app.incarnation,
+            "divergences": 0,
+            "state_transfer": null,
+            "durability": durability(self.config.durability),
+            "version": mesh::node::version().to_string(),
+            "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
+            "quic": self.quic.to_string(),
+        })
+    }
+}
+
+/// The fields of a member that is not part of a cluster yet.
+fn blank(target: usize) -> Value {
+    json!({
+        "role": "waiting",
+        "ballot": "0.0.0",
+        "leader": null,
+        "epoch": 0,
+        "members": [],
+        "target_members": target,
+        "decided": 0,
+        "executed": 0,
+        "log_first": 0,
+        "log_last": 0,
+        "app_resets": 0,
+        "sessions": 0,
+        "digest": { "slot": 0, "blake3": null },
+        "digest_now": { "slot": 0, "blake3": null },
+    })
+}
+
+fn running(status: &Status, members: &[u32]) -> Value {
+    let digest = |slot: u64, digest: &mesh::ids::Digest| json!({ "slot": slot, "blake3": digest.to_string() });
+    json!({
+        "role": role(status.role),
+        "ballot": status.ballot.to_string(),
+        "leader": status.leader.map(|leader| leader.0),
+        "epoch": 0,
+        "members": members,
+        "target_members": members.len(),
+        "decided": status.decided.0,
+        "executed": status.executed.0,
+        "settled": status.settled.0,
+        "behind": status.behind,
+        "log_first": status.log_first.0,
+        "log_last": status.log_last.0,
+        "app_resets": status.app_resets,
+        "sessions": status.sessions,
+        "held": status.held,
+        "digest": digest(status.digest.0.0, &status.digest.1),
+        "digest_now": digest(status.executed.0, &status.digest_now),
+    })
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+    }
+}
+
+const fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Async => "async",
+        Durability::Memory => "memory",
+    }
+}

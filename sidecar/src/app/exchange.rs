@@ -1,0 +1,113 @@
+//! One request and its reply on one connection.
+
+use bytes::{Buf, Bytes, BytesMut};
+use mesh::framing::{Adapter, Scan};
+use mesh::order::AppReply;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Why the application counts as lost; a sentence for people.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Loss {
+    #[error("cannot connect to the application: {0}")]
+    Connect(String),
+    #[error("the connection to the application failed: {0}")]
+    Link(String),
+    #[error(
+        "the application closed the connection with {0} requests unanswered (one that closes after each reply needs --app-connections per-request)"
+    )]
+    Closed(usize),
+    #[error("the application's reply is not of the protocol: {0}")]
+    Reply(#[from] mesh::framing::FramingError),
+    #[error("the application sent bytes that no request asked for")]
+    Unasked,
+    #[error("the application did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("{0}")]
+    Ended(String),
+    #[error("the application was restarted by somebody else")]
+    Restarted,
+    #[error("more than {0} sessions have connections of their own")]
+    Sessions(usize),
+    #[error("{0}")]
+    Local(String),
+}
+
+/// Bytes that are read at once, at least.
+pub(super) const READ_BYTES: usize = 64 << 10;
+
+pub(super) async fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream, Loss> {
+    let stream = match timeout(patience, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(|error| Loss::Connect(error.to_string()))?,
+        Err(_) => return Err(Loss::Silent(patience)),
+    };
+    stream.set_nodelay(true).map_err(|error| Loss::Connect(error.to_string()))?;
+    Ok(stream)
+}
+
+/// The reply at the front of `input`, taken out, with its form.
+pub(super) fn take_reply(
+    adapter: &Adapter,
+    scan: &mut Scan,
+    request: &[u8],
+    input: &mut BytesMut,
+    closed: bool,
+) -> Result<Option<AppReply>, Loss> {
+    let Some(length) = adapter.next_reply(scan, request, input, closed)? else { return Ok(None) };
+    let bytes: Bytes = input.split_to(length).freeze();
+    let form = adapter.form(request, &bytes);
+    *scan = Scan::default();
+    Ok(Some(AppReply { bytes, form }))
+}
+
+/// Sends one request and reads its whole reply. What was read beyond it stays in `input`.
+pub(super) async fn exchange(
+    stream: &mut TcpStream,
+    adapter: &Adapter,
+    request: &Bytes,
+    input: &mut BytesMut,
+    patience: Duration,
+) -> Result<AppReply, Loss> {
+    match timeout(patience, send_and_read(stream, adapter, request, input)).await {
+        Ok(result) => result,
+        Err(_) => Err(Loss::Silent(patience)),
+    }
+}
+
+async fn send_and_read(
+    stream: &mut TcpStream,
+    adapter: &Adapter,
+    request: &Bytes,
+    input: &mut BytesMut,
+) -> Result<AppReply, Loss> {
+    let (mut reader, mut writer) = stream.split();
+    let mut output = request.clone();
+    let mut half_close = adapter.half_closes_after_request();
+    let mut scan = Scan::default();
+    let failed = |error: std::io::Error| Loss::Link(error.to_string());
+    loop {
+        if !output.has_remaining() && half_close {
+            writer.shutdown().await.map_err(failed)?;
+            half_close = false;
+        }
+        input.reserve(READ_BYTES);
+        tokio::select! {
+            biased;
+            read = reader.read_buf(input) => {
+                let closed = read.map_err(failed)? == 0;
+                if let Some(reply) = take_reply(adapter, &mut scan, request, input, closed)? {
+                    return Ok(reply);
+                }
+                if closed {
+                    return Err(Loss::Closed(1));
+                }
+            }
+            written = writer.write_buf(&mut output), if output.has_remaining() => {
+                written.map_err(failed)?;
+            }
+        }
+    }
+}

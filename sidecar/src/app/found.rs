@@ -1,0 +1,127 @@
+//! The application that somebody else starts: found by the address it listens on, told from its successors by the
+//! inodes of its listening sockets (rule 24).
+//!
+//! Nobody here can reset it. An incarnation that was never sent a request by this member is taken for one in its initial
+//! state; one that was sent any is waited out until another one listens. What was sent to is kept in a file, so that it
+//! holds for the sidecars after this one too. An application that this host's /proc does not show (another network
+//! namespace, another machine) is refused, because nothing could be proven of it.
+
+use super::process;
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between two looks for a new incarnation.
+const POLL: Duration = Duration::from_millis(100);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Found {
+    address: SocketAddr,
+    record: PathBuf,
+    /// The incarnation in use; `None` while there is none.
+    current: Option<Incarnation>,
+    /// Whether `current` was sent anything that may have changed it.
+    used: bool,
+    /// Told to whoever can have it restarted.
+    awaits_restart: Arc<AtomicBool>,
+}
+
+/// One life of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Incarnation {
+    boot: String,
+    inodes: BTreeSet<u64>,
+}
+
+impl Found {
+    pub(super) fn new(address: SocketAddr, data_dir: &Path, awaits_restart: Arc<AtomicBool>) -> Self {
+        Self { address, record: data_dir.join("application.incarnation"), current: None, used: false, awaits_restart }
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn incarnation(&self) -> Option<String> {
+        let current = self.current.as_ref()?;
+        Some(current.inodes.iter().map(u64::to_string).collect::<Vec<_>>().join(","))
+    }
+
+    /// Waits for an incarnation that was never used.
+    pub(super) async fn reset(&mut self) -> anyhow::Result<()> {
+        if self.used || self.current.is_none() {
+            self.current = None;
+            self.current = Some(self.wait_for_another().await?);
+            self.used = false;
+        } else if !self.same() {
+            self.current = None;
+            anyhow::bail!("the application was restarted while it was looked at");
+        }
+        Ok(())
+    }
+
+    async fn wait_for_another(&self) -> anyhow::Result<Incarnation> {
+        let used = self.last_used()?;
+        let mut told = false;
+        loop {
+            let found = self.look()?;
+            if !found.inodes.is_empty() && used.as_ref() != Some(&found) {
+                self.awaits_restart.store(false, Ordering::Relaxed);
+                return Ok(found);
+            }
+            self.awaits_restart.store(!found.inodes.is_empty(), Ordering::Relaxed);
+            if !told {
+                told = true;
+                if found.inodes.is_empty() {
+                    tracing::warn!(address = %self.address, "waiting for the application: nothing listens there in this network namespace");
+                } else {
+                    tracing::warn!(address = %self.address, "the application must be restarted: it was sent requests, and its state must be the initial one now");
+                }
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    fn look(&self) -> anyhow::Result<Incarnation> {
+        let boot = process::boot_id().context("cannot read the boot id")?;
+        let inodes = process::listening_inodes(self.address.port()).context("cannot read the listening sockets")?;
+        Ok(Incarnation { boot, inodes })
+    }
+
+    /// Whether the incarnation in use still listens.
+    pub(super) fn same(&self) -> bool {
+        self.look().ok().is_some_and(|now| self.current.as_ref() == Some(&now))
+    }
+
+    /// Notes that the incarnation is about to be sent something. It need only survive this process, so it is not synced.
+    pub(super) fn mark_used(&mut self) -> anyhow::Result<()> {
+        if self.used {
+            return Ok(());
+        }
+        let current = self.current.as_ref().context("there is no application")?;
+        ensure!(self.same(), "the application was restarted");
+        let temporary = self.record.with_extension("new");
+        std::fs::write(&temporary, serde_json::to_vec(current)?)
+            .and_then(|()| std::fs::rename(&temporary, &self.record))
+            .with_context(|| format!("cannot write {}", self.record.display()))?;
+        self.used = true;
+        Ok(())
+    }
+
+    fn last_used(&self) -> anyhow::Result<Option<Incarnation>> {
+        match std::fs::read(&self.record) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} does not parse: restart the application, then remove that file", self.record.display())
+            })?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.record.display())),
+        }
+    }
+}

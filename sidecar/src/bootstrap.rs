@@ -1,0 +1,210 @@
+//! The explicit first start of a cluster: safe to run at any time, and again after it was cut off.
+//!
+//! Done at once if any member has history: it teaches the others itself. Otherwise nothing happens before every member
+//! answers that it has none; then all store the same proposal, and only when all have is it committed at each.
+
+use crate::entropy;
+use crate::run::link_limits;
+use anyhow::{Context, bail, ensure};
+use mesh::config::{ClusterConfig, Member};
+use mesh::ids::{Incarnation, ReplicaId};
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::wire::admin::{AdminReply, AdminRequest, History};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How long one member has for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two rounds.
+const ROUND_EVERY: Duration = Duration::from_millis(250);
+
+/// What a bootstrap is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The directory with the operator's certificate (`pki/admin/<id>`).
+    pub pki: PathBuf,
+    /// Whom to trust, if not the `ca.crt` beside the certificate.
+    pub trust_bundle: Option<PathBuf>,
+    /// Every member's id and HOST:PORT: exactly these will be the cluster.
+    pub members: Vec<(u32, String)>,
+    /// Give up after this time; without it, wait for as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+pub use Config as BootstrapConfig;
+
+/// Begins the cluster, unless it has begun.
+///
+/// # Errors
+/// The settings cannot work, members disagree, or the time is over; the message says what to do.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let ids: std::collections::BTreeSet<u32> = config.members.iter().map(|(id, _)| *id).collect();
+    ensure!(!ids.is_empty(), "no members: name every one with --seeds");
+    ensure!(ids.len() == config.members.len(), "--seeds names a member twice");
+    let credentials = Credentials::load(&config.pki, config.trust_bundle.as_deref())?;
+    let identity = credentials.identity();
+    ensure!(
+        identity.role == Role::Admin && identity.cluster == config.cluster,
+        "the certificate in {} is of {} of cluster {}, a bootstrap needs one of role admin of cluster {}",
+        config.pki.display(),
+        identity.role,
+        identity.cluster,
+        config.cluster
+    );
+    let endpoint = Endpoint::bind(own_address(&config), credentials, &[], link_limits(), &mut mesh::node::registry())?;
+    let mut bootstrap = Bootstrap { config: &config, endpoint: &endpoint, missing: String::new() };
+    let result = match config.timeout {
+        Some(limit) => match timeout(limit, bootstrap.rounds()).await {
+            Ok(result) => result,
+            Err(_) => Err(anyhow::anyhow!("not done within {limit:?}: still waiting for {}", bootstrap.missing)),
+        },
+        None => bootstrap.rounds().await,
+    };
+    endpoint.close().await;
+    result
+}
+
+/// Any port, of the kind of address that the members have.
+fn own_address(config: &Config) -> SocketAddr {
+    let v6 =
+        config.members.iter().all(|(_, address)| address.parse::<SocketAddr>().is_ok_and(|address| address.is_ipv6()));
+    if v6 { SocketAddr::from(([0u16; 8], 0)) } else { SocketAddr::from(([0u8; 4], 0)) }
+}
+
+struct Bootstrap<'a> {
+    config: &'a Config,
+    endpoint: &'a Endpoint,
+    /// For whom the last round had to wait.
+    missing: String,
+}
+
+/// What a member said of itself.
+struct Described {
+    link: Link,
+    history: History,
+    seed: ClusterConfig,
+}
+
+impl Bootstrap<'_> {
+    async fn rounds(&mut self) -> anyhow::Result<()> {
+        loop {
+            let missing = match self.round().await? {
+                None => return Ok(()),
+                Some(missing) => missing,
+            };
+            if missing != self.missing {
+                tracing::info!("waiting for {missing}");
+                self.missing = missing;
+            }
+            sleep(ROUND_EVERY).await;
+        }
+    }
+
+    /// One try; for whom it has to wait, or `None` if the cluster has begun.
+    async fn round(&self) -> anyhow::Result<Option<String>> {
+        let (members, missing) = self.describe_all().await;
+        if let Some((id, _)) = members.iter().find(|(_, member)| member.history == History::Started) {
+            tracing::info!(member = id, "the cluster has begun already: nothing to do");
+            return Ok(None);
+        }
+        if !missing.is_empty() {
+            return Ok(Some(missing.join(", ")));
+        }
+        let cluster = self.cluster(&members)?;
+        let token = u128::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
+        for (id, member) in &members {
+            match ask(&member.link, &AdminRequest::Propose { token, cluster: cluster.clone() }).await {
+                Ok(AdminReply::Done) => {}
+                Ok(reply) => return Ok(Some(format!("member {id} to take the proposal ({})", words(reply)))),
+                Err(error) => return Ok(Some(format!("member {id} to take the proposal ({error:#})"))),
+            }
+        }
+        // Every member has it: whichever hears of the commit first teaches the others.
+        let mut committed = 0;
+        let mut last = String::new();
+        for (id, member) in &members {
+            match ask(&member.link, &AdminRequest::Commit { token }).await {
+                Ok(AdminReply::Done) => committed += 1,
+                Ok(reply) => last = format!("member {id} to commit ({})", words(reply)),
+                Err(error) => last = format!("member {id} to commit ({error:#})"),
+            }
+        }
+        if committed == 0 {
+            return Ok(Some(last));
+        }
+        tracing::info!(members = members.len(), committed, "the cluster has begun");
+        Ok(None)
+    }
+
+    /// What every member says of itself, and who does not answer.
+    async fn describe_all(&self) -> (BTreeMap<u32, Described>, Vec<String>) {
+        let mut asks = JoinSet::new();
+        for (id, address) in &self.config.members {
+            let (endpoint, id, address) = (self.endpoint.clone(), *id, address.clone());
+            asks.spawn(async move { (id, describe(&endpoint, id, &address).await) });
+        }
+        let (mut members, mut missing) = (BTreeMap::new(), BTreeMap::new());
+        while let Some(answer) = asks.join_next().await {
+            match answer {
+                Ok((id, Ok(described))) => drop(members.insert(id, described)),
+                Ok((id, Err(error))) => drop(missing.insert(id, format!("member {id} ({error:#})"))),
+                Err(error) => tracing::error!(%error, "a question was lost"),
+            }
+        }
+        (members, missing.into_values().collect())
+    }
+
+    /// The configuration that all members' settings agree on.
+    fn cluster(&self, members: &BTreeMap<u32, Described>) -> anyhow::Result<ClusterConfig> {
+        let Some((first, described)) = members.first_key_value() else { bail!("no member answered") };
+        for (id, other) in members {
+            let (ours, theirs) = (&described.seed, &other.seed);
+            ensure!(
+                ours == theirs,
+                "members {first} and {id} are set differently: set protocol, connections, durability and limits alike on \
+                 all (member {first}: {}, {:?}, requests up to {} bytes; member {id}: {}, {:?}, up to {} bytes)",
+                ours.adapter,
+                ours.durability,
+                ours.request_bytes,
+                theirs.adapter,
+                theirs.durability,
+                theirs.request_bytes
+            );
+        }
+        let members = members.keys().map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1) }).collect();
+        let cluster = ClusterConfig { members, ..described.seed.clone() };
+        cluster.validate().context("the members' settings cannot be used")?;
+        Ok(cluster)
+    }
+}
+
+async fn describe(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Described> {
+    let dialled = timeout(ANSWER_TIMEOUT, endpoint.dial(LinkKind::Admin, address, Some(&id.to_string()))).await;
+    let link = dialled.context("no answer")??;
+    match ask(&link, &AdminRequest::Describe).await? {
+        AdminReply::Described { id: told, history, seed } => {
+            ensure!(told == ReplicaId(id), "it says that it is member {told}");
+            Ok(Described { link, history, seed })
+        }
+        reply => bail!("it does not describe itself: {}", words(reply)),
+    }
+}
+
+async fn ask(link: &Link, request: &AdminRequest) -> anyhow::Result<AdminReply> {
+    let answer = timeout(ANSWER_TIMEOUT, link.ask(mesh::wire::encode(request))).await.context("no answer")??;
+    mesh::wire::decode(&answer).context("its answer does not decode: does it run the same version?")
+}
+
+fn words(reply: AdminReply) -> String {
+    match reply {
+        AdminReply::Refused(reason) => reason,
+        AdminReply::Done => "done".to_owned(),
+        AdminReply::Described { .. } => "an answer to another question".to_owned(),
+    }
+}

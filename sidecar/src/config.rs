@@ -1,0 +1,143 @@
+//! What a sidecar is started with.
+
+use anyhow::{Context, ensure};
+use mesh::config::{ClusterConfig, Durability};
+use mesh::framing::Adapter;
+use mesh::ids::ReplicaId;
+use mesh::limits::{MEMBERS_MAX, Timing};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The application that a sidecar serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum App {
+    /// One that somebody else starts and restarts, listening in the same network namespace. The sidecar cannot reset
+    /// it: after a loss it waits for it to be restarted, which it sees by the identity of the listening socket.
+    Address(SocketAddr),
+    /// One that this sidecar starts, watches, resets and ends.
+    Command {
+        /// The program and its arguments, taken as they are.
+        argv: Vec<String>,
+        /// The port of 127.0.0.1 that it listens on; also in its environment as `PORT`.
+        port: u16,
+        /// Its working directory, made if it is missing; its output goes to `application.log` there.
+        dir: PathBuf,
+    },
+}
+
+impl App {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Address(address) => *address,
+            Self::Command { port, .. } => SocketAddr::from(([127, 0, 0, 1], *port)),
+        }
+    }
+}
+
+/// What a sidecar is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name: in certificates, handshakes and the journal.
+    pub cluster: String,
+    /// Which member this is.
+    pub id: u32,
+    /// The directory with this member's certificate (`pki/server/<id>`).
+    pub pki: PathBuf,
+    /// Whom to trust, if not the `ca.crt` beside the certificate.
+    pub trust_bundle: Option<PathBuf>,
+    /// Where QUIC links come in.
+    pub quic: SocketAddr,
+    /// Where the admin HTTP port is.
+    pub admin: SocketAddr,
+    /// Every member's id and HOST:PORT, this one's included.
+    pub seeds: Vec<(u32, String)>,
+    /// Where the journal is; may be left out only with [`Durability::Memory`].
+    pub data_dir: Option<PathBuf>,
+    /// The application.
+    pub app: App,
+    /// Its protocol.
+    pub adapter: Adapter,
+    /// How writes reach the disk.
+    pub durability: Durability,
+    /// How long an orderly stop may take.
+    pub drain_timeout: Duration,
+    /// Time-outs of the ordering.
+    pub timing: Timing,
+    /// How long the application may take for one reply before it counts as lost.
+    pub app_timeout: Duration,
+}
+
+impl Config {
+    pub(crate) const fn replica(&self) -> ReplicaId {
+        ReplicaId(self.id)
+    }
+
+    /// What this member would seed a new cluster with.
+    pub(crate) fn seed(&self) -> ClusterConfig {
+        let mut seed = ClusterConfig::of(0, &self.adapter.name(), self.durability);
+        seed.request_bytes = u32::try_from(self.adapter.request_bytes).unwrap_or(u32::MAX);
+        seed
+    }
+
+    /// Refuses settings that contradict themselves.
+    ///
+    /// # Errors
+    /// The first contradiction, and what to do about it.
+    pub(crate) fn validate(&self) -> anyhow::Result<()> {
+        let ids: std::collections::BTreeSet<u32> = self.seeds.iter().map(|(id, _)| *id).collect();
+        ensure!(ids.len() == self.seeds.len(), "--seeds names a member twice");
+        ensure!(ids.contains(&self.id), "--seeds must name every member, this one ({}) included", self.id);
+        ensure!(ids.len() <= MEMBERS_MAX, "--seeds names {} members, at most {MEMBERS_MAX} are possible", ids.len());
+        let memory = self.durability == Durability::Memory;
+        ensure!(memory || self.data_dir.is_some(), "--data-dir is needed with durability sync and async");
+        let address = matches!(self.app, App::Address(_));
+        ensure!(
+            !address || self.data_dir.is_some(),
+            "--data-dir is needed with --app: it keeps the identity of the application that was last sent a request, \
+             so that a restarted sidecar does not replay on top of old state"
+        );
+        if let App::Command { argv, .. } = &self.app {
+            ensure!(argv.first().is_some_and(|program| !program.is_empty()), "the application's command is empty");
+        }
+        ensure!(!self.app_timeout.is_zero(), "the application's time-out must not be zero");
+        Ok(())
+    }
+
+    /// Refuses a cluster that this member's settings do not fit (rule 15).
+    ///
+    /// # Errors
+    /// Which setting differs, and what to do about it.
+    pub(crate) fn check_cluster(&self, cluster: &ClusterConfig) -> anyhow::Result<()> {
+        cluster.validate().context("the cluster's configuration cannot be used")?;
+        ensure!(
+            cluster.members.iter().any(|member| member.id.0 == self.id),
+            "the cluster's configuration has no member {}: check --id and --cluster",
+            self.id
+        );
+        let own = self.adapter.name();
+        ensure!(
+            cluster.adapter == own,
+            "the cluster was bootstrapped with protocol {}, this member is set to {own}: set --protocol and \
+             --app-connections as on the other members",
+            cluster.adapter
+        );
+        ensure!(
+            cluster.durability == self.durability,
+            "the cluster was bootstrapped with durability {:?}, this member is set to {:?}: set --durability as on the \
+             other members",
+            cluster.durability,
+            self.durability
+        );
+        let unknown: Vec<u32> = cluster
+            .members
+            .iter()
+            .map(|member| member.id.0)
+            .filter(|id| self.seeds.iter().all(|seed| seed.0 != *id))
+            .collect();
+        ensure!(unknown.is_empty(), "--seeds has no address for the members {unknown:?} of the cluster");
+        Ok(())
+    }
+}

@@ -1,0 +1,389 @@
+//! The driver: the one task that owns the ordering core, and the only caller of [`Replica::step`].
+//!
+//! It awaits in one place. Each turn takes everything that has come since the last one, completions first, so that many
+//! requests make one input and many records one write; what comes out goes into bounded queues without waiting.
+
+use crate::app;
+use crate::clock::Clock;
+use crate::inputs::{AdminAsk, Control, Inputs};
+use crate::intake::{self, Waiters};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::peers::{Incoming, Peers};
+use crate::publish::Publisher;
+use crate::store::Membership;
+use crate::waiting::answer_started;
+use crate::{Config, report};
+use anyhow::bail;
+use mesh::auth;
+use mesh::framing::Adapter;
+use mesh::ids::Incarnation;
+use mesh::limits::Limits;
+use mesh::net::Responder;
+use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::time::Instant;
+use mesh::wire::peer::PeerFrame;
+use mesh::wire::submit::Steer;
+use mesh::wire::{Body, Request};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Frames of peers taken in one turn.
+const PEER_FRAMES: usize = 256;
+/// Requests taken in one turn.
+const REQUESTS: usize = 1024;
+/// Application events taken in one turn.
+const APP_EVENTS: usize = 64;
+/// Between two looks at who gave up.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Driver {
+    config: Config,
+    /// The protocol as the cluster ordered it.
+    adapter: Adapter,
+    membership: Membership,
+    replica: Replica,
+    clock: Clock,
+    /// Of the current turn.
+    now: Instant,
+    out: Vec<Output>,
+    journal: Journal,
+    app: app::Handle,
+    peers: Peers,
+    waiters: Waiters<Responder>,
+    inputs: Inputs,
+    metrics: Metrics,
+    publisher: Publisher,
+    reporter: report::Reporter,
+    next_sweep: Instant,
+    drain: Drain,
+}
+
+/// How far this replica is with stopping.
+#[derive(Default)]
+struct Drain {
+    /// The core was told.
+    begun: bool,
+    /// The process ends when nothing is in flight.
+    stop: bool,
+    /// Who waits for leadership to be handed over.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) membership: Membership,
+    pub(crate) recovered: Recovered,
+    pub(crate) clock: Clock,
+    pub(crate) seed: u64,
+    pub(crate) journal: Journal,
+    pub(crate) app: app::Handle,
+    pub(crate) peers: Peers,
+    pub(crate) waiters: Waiters<Responder>,
+    pub(crate) inputs: Inputs,
+    pub(crate) metrics: Metrics,
+    pub(crate) publisher: Publisher,
+}
+
+/// What came since the last turn.
+#[derive(Default)]
+struct Turn {
+    app: Vec<app::Event>,
+    peers: Vec<Incoming>,
+    requests: Vec<intake::Event>,
+    admin: Option<AdminAsk>,
+    control: Option<Control>,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            config,
+            membership,
+            recovered,
+            clock,
+            seed,
+            journal,
+            app,
+            peers,
+            waiters,
+            inputs,
+            metrics,
+            publisher,
+        } = parts;
+        let now = clock.now();
+        let core = mesh::config::Config {
+            id: config.replica(),
+            incarnation: own_incarnation(&config, &membership),
+            cluster: membership.cluster.clone(),
+            timing: config.timing.clone(),
+            limits: Limits::DEFAULT,
+            wall_base: clock.wall_base(),
+        };
+        Self {
+            adapter: Adapter { request_bytes: core.cluster.request_bytes as usize, ..config.adapter },
+            replica: Replica::new(core, seed, recovered, now),
+            config,
+            membership,
+            clock,
+            now,
+            out: Vec::new(),
+            journal,
+            app,
+            peers,
+            waiters,
+            inputs,
+            reporter: report::Reporter::new(metrics.clone()),
+            metrics,
+            publisher,
+            next_sweep: now + SWEEP_EVERY,
+            drain: Drain::default(),
+        }
+    }
+
+    /// Drives until the replica was told to stop and nothing is in flight.
+    ///
+    /// # Errors
+    /// A part of this process ended that must not.
+    pub(crate) async fn run(&mut self) -> anyhow::Result<()> {
+        let mut turn = Turn::default();
+        self.step(Input::Timeout);
+        self.finish_turn();
+        loop {
+            self.wait(&mut turn).await?;
+            self.gather(&mut turn);
+            self.now = self.clock.now();
+            self.process(&mut turn);
+            self.finish_turn();
+            if self.drain.begun && self.drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The one place that awaits: until there is anything to do.
+    async fn wait(&mut self, turn: &mut Turn) -> anyhow::Result<()> {
+        let mut wake = self.next_sweep;
+        wake = self.replica.deadline().map_or(wake, |deadline| wake.min(deadline));
+        wake = self.publisher.due().map_or(wake, |due| wake.min(due));
+        let (takes_requests, wake) = (!self.journal.behind(), self.clock.timer(wake));
+        let Inputs { peers, requests, admin, control } = &mut self.inputs;
+        tokio::select! {
+            biased;
+            () = self.journal.completed() => {}
+            taken = self.app.events.recv_many(&mut turn.app, APP_EVENTS) => if taken == 0 {
+                bail!("the application's task ended");
+            },
+            _ = peers.recv_many(&mut turn.peers, PEER_FRAMES) => {}
+            _ = requests.recv_many(&mut turn.requests, REQUESTS), if takes_requests => {}
+            () = tokio::time::sleep_until(wake) => {}
+            ask = admin.recv() => turn.admin = ask,
+            order = control.recv() => turn.control = order,
+        }
+        Ok(())
+    }
+
+    /// Takes what else is there, without waiting.
+    fn gather(&mut self, turn: &mut Turn) {
+        while turn.app.len() < APP_EVENTS
+            && let Ok(event) = self.app.events.try_recv()
+        {
+            turn.app.push(event);
+        }
+        while turn.peers.len() < PEER_FRAMES
+            && let Ok(incoming) = self.inputs.peers.try_recv()
+        {
+            turn.peers.push(incoming);
+        }
+        if !self.journal.behind() {
+            while turn.requests.len() < REQUESTS
+                && let Ok(event) = self.inputs.requests.try_recv()
+            {
+                turn.requests.push(event);
+            }
+        }
+    }
+
+    fn process(&mut self, turn: &mut Turn) {
+        if let Some(lsn) = self.journal.take_completed() {
+            self.step(Input::Persisted { lsn });
+        }
+        for event in turn.app.drain(..) {
+            self.step(match event {
+                app::Event::Restored { run } => Input::Restored { run },
+                app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
+                app::Event::Lost { run } => Input::AppLost { run },
+            });
+        }
+        for incoming in turn.peers.drain(..) {
+            self.on_frame(incoming);
+        }
+        self.on_requests(&mut turn.requests);
+        if self.replica.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.step(Input::Timeout);
+        }
+        if let Some(ask) = turn.admin.take() {
+            answer_started(ask, &self.config);
+        }
+        if let Some(order) = turn.control.take() {
+            self.on_control(order);
+        }
+    }
+
+    fn on_frame(&mut self, Incoming { from, frame, share }: Incoming) {
+        match frame {
+            PeerFrame::Core(message) => self.step(Input::Message { from, message }),
+            PeerFrame::WhichCluster => {
+                let cluster = PeerFrame::Cluster(self.membership.cluster.clone());
+                self.peers.send_frame(To::One(from), "cluster", &cluster);
+            }
+            PeerFrame::Cluster(cluster) => {
+                if cluster != self.membership.cluster {
+                    self.reporter.other_cluster(self.now, from);
+                }
+            }
+        }
+        drop(share);
+    }
+
+    /// All requests of the turn make one input, so that they make one batch.
+    fn on_requests(&mut self, events: &mut Vec<intake::Event>) {
+        let mut requests = Vec::new();
+        for event in events.drain(..) {
+            match event {
+                intake::Event::Up(link, out) => self.waiters.link_up(link, out),
+                intake::Event::Down(link) => self.waiters.link_down(link),
+                intake::Event::Ask(ask) if self.drain.stop => {
+                    self.waiters.refuse(ask.link, ask.stream, Steer::NotReady)
+                }
+                intake::Event::Ask(intake::Ask { link, submit, stream, share: _share }) => {
+                    if !self.is_orderable(&submit.request) {
+                        // The dropped stream tells the asker; nothing that it says of itself would be believed.
+                        self.reporter.not_orderable(self.now, link);
+                    } else if self.waiters.register(self.now, link, submit.request.tag(), submit.whole, stream) {
+                        requests.push(auth::by_transport(submit.request));
+                    }
+                }
+            }
+        }
+        if !requests.is_empty() {
+            self.step(Input::Requests(requests));
+        }
+    }
+
+    /// Whether a call is exactly one request of the protocol: without an ingress in between it may be anything, and the
+    /// application must not wait for ever, nor run two at once. Too large a one is refused by the core.
+    fn is_orderable(&self, request: &Request) -> bool {
+        match &request.body {
+            Body::Call(bytes) => bytes.len() > self.adapter.request_bytes || self.adapter.is_orderable(bytes),
+            Body::Open { .. } | Body::Cancel | Body::Close => true,
+        }
+    }
+
+    fn on_control(&mut self, order: Control) {
+        match order {
+            Control::Drain(done) => self.drain.waiting.push(done),
+            Control::Stop => self.drain.stop = true,
+        }
+        if !self.drain.begun {
+            self.drain.begun = true;
+            self.metrics.drain_state.set(1);
+            tracing::info!("draining: leadership is handed over");
+            self.step(Input::Drain);
+        }
+    }
+
+    /// The only call of the core.
+    fn step(&mut self, input: Input) {
+        let asked = matches!(input, Input::Requests(_));
+        self.replica.step(self.now, input, &mut self.out);
+        self.perform(asked);
+        // Without a file a record is durable at once; with one this has the newest completion, which is as good now as
+        // in the next turn.
+        while let Some(lsn) = self.journal.take_completed() {
+            self.replica.step(self.now, Input::Persisted { lsn }, &mut self.out);
+            self.perform(false);
+        }
+        self.publisher.touch(self.now);
+    }
+
+    /// Does what the core said. `asked`: replies among it answer from the stored ones.
+    fn perform(&mut self, asked: bool) {
+        for output in self.out.drain(..) {
+            match output {
+                Output::Send { to, message } => self.peers.send(to, message),
+                Output::Persist { lsn, record } => {
+                    if let Record::Accepted { batch, .. } = &record {
+                        self.metrics.batch_requests.observe(batch.requests.len() as f64);
+                    }
+                    self.journal.append(lsn, record);
+                }
+                Output::Reset { run } => command(&self.app, app::Command::Reset { run }),
+                Output::Execute { run, slot, time: _, operations } => {
+                    command(&self.app, app::Command::Execute { run, slot, operations });
+                }
+                Output::Reply { tag, slot, form, outcome } => {
+                    if asked {
+                        self.metrics.reply_cache_hits.inc();
+                    }
+                    self.waiters.on_reply(tag, slot, form, outcome);
+                }
+                Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
+                Output::Event(event) => {
+                    self.publisher.hurry(self.now);
+                    self.reporter.event(self.now, event);
+                }
+            }
+        }
+    }
+
+    /// Hands over what the turn brought about, then looks after what is due.
+    fn finish_turn(&mut self) {
+        self.journal.flush();
+        self.waiters.finish_turn();
+        if self.now >= self.next_sweep {
+            self.next_sweep = self.now + SWEEP_EVERY;
+            self.waiters.sweep(self.now, gave_up);
+        }
+        if self.publisher.is_due(self.now) {
+            self.publisher.publish(self.now, self.replica.status(), self.journal.bytes());
+        }
+    }
+
+    /// Tells who waits for it when leadership is handed over; true when the process may end.
+    fn drained(&mut self) -> bool {
+        let status = self.replica.status();
+        let alone = self.membership.cluster.members.len() == 1;
+        let handed_over = alone || status.role != Role::Leader;
+        if handed_over {
+            for waiting in self.drain.waiting.drain(..) {
+                // Who does not listen any more asks again.
+                let _ = waiting.send(());
+            }
+        }
+        // Without a leader nothing in flight will end soon: its senders ask elsewhere.
+        let idle = !self.waiters.anybody_waits() || status.leader.is_none();
+        self.drain.stop && handed_over && idle
+    }
+}
+
+/// The core has few slots outstanding, so the queue is never full; a task that is gone is noticed by its events' end.
+fn command(app: &app::Handle, command: app::Command) {
+    if let Err(tokio::sync::mpsc::error::TrySendError::Full(command)) = app.commands.try_send(command) {
+        panic!("more commands wait for the application than slots can be outstanding: {command:?}");
+    }
+}
+
+/// The life in which the cluster knows this member.
+fn own_incarnation(config: &Config, membership: &Membership) -> Incarnation {
+    let own = membership.cluster.members.iter().find(|member| member.id == config.replica());
+    own.map_or(Incarnation(0), |member| member.incarnation)
+}
+
+/// Whether the asker of a stream has given up, as far as it is known by now.
+fn gave_up(stream: &mut Responder) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(stream.gone()).poll(&mut context).is_ready()
+}

@@ -1,0 +1,7 @@
+//! Requests of SMaRtClients: taken from their links, answered on their streams, their votes bundled.
+
+mod link;
+mod waiters;
+
+pub(crate) use link::{Ask, Event, LinkId, serve};
+pub(crate) use waiters::{Delivery, Waiters};

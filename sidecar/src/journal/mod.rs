@@ -1,0 +1,25 @@
+//! The journal: makes records durable, in the order in which they were asked for, and says up to where they are.
+//!
+//! A thread of its own gathers everything that waits, writes it once and syncs it once (group commit), while the driver
+//! goes on. It acknowledges nothing that the disk did not confirm: a failed write or sync ends the process.
+
+mod entry;
+mod file;
+mod format;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use entry::{Entry, History, Recovery, recovered};
+pub(crate) use file::{JournalError, JournalFile};
+pub(crate) use format::Identity;
+pub(crate) use writer::{Journal, Observe};
+
+/// Takes a data directory that has no journal (durability `memory`) for this process alone.
+///
+/// # Errors
+/// It is in use, or the system's.
+pub(crate) fn lock(dir: &std::path::Path) -> Result<std::fs::File, JournalError> {
+    std::fs::create_dir_all(dir).map_err(JournalError::io("cannot create", dir))?;
+    file::lock(dir)
+}

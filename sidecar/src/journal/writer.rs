@@ -1,0 +1,254 @@
+//! The journal's thread and the driver's handle on it.
+
+use super::entry::Entry;
+use super::file::{GROUP_BYTES, JournalFile};
+use mesh::ids::Lsn;
+use mesh::order::Record;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The journal is behind when so many bytes wait: the driver then takes no requests.
+const BEHIND_BYTES: usize = 16 << 20;
+/// The journal is behind when so many records wait.
+const BEHIND_RECORDS: usize = 8192;
+/// What a record takes beside the requests in it, about.
+const RECORD_OVERHEAD: usize = 64;
+
+/// Told of every sync: how long it took.
+pub(crate) type Observe = Box<dyn Fn(Duration) + Send>;
+
+/// The driver's handle: records go in, the last durable one comes out. It never blocks.
+#[derive(Debug)]
+pub(crate) enum Journal {
+    /// Nothing is written: what was appended is "durable" at once, without any thread.
+    Memory {
+        /// The last record, until it is asked for.
+        completed: Option<Lsn>,
+        /// Bytes that a file would hold, about.
+        bytes: u64,
+    },
+    /// Written to a file by a thread.
+    File(FileJournal),
+}
+
+/// See [`Journal::File`].
+#[derive(Debug)]
+pub(crate) struct FileJournal {
+    shared: Arc<Shared>,
+    /// Records of the driver's current turn.
+    turn: Vec<Pending>,
+    durable: watch::Receiver<Lsn>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    lsn: Lsn,
+    size: usize,
+    entry: Entry,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    /// Of queue and current group together.
+    waiting_bytes: AtomicUsize,
+    waiting_records: AtomicUsize,
+    file_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    records: VecDeque<Pending>,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic ends the process (panic = abort), and in tests the queue is whole after one.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    /// A journal that writes nothing.
+    pub(crate) const fn memory() -> Self {
+        Self::Memory { completed: None, bytes: 0 }
+    }
+
+    /// A journal that writes to `file` on a thread of its own; a failure there ends the process.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub(crate) fn start(file: JournalFile, observe: Observe) -> io::Result<Self> {
+        Self::start_with(file, observe, die)
+    }
+
+    pub(super) fn start_with(file: JournalFile, observe: Observe, failed: fn(&io::Error)) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        shared.file_bytes.store(file.bytes(), Ordering::Relaxed);
+        let (done, durable) = watch::channel(Lsn(0));
+        let writer = Writer { shared: shared.clone(), file, done, observe };
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            if let Err(error) = writer.run() {
+                failed(&error);
+            }
+        })?;
+        Ok(Self::File(FileJournal { shared, turn: Vec::new(), durable, thread: Some(thread) }))
+    }
+
+    /// Takes a record; it is written after the next [`Self::flush`].
+    pub(crate) fn append(&mut self, lsn: Lsn, record: Record) {
+        let size = size_of_record(&record);
+        match self {
+            Self::Memory { completed, bytes } => {
+                *completed = Some(lsn);
+                *bytes += size as u64;
+            }
+            Self::File(journal) => journal.turn.push(Pending { lsn, size, entry: Entry::Core(record) }),
+        }
+    }
+
+    /// Hands everything that was appended to the disk.
+    pub(crate) fn flush(&mut self) {
+        let Self::File(journal) = self else { return };
+        if journal.turn.is_empty() {
+            return;
+        }
+        let bytes: usize = journal.turn.iter().map(|pending| pending.size).sum();
+        journal.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        journal.shared.waiting_records.fetch_add(journal.turn.len(), Ordering::Relaxed);
+        journal.shared.lock().records.extend(journal.turn.drain(..));
+        journal.shared.ready.notify_one();
+    }
+
+    /// The last durable record, if there is a new one. Never waits.
+    pub(crate) fn take_completed(&mut self) -> Option<Lsn> {
+        match self {
+            Self::Memory { completed, .. } => completed.take(),
+            Self::File(journal) => {
+                journal.durable.has_changed().unwrap_or(false).then(|| *journal.durable.borrow_and_update())
+            }
+        }
+    }
+
+    /// Resolves when [`Self::take_completed`] has something. Cancel safe.
+    pub(crate) async fn completed(&mut self) {
+        let Self::File(journal) = self else { return std::future::pending().await };
+        // The sender lives as long as the thread, which ends only with this handle or the process.
+        match journal.durable.changed().await {
+            Ok(()) => journal.durable.mark_changed(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether so much waits for the disk that no request should be taken.
+    pub(crate) fn behind(&self) -> bool {
+        match self {
+            Self::Memory { .. } => false,
+            Self::File(journal) => {
+                journal.shared.waiting_bytes.load(Ordering::Relaxed) > BEHIND_BYTES
+                    || journal.shared.waiting_records.load(Ordering::Relaxed) > BEHIND_RECORDS
+            }
+        }
+    }
+
+    /// Bytes of the journal.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Memory { bytes, .. } => *bytes,
+            Self::File(journal) => journal.shared.file_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for FileJournal {
+    /// Writes what waits, then ends the thread.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.ready.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It panics only where the process ends anyway.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    file: JournalFile,
+    done: watch::Sender<Lsn>,
+    observe: Observe,
+}
+
+impl Writer {
+    fn run(mut self) -> io::Result<()> {
+        let mut group = Vec::new();
+        while self.next_group(&mut group) {
+            self.file.append(group.iter().map(|pending: &Pending| &pending.entry))?;
+            let begun = Instant::now();
+            self.file.sync()?;
+            (self.observe)(begun.elapsed());
+            self.complete(&mut group);
+            if self.shared.lock().records.is_empty() {
+                self.file.grow_ahead()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for records and takes as many as make one group; false when the journal is closed and empty.
+    fn next_group(&self, group: &mut Vec<Pending>) -> bool {
+        let mut queue = self.shared.lock();
+        while queue.records.is_empty() {
+            if queue.closed {
+                return false;
+            }
+            queue = self.shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut bytes = 0;
+        while let Some(pending) = queue.records.pop_front() {
+            bytes += pending.size;
+            group.push(pending);
+            if bytes >= GROUP_BYTES {
+                break;
+            }
+        }
+        true
+    }
+
+    fn complete(&self, group: &mut Vec<Pending>) {
+        let Some(last) = group.last().map(|pending| pending.lsn) else { return };
+        let bytes = group.iter().map(|pending| pending.size).sum();
+        self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.waiting_records.fetch_sub(group.len(), Ordering::Relaxed);
+        self.shared.file_bytes.store(self.file.bytes(), Ordering::Relaxed);
+        group.clear();
+        self.done.send_replace(last);
+    }
+}
+
+/// Bytes that a record takes in the file: never less than that by more than the overhead of few requests.
+fn size_of_record(record: &Record) -> usize {
+    match record {
+        Record::Accepted { batch, .. } => {
+            RECORD_OVERHEAD + batch.body_bytes() + batch.requests.len() * mesh::limits::REQUEST_ENVELOPE_BYTES
+        }
+        Record::Promised { .. } | Record::Decided { .. } => RECORD_OVERHEAD,
+    }
+}
+
+/// After a failed write or sync nobody knows what the disk holds: what it never confirmed is never acknowledged.
+fn die(error: &io::Error) {
+    tracing::error!(
+        %error,
+        "the journal could not be written: this replica stops, and has acknowledged nothing that is not stored. \
+         Make room or mend the disk; it checks its journal when it is started again"
+    );
+    std::process::exit(1);
+}

@@ -1,0 +1,157 @@
+//! The sidecar's metrics. The names are a contract with dashboards.
+
+use mesh::node::Registry;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::sync::atomic::AtomicU64;
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// A peer and a kind of message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PeerKind {
+    pub(crate) peer: u32,
+    pub(crate) kind: &'static str,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Peer {
+    pub(crate) peer: u32,
+}
+
+/// Why something was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    pub(crate) reason: &'static str,
+}
+
+/// A kind of member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct MemberKind {
+    pub(crate) kind: &'static str,
+}
+
+/// All of them; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) has_leader: Gauge,
+    pub(crate) is_leader: Gauge,
+    pub(crate) ballot: Gauge,
+    pub(crate) leader_changes: Counter,
+    pub(crate) slots_decided: Counter,
+    pub(crate) slots_executed: Counter,
+    pub(crate) proposals_pending: Gauge,
+    pub(crate) batch_requests: Histogram,
+    pub(crate) journal_sync: Histogram,
+    pub(crate) log_bytes: Gauge,
+    pub(crate) disk_free_bytes: Gauge,
+    pub(crate) execute: Histogram,
+    pub(crate) sessions: Gauge,
+    pub(crate) app_up: Gauge,
+    pub(crate) app_resets: Counter,
+    pub(crate) divergences: Counter,
+    pub(crate) reply_cache_hits: Counter,
+    pub(crate) members: Family<MemberKind, Gauge>,
+    pub(crate) drain_state: Gauge,
+    pub(crate) peer_rtt: Family<Peer, Seconds>,
+    pub(crate) peer_sent: Family<PeerKind, Counter>,
+    pub(crate) peer_dropped: Family<Peer, Counter>,
+    pub(crate) rejected: Family<Reason, Counter>,
+    pub(crate) malformed: Family<Reason, Counter>,
+}
+
+impl Metrics {
+    /// New ones, all registered.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            has_leader: Gauge::default(),
+            is_leader: Gauge::default(),
+            ballot: Gauge::default(),
+            leader_changes: Counter::default(),
+            slots_decided: Counter::default(),
+            slots_executed: Counter::default(),
+            proposals_pending: Gauge::default(),
+            batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            journal_sync: Histogram::new(exponential_buckets(25e-6, 2.0, 16)),
+            log_bytes: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            execute: Histogram::new(exponential_buckets(25e-6, 2.0, 20)),
+            sessions: Gauge::default(),
+            app_up: Gauge::default(),
+            app_resets: Counter::default(),
+            divergences: Counter::default(),
+            reply_cache_hits: Counter::default(),
+            members: Family::default(),
+            drain_state: Gauge::default(),
+            peer_rtt: Family::default(),
+            peer_sent: Family::default(),
+            peer_dropped: Family::default(),
+            rejected: Family::default(),
+            malformed: Family::default(),
+        };
+        metrics.register_ordering(registry);
+        metrics.register_surroundings(registry);
+        metrics
+    }
+
+    fn register_ordering(&self, registry: &mut Registry) {
+        registry.register("has_leader", "1 if a leader is known", self.has_leader.clone());
+        registry.register("is_leader", "1 if this replica leads", self.is_leader.clone());
+        registry.register("ballot", "Round of the highest ballot promised", self.ballot.clone());
+        registry.register(
+            "leader_changes",
+            "Leaders followed or become, one after another",
+            self.leader_changes.clone(),
+        );
+        registry.register("slots_decided", "Slots decided here", self.slots_decided.clone());
+        registry.register("slots_executed", "Slots executed by the application", self.slots_executed.clone());
+        registry.register("proposals_pending", "Requests held that are not decided", self.proposals_pending.clone());
+        registry.register("batch_requests", "Requests of an accepted batch", self.batch_requests.clone());
+        registry.register("journal_sync_seconds", "Time of one sync of the journal", self.journal_sync.clone());
+        registry.register("log_bytes", "Bytes of the journal", self.log_bytes.clone());
+        registry.register("disk_free_bytes", "Free bytes where the journal is", self.disk_free_bytes.clone());
+        registry.register("sessions", "Live sessions", self.sessions.clone());
+        registry.register("divergences", "Replies that differed between two runs", self.divergences.clone());
+        registry.register("reply_cache_hits", "Requests answered with a stored outcome", self.reply_cache_hits.clone());
+        registry.register("members", "Members by kind", self.members.clone());
+    }
+
+    fn register_surroundings(&self, registry: &mut Registry) {
+        registry.register("execute_seconds", "Time of one slot in the application", self.execute.clone());
+        registry.register("app_up", "1 if the application runs", self.app_up.clone());
+        registry.register("app_resets", "Resets of the application after its loss", self.app_resets.clone());
+        registry.register("drain_state", "1 while this replica drains", self.drain_state.clone());
+        registry.register("peer_rtt_seconds", "Round trip to a peer", self.peer_rtt.clone());
+        registry.register("peer_sent_messages", "Messages sent to a peer", self.peer_sent.clone());
+        registry.register("peer_dropped_messages", "Messages for a peer that were dropped", self.peer_dropped.clone());
+        registry.register("rejected", "Requests that were not taken", self.rejected.clone());
+        registry.register("malformed", "Messages that did not decode, by kind of link", self.malformed.clone());
+    }
+
+    /// Counts a request that was not taken.
+    pub(crate) fn reject(&self, steer: mesh::wire::submit::Steer) {
+        self.rejected.get_or_create(&Reason { reason: steer_name(steer) }).inc();
+    }
+
+    /// Counts a message that did not decode.
+    pub(crate) fn malformed(&self, link: &'static str) {
+        self.malformed.get_or_create(&Reason { reason: link }).inc();
+    }
+}
+
+const fn steer_name(steer: mesh::wire::submit::Steer) -> &'static str {
+    use mesh::wire::submit::Steer;
+    match steer {
+        Steer::Busy => "busy",
+        Steer::NoSession => "no_session",
+        Steer::OutOfWindow => "out_of_window",
+        Steer::TooOld => "too_old",
+        Steer::OtherBody => "other_body",
+        Steer::TooLarge => "too_large",
+        Steer::NotReady => "not_ready",
+    }
+}

@@ -1,0 +1,159 @@
+//! The task of one peer: keeps a link, drains the outbox over it, reads what comes.
+
+use super::{Incoming, Outgoing};
+use crate::budget::Budget;
+use crate::metrics::{self, Metrics, PeerKind};
+use mesh::ids::ReplicaId;
+use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// How long the member with the higher id leaves dialling to the other at first.
+const COURTESY: Duration = Duration::from_millis(100);
+/// Links of one peer that are read at one time. An older one is left to end by itself: closing it at once would make
+/// two members that dial each other close each other's links in turn.
+const LINKS_MAX: usize = 3;
+
+pub(super) struct Peer {
+    pub(super) id: ReplicaId,
+    pub(super) address: String,
+    pub(super) dials_first: bool,
+    pub(super) endpoint: Endpoint,
+    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+    pub(super) outgoing_bytes: Arc<AtomicUsize>,
+    pub(super) accepted: mpsc::Receiver<Link>,
+    pub(super) reader: Reader,
+    pub(super) metrics: Metrics,
+}
+
+/// Where a link's frames go.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) inbox: mpsc::Sender<Incoming>,
+    pub(super) budget: Budget,
+    pub(super) metrics: Metrics,
+}
+
+/// The links of the peer, the newest last; it is the one that is sent over.
+#[derive(Default)]
+struct Links {
+    live: VecDeque<(u64, Link)>,
+    count: u64,
+}
+
+impl Peer {
+    pub(super) async fn run(mut self) {
+        let seed = crate::entropy::bytes().map_or(u64::from(self.id.0), u64::from_le_bytes);
+        let mut backoff = Backoff::new(seed);
+        let mut links = Links::default();
+        let (ended_in, mut ended) = mpsc::channel(LINKS_MAX + 1);
+        let mut dial_at = Instant::now() + if self.dials_first { Duration::ZERO } else { COURTESY };
+        // Kept over turns: a message for the outbox must not start a handshake anew.
+        let mut dialling: Option<Dialling> = None;
+        loop {
+            let dial = links.live.is_empty() && dialling.is_none();
+            tokio::select! {
+                biased;
+                Some(id) = ended.recv() => {
+                    links.live.retain(|(live, _)| *live != id);
+                    dial_at = Instant::now() + backoff.next_delay();
+                }
+                link = self.accepted.recv() => match link {
+                    Some(link) => self.adopt(link, &mut links, &ended_in),
+                    None => return,
+                },
+                outgoing = self.outgoing.recv() => match outgoing {
+                    Some(outgoing) => self.send(outgoing, &mut links).await,
+                    None => return,
+                },
+                dialled = poll_dialling(&mut dialling) => {
+                    dialling = None;
+                    match dialled {
+                        Ok(link) => {
+                            backoff.reset();
+                            self.adopt(link, &mut links, &ended_in);
+                        }
+                        Err(error) => {
+                            tracing::debug!(peer = %self.id, address = %self.address, %error, "no link yet");
+                            dial_at = Instant::now() + backoff.next_delay();
+                        }
+                    }
+                }
+                () = sleep_until(dial_at), if dial => {
+                    dialling = Some(Box::pin(dial_once(self.endpoint.clone(), self.address.clone(), self.id)));
+                }
+            }
+        }
+    }
+
+    /// The newest authenticated link is the one that is used.
+    fn adopt(&self, link: Link, links: &mut Links, ended: &mpsc::Sender<u64>) {
+        tracing::info!(peer = %self.id, address = %link.remote_address(), "linked");
+        links.count += 1;
+        let id = links.count;
+        if links.live.len() >= LINKS_MAX
+            && let Some((_, oldest)) = links.live.pop_front()
+        {
+            oldest.close("replaced by newer links");
+        }
+        links.live.push_back((id, link.clone()));
+        tokio::spawn(self.reader.clone().run(self.id, link, id, ended.clone()));
+    }
+
+    async fn send(&self, outgoing: Outgoing, links: &mut Links) {
+        self.outgoing_bytes.fetch_sub(outgoing.bytes.len(), Ordering::Relaxed);
+        let peer = self.id.0;
+        let Some((id, link)) = links.live.back().cloned() else {
+            self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer }).inc();
+            return;
+        };
+        match link.send(outgoing.bytes).await {
+            Ok(()) => {
+                self.metrics.peer_sent.get_or_create(&PeerKind { peer, kind: outgoing.kind }).inc();
+            }
+            Err(error) => {
+                tracing::debug!(peer = %self.id, %error, "a message could not be sent; the link is given up");
+                self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer }).inc();
+                link.close("cannot send");
+                links.live.retain(|(live, _)| *live != id);
+            }
+        }
+    }
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Link, NetError>> + Send>>;
+
+async fn dial_once(endpoint: Endpoint, address: String, id: ReplicaId) -> Result<Link, NetError> {
+    endpoint.dial(LinkKind::Peer, &address, Some(&id.to_string())).await
+}
+
+async fn poll_dialling(dialling: &mut Option<Dialling>) -> Result<Link, NetError> {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Reader {
+    /// Reads a link until it is gone.
+    async fn run(self, from: ReplicaId, link: Link, id: u64, ended: mpsc::Sender<u64>) {
+        while let Ok(bytes) = link.receive().await {
+            let Ok(frame) = mesh::wire::decode(&bytes) else {
+                self.metrics.malformed("peer");
+                tracing::warn!(peer = %from, "a message of a peer does not decode: do both run the same version?");
+                continue;
+            };
+            self.metrics.peer_rtt.get_or_create(&metrics::Peer { peer: from.0 }).set(link.rtt().as_secs_f64());
+            let share = self.budget.take(bytes.len()).await;
+            if self.inbox.send(Incoming { from, frame, share }).await.is_err() {
+                break;
+            }
+        }
+        let _ = ended.send(id).await;
+    }
+}

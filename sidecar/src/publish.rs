@@ -1,0 +1,152 @@
+//! What the driver shows of the replica: a snapshot for the admin port and the metrics, taken when something changed,
+//! and not at every step.
+
+use crate::metrics::{MemberKind, Metrics};
+use crate::store::Membership;
+use mesh::ids::Slot;
+use mesh::order::{Role, Status};
+use mesh::time::{Duration, Instant};
+use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// Changes are shown so long after they happened, many at once.
+const EVERY: Duration = Duration::from_millis(50);
+/// Between two looks at the disk.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+
+/// How far this process is.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Phase {
+    /// The journal is being read.
+    #[default]
+    Starting,
+    /// It waits for its cluster.
+    Waiting,
+    /// It is part of one.
+    Running {
+        /// Which one.
+        membership: Membership,
+        /// How the replica is.
+        status: Box<Status>,
+        /// When a leader was last known.
+        leader_seen: Option<std::time::Instant>,
+        /// Since when decided slots wait for the application with none executed.
+        stuck_since: Option<std::time::Instant>,
+    },
+}
+
+/// A look at this process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// How far it is.
+    pub(crate) phase: Phase,
+    /// Bytes of the journal.
+    pub(crate) log_bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    snapshots: watch::Sender<Snapshot>,
+    membership: Membership,
+    metrics: Metrics,
+    data_dir: Option<PathBuf>,
+    due: Option<Instant>,
+    leader_seen: Option<std::time::Instant>,
+    stuck_since: Option<std::time::Instant>,
+    last_executed: Slot,
+    /// Slots that the counters have.
+    counted: (u64, u64),
+    next_disk: Instant,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        snapshots: watch::Sender<Snapshot>,
+        membership: Membership,
+        metrics: Metrics,
+        data_dir: Option<PathBuf>,
+    ) -> Self {
+        let voters = if membership.voting { "voting" } else { "learning" };
+        let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
+        metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
+        metrics.members.get_or_create(&MemberKind { kind: voters }).set(1);
+        Self {
+            snapshots,
+            membership,
+            metrics,
+            data_dir,
+            due: None,
+            leader_seen: None,
+            stuck_since: None,
+            last_executed: Slot(0),
+            counted: (0, 0),
+            next_disk: Instant::ZERO,
+        }
+    }
+
+    /// Something may have changed.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        self.due.get_or_insert(now + EVERY);
+    }
+
+    /// Something changed that people wait for.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
+    /// When [`Self::publish`] is to be called.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Shows how the replica is.
+    pub(crate) fn publish(&mut self, now: Instant, status: Status, log_bytes: u64) {
+        self.due = None;
+        if status.leader.is_some() {
+            self.leader_seen = Some(std::time::Instant::now());
+        }
+        if status.executed >= status.decided {
+            self.stuck_since = None;
+        } else if self.stuck_since.is_none() || status.executed != self.last_executed {
+            self.stuck_since = Some(std::time::Instant::now());
+        }
+        self.last_executed = status.executed;
+        self.count(&status, log_bytes);
+        self.look_at_disk(now);
+        let (leader_seen, stuck_since) = (self.leader_seen, self.stuck_since);
+        let phase =
+            Phase::Running { membership: self.membership.clone(), status: Box::new(status), leader_seen, stuck_since };
+        self.snapshots.send_replace(Snapshot { phase, log_bytes });
+    }
+
+    fn count(&mut self, status: &Status, log_bytes: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.has_leader.set(i64::from(status.leader.is_some()));
+        metrics.is_leader.set(i64::from(status.role == Role::Leader));
+        metrics.ballot.set(gauge(status.ballot.round));
+        metrics.proposals_pending.set(gauge(status.held as u64));
+        metrics.sessions.set(gauge(status.sessions as u64));
+        metrics.log_bytes.set(gauge(log_bytes));
+        // A replay executes again what was counted: counters only go up.
+        let (decided, executed) = &mut self.counted;
+        metrics.slots_decided.inc_by(status.decided.0.saturating_sub(*decided));
+        metrics.slots_executed.inc_by(status.executed.0.saturating_sub(*executed));
+        *decided = status.decided.0.max(*decided);
+        *executed = status.executed.0.max(*executed);
+    }
+
+    fn look_at_disk(&mut self, now: Instant) {
+        let Some(dir) = self.data_dir.as_ref().filter(|_| now >= self.next_disk) else { return };
+        self.next_disk = now + DISK_EVERY;
+        if let Ok(disk) = rustix::fs::statvfs(dir) {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            self.metrics.disk_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+        }
+    }
+}

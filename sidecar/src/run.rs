@@ -1,0 +1,249 @@
+//! The composition root: everything is made here from plain settings, and ended here in order.
+//!
+//! Ports are bound before the journal is read, so that addresses are known and the process can be asked how far it is;
+//! links are served after it.
+
+use crate::admin::AdminState;
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::driver::{Driver, Parts};
+use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
+use crate::intake::{self, LinkId, Waiters};
+use crate::journal::{History, Recovery, recovered};
+use crate::metrics::Metrics;
+use crate::peers::{Acceptor, Peers};
+use crate::publish::{Phase, Publisher, Snapshot};
+use crate::store::{Membership, Store};
+use crate::waiting::Waiting;
+use crate::{Config, app, entropy};
+use anyhow::{Context, ensure};
+use mesh::limits::Limits;
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
+use mesh::node::{AdminServer, stop_signal};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Links of SMaRtClients and operators that are served at one time.
+const LINKS_MAX: usize = 1024;
+/// How long the application has to end, beyond what its supervisor gives it, before this process ends without it.
+const APP_END: Duration = Duration::from_secs(15);
+
+/// Bounds of every link of a server.
+pub(crate) const fn link_limits() -> LinkLimits {
+    // Requests of one SMaRtClient that wait for the whole reply have a stream each; the others' streams are short.
+    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 256, bidi_streams: 512 }
+}
+
+/// Runs a sidecar until SIGTERM or SIGINT, then hands leadership over, finishes what is in flight and ends.
+///
+/// # Errors
+/// It cannot start or go on; the message says what to do.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    config.validate()?;
+    raise_file_limit();
+    let stop = stop_signal();
+    let credentials = Credentials::load(&config.pki, config.trust_bundle.as_deref())?;
+    check_identity(&config, &credentials)?;
+    let not_after = credentials.expires_at();
+    let mut registry = mesh::node::registry();
+    let metrics = Metrics::new(&mut registry);
+    let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
+    let endpoint = Endpoint::bind(config.quic, credentials, &kinds, link_limits(), &mut registry)?;
+    let (stop_app, app_stopped) = watch::channel(false);
+    let (app, app_task) = app::spawn(app_settings(&config, &metrics), app_stopped);
+    let (snapshots, seen) = watch::channel(Snapshot::default());
+    let (control, orders) = mpsc::channel(inputs::CONTROL);
+    let admin = AdminState {
+        config: config.clone(),
+        quic: endpoint.local_addr(),
+        not_after,
+        snapshots: seen,
+        app: app.view.clone(),
+        app_awaits_restart: Arc::clone(&app.awaits_restart),
+        control: control.clone(),
+    };
+    let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(admin)).await?;
+    tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
+
+    let drain_timeout = config.drain_timeout;
+    let served = serve(config, &endpoint, app, snapshots, orders, metrics);
+    let result = until_stopped(served, stop, &control, drain_timeout).await;
+
+    // Nobody listens if the task ended already.
+    let _ = stop_app.send(true);
+    if tokio::time::timeout(APP_END, app_task).await.is_err() {
+        tracing::error!("the application could not be ended in time; the next sidecar will find and end it");
+    }
+    endpoint.close().await;
+    drop(admin);
+    result
+}
+
+/// Serves until it ends by itself, or was told to stop and has drained or had the time for it.
+async fn until_stopped(
+    served: impl Future<Output = anyhow::Result<()>>,
+    stop: impl Future<Output = ()>,
+    control: &mpsc::Sender<Control>,
+    drain_timeout: Duration,
+) -> anyhow::Result<()> {
+    let mut served = pin!(served);
+    tokio::select! {
+        result = &mut served => return result,
+        () = stop => {}
+    }
+    let drained = async {
+        // The order is taken by `served`, which must go on for that.
+        let ((), result) = tokio::join!(async { drop(control.send(Control::Stop).await) }, &mut served);
+        result
+    };
+    match tokio::time::timeout(drain_timeout, drained).await {
+        Ok(result) => result,
+        Err(_) => {
+            tracing::warn!(?drain_timeout, "not everything in flight was finished in time");
+            Ok(())
+        }
+    }
+}
+
+/// Reads the journal, waits until this member is part of a cluster, and drives its replica.
+async fn serve(
+    config: Config,
+    endpoint: &Endpoint,
+    app: app::Handle,
+    snapshots: watch::Sender<Snapshot>,
+    control: mpsc::Receiver<Control>,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let settings = config.clone();
+    // Reading a long journal must not keep the admin port from answering.
+    let opened =
+        tokio::task::spawn_blocking(move || Store::open(&settings)).await.context("the journal's reader ended")?;
+    let (mut store, Recovery { history, records, boot: _ }) = opened?;
+    if let History::Started { cluster, .. } = &history {
+        config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
+    }
+
+    let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &metrics);
+    let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
+    let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
+    let mut inputs = Inputs { peers: incoming, requests, admin, control };
+    let accepting =
+        Accepting { peers: peers.acceptor(), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
+    let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
+
+    snapshots.send_replace(Snapshot { phase: Phase::Waiting, log_bytes: 0 });
+    let mut waiters = Waiters::new(metrics.clone());
+    let waiting = Waiting {
+        config: &config,
+        store: &mut store,
+        history,
+        peers: &peers,
+        waiters: &mut waiters,
+        inputs: &mut inputs,
+    };
+    let Some(membership) = waiting.run().await? else { return Ok(()) };
+    let Membership { voting, .. } = membership;
+    tracing::info!(voting, records = records.len(), "this member is part of its cluster");
+
+    let sync = metrics.journal_sync.clone();
+    let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
+    let publisher = Publisher::new(snapshots, membership.clone(), metrics.clone(), config.data_dir.clone());
+    let recovered = recovered(records, voting);
+    let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
+    let clock = Clock::start();
+    let parts =
+        Parts { config, membership, recovered, clock, seed, journal, app, peers, waiters, inputs, metrics, publisher };
+    Driver::new(parts).run().await
+}
+
+/// Takes in the links that others make.
+struct Accepting {
+    peers: Acceptor,
+    requests: mpsc::Sender<intake::Event>,
+    admin: mpsc::Sender<AdminAsk>,
+    metrics: Metrics,
+}
+
+impl Accepting {
+    async fn run(self, endpoint: Endpoint) {
+        let budget = Budget::of(inputs::REQUEST_BYTES);
+        let places = Arc::new(Semaphore::new(LINKS_MAX));
+        let mut count = 0;
+        while let Some(link) = endpoint.accept().await {
+            if link.kind() == LinkKind::Peer {
+                self.peers.accept(link);
+                continue;
+            }
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                tracing::warn!(from = %link.peer().id, "too many links: one more is closed");
+                link.close("too many links");
+                continue;
+            };
+            count += 1;
+            let serving = self.serve(link, LinkId(count), &budget);
+            tokio::spawn(async move {
+                serving.await;
+                drop(place);
+            });
+        }
+    }
+
+    fn serve(&self, link: Link, id: LinkId, budget: &Budget) -> impl Future<Output = ()> + Send + use<> {
+        let (requests, admin) = (self.requests.clone(), self.admin.clone());
+        let (metrics, budget) = (self.metrics.clone(), budget.clone());
+        async move {
+            match link.kind() {
+                LinkKind::Submit => intake::serve(link, id, requests, budget, metrics).await,
+                LinkKind::Admin => serve_admin(link, admin, metrics).await,
+                // The endpoint accepts no other kind.
+                LinkKind::Peer | LinkKind::Client => link.close("not served here"),
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn app_settings(config: &Config, metrics: &Metrics) -> app::Settings {
+    app::Settings {
+        app: config.app.clone(),
+        data_dir: config.data_dir.clone(),
+        adapter: config.adapter,
+        timeout: config.app_timeout,
+        sessions: config.seed().sessions.sessions as usize,
+        metrics: metrics.clone(),
+    }
+}
+
+fn check_identity(config: &Config, credentials: &Credentials) -> anyhow::Result<()> {
+    let identity = credentials.identity();
+    let expected = config.id.to_string();
+    ensure!(
+        identity.role == Role::Server && identity.id == expected && identity.cluster == config.cluster,
+        "the certificate in {} is of {}/{} of cluster {}, this is server/{expected} of cluster {}: check --pki, --id and --cluster",
+        config.pki.display(),
+        identity.role,
+        identity.id,
+        identity.cluster,
+        config.cluster
+    );
+    Ok(())
+}
+
+/// Every link, connection and file takes one; the default of 1024 is soon used up with a connection per session.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,172 @@
+//! A member that is not part of a cluster yet: it waits for the operator's bootstrap, or for a peer that has history.
+//!
+//! "Nobody answers" is never taken for "this is a new cluster". A blank member that hears of a cluster cannot know
+//! whether it voted there before its disk was lost: it becomes a learner (rule 12). One that holds a proposal has
+//! provably never voted with it, and takes the word of a member that started with the same configuration as the commit.
+
+use crate::Config;
+use crate::inputs::{AdminAsk, Control, Inputs};
+use crate::intake::{self, Waiters};
+use crate::journal::{Entry, History};
+use crate::peers::Peers;
+use crate::store::{Membership, Store};
+use anyhow::Context;
+use mesh::config::ClusterConfig;
+use mesh::ids::ReplicaId;
+use mesh::net::Responder;
+use mesh::order::To;
+use mesh::wire::admin::{self, AdminReply, AdminRequest};
+use mesh::wire::peer::PeerFrame;
+use mesh::wire::submit::Steer;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often the peers are asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Waiting<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a mut Store,
+    pub(crate) history: History,
+    pub(crate) peers: &'a Peers,
+    pub(crate) waiters: &'a mut Waiters<Responder>,
+    pub(crate) inputs: &'a mut Inputs,
+}
+
+impl Waiting<'_> {
+    /// Waits until this member is part of a cluster; `None` if it was told to stop before.
+    ///
+    /// # Errors
+    /// The cluster does not fit this member's settings, or the journal could not be written.
+    pub(crate) async fn run(mut self) -> anyhow::Result<Option<Membership>> {
+        let mut tick = interval(ASK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let History::Started { cluster, voting } = &self.history {
+                return Ok(Some(Membership { cluster: cluster.clone(), voting: *voting }));
+            }
+            tokio::select! {
+                Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
+                Some(incoming) = self.inputs.peers.recv() => self.on_peer(incoming.from, incoming.frame)?,
+                Some(event) = self.inputs.requests.recv() => self.on_request(event),
+                Some(control) = self.inputs.control.recv() => match control {
+                    Control::Drain(done) => {
+                        // There is nothing to hand over.
+                        let _ = done.send(());
+                    }
+                    Control::Stop => return Ok(None),
+                },
+                _ = tick.tick() => self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster),
+                else => return Ok(None),
+            }
+            self.waiters.finish_turn();
+        }
+    }
+
+    fn store(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        self.store.append(entry)?;
+        self.history = self.history.clone().after(entry);
+        Ok(())
+    }
+
+    fn on_admin(&mut self, ask: AdminAsk) -> anyhow::Result<()> {
+        let reply = match &ask.request {
+            AdminRequest::Describe => self.describe(),
+            AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
+            AdminRequest::Commit { token } => self.on_commit(*token)?,
+        };
+        ask.answer(&reply);
+        Ok(())
+    }
+
+    fn describe(&self) -> AdminReply {
+        let history = match &self.history {
+            History::Blank => admin::History::Blank,
+            History::Proposed { token, .. } => admin::History::Proposed { token: *token },
+            History::Started { .. } => admin::History::Started,
+        };
+        AdminReply::Described { id: self.config.replica(), history, seed: self.config.seed() }
+    }
+
+    fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
+        if matches!(self.history, History::Started { .. }) {
+            return Ok(refused_started());
+        }
+        if let Err(error) = self.config.check_cluster(cluster) {
+            return Ok(AdminReply::Refused(format!("{error:#}")));
+        }
+        self.store(&Entry::Proposed { token, cluster: cluster.clone() })?;
+        Ok(AdminReply::Done)
+    }
+
+    fn on_commit(&mut self, token: u128) -> anyhow::Result<AdminReply> {
+        match &self.history {
+            History::Proposed { token: own, .. } if *own == token => {
+                self.store(&Entry::Started)?;
+                tracing::info!("the cluster is bootstrapped");
+                Ok(AdminReply::Done)
+            }
+            History::Proposed { .. } => {
+                Ok(AdminReply::Refused("another proposal took the place of this one".to_owned()))
+            }
+            History::Blank => Ok(AdminReply::Refused("there is no proposal to commit".to_owned())),
+            History::Started { .. } => Ok(AdminReply::Done),
+        }
+    }
+
+    fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
+        match (frame, &self.history) {
+            (PeerFrame::Cluster(cluster), history) => {
+                self.config.check_cluster(&cluster).with_context(|| {
+                    format!("member {from} is part of a cluster that this member's settings do not fit")
+                })?;
+                let entry = match history {
+                    History::Proposed { cluster: proposed, .. } if *proposed == cluster => {
+                        tracing::info!(from = %from, "the proposal was committed");
+                        Entry::Started
+                    }
+                    _ => {
+                        tracing::warn!(
+                            from = %from,
+                            "the cluster exists and this member has no history: it may have forgotten votes, so it \
+                             joins as a learner"
+                        );
+                        Entry::Learner { cluster }
+                    }
+                };
+                self.store(&entry)
+            }
+            (PeerFrame::Core(_), History::Proposed { .. }) => {
+                // It has started, so the proposal was committed; its answer says so.
+                self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
+                Ok(())
+            }
+            (PeerFrame::Core(_) | PeerFrame::WhichCluster, _) => Ok(()),
+        }
+    }
+
+    fn on_request(&mut self, event: intake::Event) {
+        match event {
+            intake::Event::Up(link, out) => self.waiters.link_up(link, out),
+            intake::Event::Down(link) => self.waiters.link_down(link),
+            intake::Event::Ask(ask) => self.waiters.refuse(ask.link, ask.stream, Steer::NotReady),
+        }
+    }
+}
+
+/// The answer of a member that is part of a cluster.
+pub(crate) fn answer_started(ask: AdminAsk, config: &Config) {
+    let reply = match &ask.request {
+        AdminRequest::Describe => {
+            AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() }
+        }
+        AdminRequest::Propose { .. } => refused_started(),
+        AdminRequest::Commit { .. } => AdminReply::Done,
+    };
+    ask.answer(&reply);
+}
+
+fn refused_started() -> AdminReply {
+    AdminReply::Refused("this member is part of a cluster already".to_owned())
+}
