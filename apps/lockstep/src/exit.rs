@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// It exists already, is in use, or would break a rule.
     Refused = 3,
+    /// Input that is invalid, expired or not trusted.
+    Invalid = 4,
     /// Not healthy.
     Unhealthy = 5,
     /// `call`: it may have run, or not.

@@ -8,7 +8,6 @@ mod parts;
 mod process;
 mod up;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use exit::Failure;
 use mesh::node::{Version, config, set_version};
@@ -55,7 +54,7 @@ fn parse(argv: &[&str]) -> Result<Command, config::SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent_and_every_setting_is_explained() {

@@ -474,11 +474,16 @@ impl SmartClient {
 
     /// Asks those again that have not answered.
     fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let needed = self.needed();
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.round += 1;
         pending.resend_at = now + self.config.resend * (1 << pending.round.min(DOUBLINGS));
         pending.steers.clear();
         pending.whole = None;
+        if pending.round > 1 && pending.tally.winner(needed).is_none() {
+            // Votes of several slots, of a request that was ordered more than once, may never agree: count anew.
+            pending.tally.clear();
+        }
         if pending.sent || self.links.len() >= majority(self.config.servers.len()) {
             if pending.sent {
                 out.push(Output::Resent);

@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::parts::addresses::{Target, target};
-use crate::parts::common::{Logging, certificate};
+use crate::parts::common::{Logging, certificate, cluster_name};
 use crate::up::state::State;
 use anyhow::Context;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Name of the cluster
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     cluster: Option<String>,
     /// The client's id, as in its certificate
     #[arg(long, value_name = "ID", default_value = "0")]

@@ -1,6 +1,7 @@
 //! `lockstep certs`: the certificate authority and the certificates of the parts.
 
 use crate::exit::{Exit, Failure};
+use crate::parts::common::cluster_name;
 use certs::{CertsError, Pki};
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ pub(crate) enum Command {
     /// Make a certificate authority; refused where there is one
     Init {
         /// Name of the cluster: DNS labels
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = cluster_name)]
         cluster: String,
         /// Where to keep it
         #[arg(long, value_name = "DIR", default_value = "pki")]
@@ -50,6 +51,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
 fn failure(error: CertsError) -> Failure {
     match error {
         CertsError::Exists(_) => Failure::new(Exit::Refused, error),
+        CertsError::Name(_) => Failure::new(Exit::Usage, error),
+        CertsError::Insecure { .. } | CertsError::Unusable { .. } => Failure::new(Exit::Invalid, error),
         other => Failure::from(anyhow::Error::from(other)),
     }
 }

@@ -168,6 +168,8 @@ impl Found {
                     problems.push(format!("{who} cannot be reached: {error}"));
                 } else if what == "part" {
                     problems.push(format!("{who} says that it is \"{}\"", plain(&part["kind"])));
+                } else if what == "SMaRtClient" && part["quorum"].as_bool() == Some(false) {
+                    problems.push(format!("{who} does not reach a majority of the replicas"));
                 } else if what == "replica" {
                     problems.extend(replica_problems(part).into_iter().map(|problem| format!("{who} {problem}")));
                 }

@@ -103,7 +103,7 @@ impl From<Vote> for ReplyVote {
 }
 
 /// A setting's value as the command line spells it.
-pub(crate) fn name(value: impl ValueEnum) -> String {
+pub(crate) fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn adapter(
     if protocol == Protocol::Close && connections != Connections::PerRequest {
         return Err(format!(
             "the protocol close needs per-request: its replies end with the connection, so {} cannot work",
-            name(connections)
+            name(&connections)
         ));
     }
     Ok(framing::Adapter {

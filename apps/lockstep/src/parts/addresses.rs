@@ -33,6 +33,14 @@ pub(crate) fn tcp_address(text: &str) -> Result<SocketAddr, String> {
     listen_address(text, 7000)
 }
 
+/// `--app`: a port there must be.
+pub(crate) fn app_address(text: &str) -> Result<SocketAddr, String> {
+    match listen_address(text, 0)? {
+        address if address.port() == 0 => Err(format!("\"{text}\" has no port number: write HOST:PORT")),
+        address => Ok(address),
+    }
+}
+
 /// An address to open links to, with the id of who is there where it is known: HOST:PORT or ID=HOST:PORT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {

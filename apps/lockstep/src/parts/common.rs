@@ -35,7 +35,7 @@ impl Logging {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Identity {
     /// Name of the cluster: DNS labels, as in the certificates
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     pub(crate) cluster: String,
     /// Which one this is; without it the number at the end of the host's name
     #[arg(long, value_name = "ID")]
@@ -61,6 +61,11 @@ impl Identity {
     pub(crate) fn certificate(&self, role: &str, id: &str) -> PathBuf {
         certificate(&self.pki, role, id)
     }
+}
+
+/// A cluster's name that can stand in a certificate.
+pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
+    mesh::names::check_cluster(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// `pki` itself if it holds a certificate, else its ROLE/ID.

@@ -1,7 +1,7 @@
 //! `lockstep sidecar`: one SMaRtServer beside its copy of the application.
 
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
-use super::addresses::{Target, admin_address, quic_address, servers, target};
+use super::addresses::{Target, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
 use crate::exit::Failure;
 use mesh::limits::Timing;
@@ -9,7 +9,7 @@ use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
 use sidecar::App;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of a sidecar.
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where the application listens, when something else starts it
-    #[arg(long, value_name = "HOST:PORT", value_parser = admin_address)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = app_address)]
     app: Option<SocketAddr>,
     /// The port on 127.0.0.1 where COMMAND listens
     #[arg(long, value_name = "PORT")]
@@ -80,12 +80,12 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             format!("--seeds: this member, {id}, is not among them"),
         );
     }
-    let needs_disk = args.durability != Durability::Memory;
-    problems
-        .check(!needs_disk || args.data_dir.is_some(), "--data-dir is missing: only --durability memory goes without");
+    let needs_disk = args.durability != Durability::Memory || args.app.is_some();
+    let goes_without = "--data-dir is missing: only --durability memory with a COMMAND goes without";
+    problems.check(!needs_disk || args.data_dir.is_some(), goes_without);
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
-    let app = app(args, id.unwrap_or_default(), &mut problems);
+    let app = app(args, &mut problems);
     let complete = match (id, seeds, adapter, app) {
         (Some(id), Some(seeds), Some(adapter), Some(app)) => Some(sidecar::Config {
             cluster: args.identity.cluster.clone(),
@@ -108,7 +108,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     problems.into_result(complete)
 }
 
-fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
+fn app(args: &Args, problems: &mut Problems) -> Option<App> {
     let none = "say what to replicate: --app HOST:PORT, or a COMMAND after --";
     match (args.app, args.command.is_empty()) {
         (Some(address), true) => {
@@ -123,9 +123,7 @@ fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
             let dir = args.app_dir.clone().or(below);
             problems
                 .check(dir.is_some(), "--app-dir is missing: without --data-dir COMMAND has no directory to run in");
-            let (port, dir) = (port?, dir?);
-            let argv = args.command.iter().map(|word| replace(word, port, id, &dir)).collect();
-            Some(App::Command { argv, port, dir })
+            Some(App::Command { argv: args.command.clone(), port: port?, dir: dir? })
         }
         (Some(_), false) => {
             problems.check(false, format!("--app and COMMAND together: {none}"));
@@ -136,27 +134,6 @@ fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
             None
         }
     }
-}
-
-/// A word of COMMAND with {port}, {id} and {dir} replaced, each once: what comes in is not looked at again.
-fn replace(word: &str, port: u16, id: u32, dir: &Path) -> String {
-    let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
-    let (mut replaced, mut rest) = (String::new(), word);
-    while let Some(start) = rest.find('{') {
-        replaced.push_str(&rest[..start]);
-        rest = &rest[start..];
-        match values.iter().find(|(name, _)| rest.starts_with(name)) {
-            Some((name, value)) => {
-                replaced.push_str(value);
-                rest = &rest[name.len()..];
-            }
-            None => {
-                replaced.push('{');
-                rest = &rest[1..];
-            }
-        }
-    }
-    replaced + rest
 }
 
 #[cfg(test)]
@@ -191,12 +168,12 @@ mod tests {
             "--port",
             "{port}",
             "--dir",
-            "{dir}/{id}",
-            "{other}{",
+            "{dir}",
         ])
         .expect("all is given");
         let App::Command { argv, port, dir } = config.app else { panic!("a command was given") };
-        assert_eq!(argv, ["redis-server", "--port", "9500", "--dir", "/d/app/1", "{other}{"]);
+        // The sidecar replaces the words when it starts the application.
+        assert_eq!(argv, ["redis-server", "--port", "{port}", "--dir", "{dir}"]);
         assert_eq!((port, dir), (9500, PathBuf::from("/d/app")));
         assert_eq!(config.seeds[2], (2, "c:3".to_owned()));
         assert_eq!(config.adapter.connections, mesh::framing::Connections::Shared);
@@ -234,10 +211,14 @@ mod tests {
             "a:1",
             "--protocol",
             "line",
-            "--app",
-            "127.0.0.1:1",
+            "--app-port",
+            "1",
+            "--app-dir",
+            "/a",
             "--durability",
             "memory",
+            "--",
+            "app",
         ])
         .expect("all is given");
         assert_eq!(config.data_dir, None);

@@ -3,7 +3,7 @@
 use super::output::Format;
 use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote};
 use crate::parts::addresses::tcp_address;
-use crate::parts::common::{Logging, flag};
+use crate::parts::common::{Logging, cluster_name, flag};
 use mesh::framing::Adapter;
 use mesh::limits::MEMBERS_MAX;
 use mesh::node::config::{Problems, SettingsError};
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Name of the cluster: DNS labels, as in the certificates
-    #[arg(long, value_name = "NAME", default_value = "local")]
+    #[arg(long, value_name = "NAME", default_value = "local", value_parser = cluster_name)]
     cluster: String,
     /// Snapshots of the application: none (the log is kept whole and replayed)
     #[arg(long, value_name = "MODE", default_value = "none")]
@@ -141,7 +141,7 @@ impl Args {
             admin_base_port: self.admin_base_port,
             output: self.output,
             log: self.logging.log,
-            log_format: adapter::name(self.logging.log_format),
+            log_format: adapter::name(&self.logging.log_format),
             command: self.command,
         });
         problems.into_result(settings)
@@ -168,7 +168,7 @@ impl Args {
                 Protocol::Line
             }
             (Some(protocol @ (Protocol::Length | Protocol::Resp)), true) => {
-                let name = adapter::name(protocol);
+                let name = adapter::name(&protocol);
                 problems.check(
                     false,
                     format!("--protocol {name}: the hashmap does not speak it; give a COMMAND that does, after --"),

@@ -27,6 +27,7 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 /// Of a log, what is shown of a part that ended quickly.
 const TAIL_BYTES: u64 = 8 << 10;
 const TAIL_LINES: usize = 10;
+const LINE_CHARS: usize = 400;
 
 /// One part and its present process.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Part {
     child: Option<Child>,
     process: Option<Process>,
     started: Instant,
+    /// Where its log began to be this process's.
+    log_start: u64,
     restart_at: Option<Instant>,
 }
 
@@ -75,6 +78,11 @@ impl Part {
         self.app.filter(|app| app.is_alive())
     }
 
+    /// The last lines that its present or last process logged.
+    pub(crate) fn tail(&self) -> String {
+        tail(&self.plan.log, self.log_start)
+    }
+
     /// As it is shown.
     pub(crate) fn shown(&self) -> PartShown {
         PartShown::new(&self.plan, self.pid(), self.live_app().map(|app| app.pid))
@@ -89,6 +97,7 @@ impl Part {
 
     fn start(&mut self, program: &Path) -> anyhow::Result<()> {
         let log = open_log(&self.plan.log)?;
+        self.log_start = log.metadata()?.len();
         let mut command = Command::new(program);
         command.args(&self.plan.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A Ctrl-C at the terminal is for `up` alone, which ends the parts in order.
@@ -115,6 +124,7 @@ impl Children {
             child: None,
             process: None,
             started: Instant::now(),
+            log_start: 0,
             restart_at: None,
         };
         Self { program: plan.program.clone(), parts: plan.parts.iter().map(part).collect() }
@@ -193,12 +203,14 @@ fn open_log(path: &Path) -> anyhow::Result<File> {
     open().with_context(|| format!("cannot open the log {}", path.display()))
 }
 
-/// The last lines of a log.
-pub(crate) fn tail(path: &Path) -> String {
+/// The last lines of a log from `start` on.
+fn tail(path: &Path, start: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        // Not beyond a start that was before the log was cut.
+        let start = if start <= length { start } else { 0 };
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(start)))?;
         let mut bytes = Vec::new();
         file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -206,5 +218,32 @@ pub(crate) fn tail(path: &Path) -> String {
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| format!("    {line}\n")).collect()
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| indented(line)).collect()
+}
+
+fn indented(line: &str) -> String {
+    let mut chars = line.chars();
+    let shown: String = chars.by_ref().take(LINE_CHARS).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    format!("    {shown}{more}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_short_and_of_the_last_life_only() {
+        let path = std::env::temp_dir().join(format!("lockstep-tail-{}.log", std::process::id()));
+        let lines: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        std::fs::write(&path, format!("an earlier life\n{lines}")).expect("the temporary directory can be written");
+        assert_eq!(tail(&path, 16).lines().count(), TAIL_LINES);
+        assert!(tail(&path, 16).ends_with("    line 99\n"));
+        std::fs::write(&path, "an earlier life\nlast words\n").expect("the temporary directory can be written");
+        assert_eq!(tail(&path, 16), "    last words\n");
+        assert_eq!(tail(&path, 1000), "    an earlier life\n    last words\n");
+        std::fs::remove_file(&path).expect("it is ours");
+        assert_eq!(tail(&path, 0), "");
+        assert!(indented(&"x".repeat(1000)).chars().count() < 500);
+    }
 }

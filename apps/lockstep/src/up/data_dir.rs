@@ -109,12 +109,12 @@ impl Drop for DataDir {
 impl Cluster {
     /// What these settings ask for.
     pub(crate) fn of(settings: &Settings, ports: Ports) -> Self {
-        let (protocol, connections) = (adapter::name(settings.protocol), adapter::name(settings.connections));
+        let (protocol, connections) = (adapter::name(&settings.protocol), adapter::name(&settings.connections));
         Self {
             name: settings.cluster.clone(),
             replicas: settings.replicas,
             adapter: format!("{protocol}/{connections}"),
-            durability: adapter::name(settings.durability),
+            durability: adapter::name(&settings.durability),
             command: settings.command.clone(),
             ports,
         }

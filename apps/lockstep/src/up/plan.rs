@@ -166,7 +166,7 @@ impl Builder<'_> {
             Role::Sidecar => self.sidecar(part, members, &mut line),
             Role::SmartClient => {
                 line.flag("servers", list(members));
-                line.flag("reply-vote", adapter::name(settings.reply_vote));
+                line.flag("reply-vote", adapter::name(&settings.reply_vote));
             }
             Role::Ingress => {
                 line.flag("smart-clients", list(smart_clients));
@@ -182,7 +182,7 @@ impl Builder<'_> {
         let settings = self.settings;
         line.flag("seeds", list(members));
         line.flag("data-dir", self.dir.join(format!("server-{}", part.id)));
-        line.flag("durability", adapter::name(settings.durability));
+        line.flag("durability", adapter::name(&settings.durability));
         line.flag("app-port", part.app.map_or(0, |app| app.port()).to_string());
         line.flag("app-dir", self.dir.join(format!("app-{}", part.id)));
         line.flag("app-timeout", human::format_duration(settings.app_timeout));
@@ -200,8 +200,8 @@ impl Builder<'_> {
     }
 
     fn adapter(&self, line: &mut Line) {
-        line.flag("protocol", adapter::name(self.settings.protocol));
-        line.flag("app-connections", adapter::name(self.settings.connections));
+        line.flag("protocol", adapter::name(&self.settings.protocol));
+        line.flag("app-connections", adapter::name(&self.settings.connections));
         line.flag("request-bytes", human::format_size(self.settings.adapter.request_bytes as u64));
         line.flag("reply-bytes", human::format_size(self.settings.adapter.reply_bytes as u64));
     }

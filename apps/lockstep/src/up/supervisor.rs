@@ -2,7 +2,7 @@
 //! ended, until it is told to stop.
 
 use super::args::Settings;
-use super::children::{Children, Ended, tail};
+use super::children::{Children, Ended, Part};
 use super::observe::{Look, Observer};
 use super::output::{self, Event, Format, Reason, shown_status};
 use super::plan::Plan;
@@ -129,11 +129,11 @@ impl Supervisor {
         let (name, status) = (part.plan.name(), shown_status(ended.status));
         let event = Event::Exited { role: part.plan.role, id: part.plan.id, pid: ended.pid, status: status.clone() };
         tell(self.settings.output, &event);
-        let last = if ended.quick { format!("; its last lines:\n{}", tail(&part.plan.log)) } else { String::new() };
+        let last = if ended.quick { format!("; its last lines:\n{}", part.tail()) } else { String::new() };
         tracing::warn!("{name} (pid {}) ended: {status}{last}", ended.pid);
         let hopeless = ended.status.code() == Some(WRONG_CONFIGURATION) || part.quick_ends >= QUICK_ENDS_MAX;
         if !self.is_ready && hopeless {
-            return Err(anyhow!("{name} cannot be started: {status}; its log ends with\n{}", tail(&part.plan.log)));
+            return Err(anyhow!("{name} cannot be started: {status}; its log ends with\n{}", part.tail()));
         }
         if self.settings.restart {
             self.children.plan_restart(ended.index);
@@ -187,7 +187,7 @@ impl Supervisor {
                 listen: self.plan.listen,
                 data_dir: &self.plan.data_dir,
                 pki: &self.plan.pki,
-                processes: self.children.parts.iter().map(super::children::Part::shown).collect(),
+                processes: self.children.parts.iter().map(Part::shown).collect(),
             }),
             Format::Text => output::print(&output::welcome(&self.settings, &self.plan)),
         }
@@ -202,7 +202,7 @@ impl Supervisor {
             cluster: self.settings.cluster.clone(),
             listen: self.plan.listen,
             pki: self.plan.pki.clone(),
-            parts: self.children.parts.iter().map(super::children::Part::state).collect(),
+            parts: self.children.parts.iter().map(Part::state).collect(),
         };
         if let Err(error) = state.write(&self.plan.data_dir) {
             tracing::warn!("{error:#}");
