@@ -108,7 +108,7 @@ async fn serve(id: u32, link: Link) {
 
 fn execute(request: &Request) -> Answer {
     let outcome = match &request.body {
-        Body::Open { window } => Outcome::Opened { opened: Slot(1), window: *window, last: mesh::ids::Seq(0) },
+        Body::Open { window } => Outcome::Opened { opened: Slot(1), window: *window },
         Body::Call(bytes) => Outcome::Executed(shout(bytes)),
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,

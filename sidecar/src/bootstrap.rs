@@ -94,10 +94,7 @@ struct Described {
 impl Bootstrap<'_> {
     async fn rounds(&mut self) -> anyhow::Result<()> {
         loop {
-            let missing = match self.round().await? {
-                None => return Ok(()),
-                Some(missing) => missing,
-            };
+            let Some(missing) = self.round().await? else { return Ok(()) };
             if missing != self.missing {
                 tracing::info!("waiting for {missing}");
                 self.missing = missing;

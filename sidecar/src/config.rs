@@ -17,7 +17,7 @@ pub enum App {
     Address(SocketAddr),
     /// One that this sidecar starts, watches, resets and ends.
     Command {
-        /// The program and its arguments, taken as they are.
+        /// The program and its arguments; `{port}`, `{id}` and `{dir}` in them are replaced.
         argv: Vec<String>,
         /// The port of 127.0.0.1 that it listens on; also in its environment as `PORT`.
         port: u16,

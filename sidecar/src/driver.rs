@@ -256,7 +256,7 @@ impl Driver {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
                 intake::Event::Down(link) => self.waiters.link_down(link),
                 intake::Event::Ask(ask) if self.drain.stop => {
-                    self.waiters.refuse(ask.link, ask.stream, Steer::NotReady)
+                    self.waiters.refuse(ask.link, ask.stream, Steer::NotReady);
                 }
                 intake::Event::Ask(intake::Ask { link, submit, stream, share: _share }) => {
                     if !self.is_orderable(&submit.request) {
@@ -333,7 +333,7 @@ impl Driver {
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
                 Output::Event(event) => {
                     self.publisher.hurry(self.now);
-                    self.reporter.event(self.now, event);
+                    self.reporter.event(self.now, &event);
                 }
             }
         }

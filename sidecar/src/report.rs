@@ -22,7 +22,7 @@ impl Reporter {
     }
 
     /// An event of the core.
-    pub(crate) fn event(&mut self, now: Instant, event: Event) {
+    pub(crate) fn event(&mut self, now: Instant, event: &Event) {
         match event {
             Event::Standing { ballot } => tracing::info!(%ballot, "standing for election"),
             Event::Leading { ballot } => {

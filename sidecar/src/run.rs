@@ -215,6 +215,7 @@ impl Drop for AbortOnDrop {
 fn app_settings(config: &Config, metrics: &Metrics) -> app::Settings {
     app::Settings {
         app: config.app.clone(),
+        id: config.id,
         data_dir: config.data_dir.clone(),
         adapter: config.adapter,
         timeout: config.app_timeout,

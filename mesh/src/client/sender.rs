@@ -98,6 +98,9 @@ pub enum Refused {
     /// As many requests wait as may.
     #[error("overloaded; the request was not run")]
     Overloaded,
+    /// The servers did not answer in time even to open or settle a session.
+    #[error("no quorum: too few servers answered in time; the request was not run")]
+    NoAnswer,
     /// No session came free before the deadline.
     #[error("no session came free in time; the request was not run")]
     NoSession,
@@ -333,9 +336,14 @@ impl Sender {
             client.queued = true;
             self.queue.push_back(connection);
         }
-        // As many sessions are on their way as connections wait, and never more than may be.
+        self.open_sessions(now, out);
+    }
+
+    /// As many sessions are on their way as connections wait, and never more than may be.
+    fn open_sessions(&mut self, now: Instant, out: &mut Vec<Output>) {
         let opening = self.sessions.values().filter(|session| session.opened.is_none()).count();
-        if opening < self.queue.len() && self.sessions.len() < self.config.sessions {
+        let room = self.config.sessions.saturating_sub(self.sessions.len());
+        for _ in 0..self.queue.len().saturating_sub(opening).min(room) {
             self.open_session(now, out);
         }
     }
@@ -627,9 +635,7 @@ impl Sender {
                     self.offer(now, tag.client, out);
                 }
             }
-            (Kind::Open | Kind::Close, _) => {
-                self.sessions.remove(&tag.client);
-            }
+            (Kind::Open | Kind::Close, _) => self.drop_session(now, tag.client, out),
             (Kind::Cancel, _) => self.on_settled(now, tag, out),
         }
     }
@@ -668,7 +674,7 @@ impl Sender {
             let session_gone = reason == Unknown::SessionGone;
             let Some(flight) = self.land(&tag) else { return };
             if session_gone {
-                self.drop_session(tag.client);
+                self.drop_session(now, tag.client, out);
             } else {
                 self.settle(now, tag.client, out);
             }
@@ -678,7 +684,7 @@ impl Sender {
         } else if reason == Unknown::SessionGone && tag.kind != Kind::Open {
             self.land(&tag);
             let lent = self.sessions.get(&tag.client).and_then(|session| session.lent);
-            self.drop_session(tag.client);
+            self.drop_session(now, tag.client, out);
             if let Some(connection) = lent {
                 self.serve(now, connection, out);
                 self.take_back(now, connection, out);
@@ -688,12 +694,14 @@ impl Sender {
         }
     }
 
-    fn drop_session(&mut self, id: ClientId) {
+    /// A session is gone: that makes room for another one.
+    fn drop_session(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.free.retain(|free| *free != id);
         if let Some(client) = session.lent.and_then(|connection| self.clients.get_mut(&connection)) {
             client.session = None;
         }
+        self.open_sessions(now, out);
     }
 
     fn set_wake(&mut self, tag: Tag) {
@@ -739,12 +747,14 @@ impl Sender {
         let linked = !self.endpoints.is_empty();
         // Why sessions do not come: the servers' state, if a SMaRtClient told of it.
         let reason = self.flights.values().find_map(|flight| flight.nothing_sent);
+        let unanswered = self.flights.keys().any(|tag| matches!(tag.kind, Kind::Open | Kind::Cancel));
         let Some(client) = self.clients.get_mut(&connection) else { return };
         for call in &mut client.calls {
             if matches!(call, Call::Waiting { deadline, .. } if *deadline <= now) {
                 let refused = match reason {
                     _ if !linked => Refused::NoSmartClient,
                     Some(reason) => Refused::NothingSent(reason),
+                    None if unanswered => Refused::NoAnswer,
                     None => Refused::NoSession,
                 };
                 *call = Call::Ended(Answer::Refused(refused));

@@ -363,7 +363,8 @@ impl SmartClient {
         if pending.whole == Some(from) {
             pending.whole = None;
         }
-        // What every reachable server says, and they are a majority, is believed; it makes the outcome unknown only.
+        // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
+        // outcome unknown only.
         let final_word = match steer {
             Steer::NoSession => Some(Unknown::SessionGone),
             Steer::TooOld => Some(Unknown::TooOld),
@@ -371,7 +372,8 @@ impl SmartClient {
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
-        let unanimous = self.links.iter().all(|server| pending.steers.get(server) == Some(&steer));
+        let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
+        let unanimous = self.links.iter().all(|server| says(server) || pending.tally.has_voted(*server));
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()
@@ -472,11 +474,16 @@ impl SmartClient {
 
     /// Asks those again that have not answered.
     fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let needed = self.needed();
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.round += 1;
         pending.resend_at = now + self.config.resend * (1 << pending.round.min(DOUBLINGS));
         pending.steers.clear();
         pending.whole = None;
+        if pending.round > 1 && pending.tally.winner(needed).is_none() {
+            // Votes of several slots, of a request that was ordered more than once, may never agree: count anew.
+            pending.tally.clear();
+        }
         if pending.sent || self.links.len() >= majority(self.config.servers.len()) {
             if pending.sent {
                 out.push(Output::Resent);

@@ -43,6 +43,11 @@ impl Tally {
         }
     }
 
+    /// Forgets who voted for what.
+    pub(super) fn clear(&mut self) {
+        self.votes.clear();
+    }
+
     pub(super) fn has_voted(&self, server: ReplicaId) -> bool {
         self.votes.contains_key(&server)
     }

@@ -13,7 +13,8 @@ pub(super) struct Held {
     pub request: Request,
     since: Instant,
     arrived: Instant,
-    forwarded: bool,
+    /// When it was forwarded to the leader last.
+    forwarded: Option<Instant>,
 }
 
 /// How long a request that cannot be ordered is held, in request time-outs.
@@ -59,7 +60,7 @@ impl Intake {
 
     fn hold(&mut self, now: Instant, request: Request) {
         self.bytes += request.body_bytes();
-        self.held.insert(request.tag(), Held { request, since: now, arrived: now, forwarded: false });
+        self.held.insert(request.tag(), Held { request, since: now, arrived: now, forwarded: None });
     }
 
     pub(super) fn release(&mut self, tag: &Tag) -> bool {
@@ -225,19 +226,20 @@ impl Replica {
         let mut forward = Vec::new();
         let mut suspicious = None;
         for (tag, held) in &self.intake.held {
-            let waited = now.since(held.since);
-            if waited < timeout / 2 || self.last_decided > held.since || !self.executable(held) {
+            if now.since(held.since) < timeout / 2 || !self.executable(held) {
                 continue;
             }
-            if !held.forwarded && forward.len() < FORWARD_MAX {
+            let quiet = now.since(held.since.max(self.last_decided)) >= timeout;
+            if held.forwarded.is_none_or(|at| now.since(at) >= timeout) && forward.len() < FORWARD_MAX {
                 forward.push(*tag);
-            } else if waited >= timeout && suspicious.is_none() && !self.is_proposed(tag) {
+            }
+            if quiet && held.forwarded.is_some() && suspicious.is_none() && !self.is_proposed(tag) {
                 suspicious = Some(*tag);
             }
         }
         for tag in forward {
             if let Some(held) = self.intake.held.get_mut(&tag) {
-                held.forwarded = true;
+                held.forwarded = Some(now);
                 let request = held.request.clone();
                 self.send(To::One(leader), Message::Forward { request }, out);
             }
@@ -290,7 +292,7 @@ impl Replica {
             && let Some(held) = self.intake.held.get_mut(tag)
         {
             held.since = now;
-            held.forwarded = false;
+            held.forwarded = None;
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct View {
 pub(crate) struct Settings {
     /// The application.
     pub(crate) app: crate::App,
+    /// This member.
+    pub(crate) id: u32,
     /// Where the identity of an application of somebody else's is kept.
     pub(crate) data_dir: Option<PathBuf>,
     /// Its protocol.

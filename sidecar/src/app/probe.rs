@@ -27,7 +27,7 @@ pub(super) async fn check_empty(address: SocketAddr, adapter: &Adapter, patience
         match reply.trim_end() {
             ":0" => return Ok(()),
             loading if loading.starts_with("-LOADING") && Instant::now() < deadline => {
-                sleep(Duration::from_millis(50)).await
+                sleep(Duration::from_millis(50)).await;
             }
             error if error.starts_with('-') => {
                 tracing::warn!(answer = %shorten(error), "the application does not answer DBSIZE: whether it is empty is not known");

@@ -51,8 +51,10 @@ struct Identity {
 }
 
 impl Supervisor {
-    pub(super) fn new(argv: &[String], port: u16, dir: &Path) -> Self {
-        Self { argv: argv.to_vec(), port, dir: dir.to_owned(), child: None }
+    pub(super) fn new(argv: &[String], id: u32, port: u16, dir: &Path) -> Self {
+        let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
+        let argv = argv.iter().map(|word| replace(word, &values)).collect();
+        Self { argv, port, dir: dir.to_owned(), child: None }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -195,6 +197,20 @@ impl Supervisor {
     }
 }
 
+/// A word with its placeholders replaced; what comes in is not looked at again.
+fn replace(word: &str, values: &[(&str, String)]) -> String {
+    let (mut replaced, mut rest) = (String::with_capacity(word.len()), word);
+    while let Some(start) = rest.find('{') {
+        let (before, from) = rest.split_at(start);
+        replaced.push_str(before);
+        let known = values.iter().find_map(|(name, value)| Some((value.as_str(), from.strip_prefix(*name)?)));
+        let (value, after) = known.unwrap_or_else(|| from.split_at(1));
+        replaced.push_str(value);
+        rest = after;
+    }
+    replaced + rest
+}
+
 /// Kills the child of a sidecar that was killed itself, if it still runs; never anything else.
 async fn kill_orphan(record: &Path) -> anyhow::Result<()> {
     let Ok(bytes) = std::fs::read(record) else { return Ok(()) };
@@ -230,4 +246,18 @@ fn open_log(dir: &Path) -> std::io::Result<File> {
         std::fs::rename(&path, dir.join("application.log.old"))?;
     }
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_replaced_once_and_other_braces_stay() {
+        let values = [("{port}", "7000".to_owned()), ("{id}", "{port}".to_owned())];
+        assert_eq!(replace("--listen={port},{port}", &values), "--listen=7000,7000");
+        assert_eq!(replace("{id}", &values), "{port}");
+        assert_eq!(replace("{\"a\":{x}} {port", &values), "{\"a\":{x}} {port");
+        assert_eq!(replace("", &values), "");
+    }
 }

@@ -35,6 +35,7 @@ impl Fixture {
         let dir = TempDir::new();
         let settings = Settings {
             app: app(dir.path()),
+            id: 0,
             data_dir: Some(dir.path().to_owned()),
             adapter,
             timeout,

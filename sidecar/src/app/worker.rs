@@ -45,7 +45,7 @@ pub(crate) struct Handle {
 pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let awaits_restart = Arc::new(AtomicBool::new(false));
     let keeper = match &settings.app {
-        App::Command { argv, port, dir } => Keeper::Child(Supervisor::new(argv, *port, dir)),
+        App::Command { argv, port, dir } => Keeper::Child(Supervisor::new(argv, settings.id, *port, dir)),
         App::Address(address) => {
             // Config::validate demands one.
             let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("."));

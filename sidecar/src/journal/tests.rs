@@ -248,7 +248,7 @@ fn the_journal_tells_how_far_the_members_history_is() {
         History::Started { cluster: cluster.clone(), voting: true },
         "history is not proposed over"
     );
-    assert_eq!(history(&[learner.clone()]), History::Started { cluster: cluster.clone(), voting: false });
+    assert_eq!(history(std::slice::from_ref(&learner)), History::Started { cluster: cluster.clone(), voting: false });
     let fallen = [&started[..], &[learner, Entry::Started]].concat();
     assert_eq!(history(&fallen), History::Started { cluster, voting: false }, "a learner stays one");
 }

@@ -138,7 +138,7 @@ impl World {
         if !self.may_crash(victim, power) {
             return Ok(());
         }
-        if self.chance.chance(500) {
+        if self.counters.crashes == 0 || self.chance.chance(500) {
             return self.crash_server(victim, power);
         }
         let outputs = self.chance.below(6) as u32;

@@ -131,6 +131,7 @@ impl World {
         server.life += 1;
         server.wake_at = None;
         server.dies_after = None;
+        server.draining = false;
         server.paused_until = Time::ZERO;
         server.waiters.clear();
         server.inbox.clear();
