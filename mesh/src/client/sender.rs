@@ -98,6 +98,9 @@ pub enum Refused {
     /// As many requests wait as may.
     #[error("overloaded; the request was not run")]
     Overloaded,
+    /// The servers did not answer in time even to open or settle a session.
+    #[error("no quorum: too few servers answered in time; the request was not run")]
+    NoAnswer,
     /// No session came free before the deadline.
     #[error("no session came free in time; the request was not run")]
     NoSession,
@@ -744,12 +747,14 @@ impl Sender {
         let linked = !self.endpoints.is_empty();
         // Why sessions do not come: the servers' state, if a SMaRtClient told of it.
         let reason = self.flights.values().find_map(|flight| flight.nothing_sent);
+        let unanswered = self.flights.keys().any(|tag| matches!(tag.kind, Kind::Open | Kind::Cancel));
         let Some(client) = self.clients.get_mut(&connection) else { return };
         for call in &mut client.calls {
             if matches!(call, Call::Waiting { deadline, .. } if *deadline <= now) {
                 let refused = match reason {
                     _ if !linked => Refused::NoSmartClient,
                     Some(reason) => Refused::NothingSent(reason),
+                    None if unanswered => Refused::NoAnswer,
                     None => Refused::NoSession,
                 };
                 *call = Call::Ended(Answer::Refused(refused));

@@ -377,6 +377,7 @@ impl SmartClient {
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()
+            && pending.tally.winner(self.config.vote.needed(self.config.servers.len())).is_none()
         {
             return self.tell(&tag, &Told::Unknown(unknown), out);
         }

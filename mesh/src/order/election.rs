@@ -124,8 +124,12 @@ impl Replica {
         suspects: Ballot,
         out: &mut Vec<Output>,
     ) {
-        if !self.voting || round <= self.promised.round || round > ROUND_MAX {
+        if !self.voting || round > ROUND_MAX {
             return;
+        }
+        if round <= self.promised.round {
+            // It would stand in vain: so that it knows above which round to ask.
+            return self.send(To::One(from), Message::Outvoted { promised: self.promised }, out);
         }
         // It lacks what nobody keeps any more (rule 3).
         if decided.next() < self.log.first() {
@@ -390,7 +394,10 @@ impl Replica {
             self.propose_at(now, slot, batch, out);
             slot = slot.next();
         }
+<<<<<<< HEAD
         // A member alone hears of nobody's marks but its own.
+=======
+>>>>>>> main
         self.update_settled();
         self.start_leading_intake();
         self.propose(now, out);

@@ -9,7 +9,7 @@ use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
 use sidecar::App;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Settings of a sidecar.
@@ -85,7 +85,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     problems.check(!needs_disk || args.data_dir.is_some(), goes_without);
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
-    let app = app(args, &mut problems);
+    let app = app(args, id.unwrap_or_default(), &mut problems);
     let complete = match (id, seeds, adapter, app) {
         (Some(id), Some(seeds), Some(adapter), Some(app)) => Some(sidecar::Config {
             cluster: args.identity.cluster.clone(),
@@ -108,7 +108,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     problems.into_result(complete)
 }
 
-fn app(args: &Args, problems: &mut Problems) -> Option<App> {
+fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
     let none = "say what to replicate: --app HOST:PORT, or a COMMAND after --";
     match (args.app, args.command.is_empty()) {
         (Some(address), true) => {
@@ -123,7 +123,9 @@ fn app(args: &Args, problems: &mut Problems) -> Option<App> {
             let dir = args.app_dir.clone().or(below);
             problems
                 .check(dir.is_some(), "--app-dir is missing: without --data-dir COMMAND has no directory to run in");
-            Some(App::Command { argv: args.command.clone(), port: port?, dir: dir? })
+            let (port, dir) = (port?, dir?);
+            let argv = args.command.iter().map(|word| replace(word, port, id, &dir)).collect();
+            Some(App::Command { argv, port, dir })
         }
         (Some(_), false) => {
             problems.check(false, format!("--app and COMMAND together: {none}"));
@@ -134,6 +136,27 @@ fn app(args: &Args, problems: &mut Problems) -> Option<App> {
             None
         }
     }
+}
+
+/// A word of COMMAND with {port}, {id} and {dir} replaced, each once: what comes in is not looked at again.
+fn replace(word: &str, port: u16, id: u32, dir: &Path) -> String {
+    let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
+    let (mut replaced, mut rest) = (String::new(), word);
+    while let Some(start) = rest.find('{') {
+        replaced.push_str(&rest[..start]);
+        rest = &rest[start..];
+        match values.iter().find(|(name, _)| rest.starts_with(name)) {
+            Some((name, value)) => {
+                replaced.push_str(value);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                replaced.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    replaced + rest
 }
 
 #[cfg(test)]
@@ -168,12 +191,12 @@ mod tests {
             "--port",
             "{port}",
             "--dir",
-            "{dir}",
+            "{dir}/{id}",
+            "{other}{",
         ])
         .expect("all is given");
         let App::Command { argv, port, dir } = config.app else { panic!("a command was given") };
-        // The sidecar replaces the words when it starts the application.
-        assert_eq!(argv, ["redis-server", "--port", "{port}", "--dir", "{dir}"]);
+        assert_eq!(argv, ["redis-server", "--port", "9500", "--dir", "/d/app/1", "{other}{"]);
         assert_eq!((port, dir), (9500, PathBuf::from("/d/app")));
         assert_eq!(config.seeds[2], (2, "c:3".to_owned()));
         assert_eq!(config.adapter.connections, mesh::framing::Connections::Shared);

@@ -107,7 +107,7 @@ impl Supervisor {
                 self.say_ready();
             } else if self.complained.elapsed() >= PATIENCE {
                 self.complained = Instant::now();
-                tracing::info!(bootstrapped, missing = ?self.readiness.missing(), "not ready yet");
+                self.say_what_is_missing(bootstrapped);
             }
         }
         Ok(())
@@ -174,6 +174,16 @@ impl Supervisor {
             tell(self.settings.output, &event);
         }
         self.write_state();
+    }
+
+    /// With the last words of the first part that keeps everybody waiting.
+    fn say_what_is_missing(&self, bootstrapped: bool) {
+        let missing = self.readiness.missing();
+        let first =
+            self.children.parts.iter().find(|part| missing.first().is_some_and(|name| *name == part.plan.name()));
+        let last =
+            first.map(|part| format!("; the last lines of {}:\n{}", part.plan.name(), part.tail())).unwrap_or_default();
+        tracing::warn!(bootstrapped, ?missing, "not ready yet{last}");
     }
 
     fn say_ready(&mut self) {
