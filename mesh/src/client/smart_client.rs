@@ -9,7 +9,7 @@ use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Outcome, Request, Tag};
+use crate::wire::{Kind, Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
@@ -373,7 +373,10 @@ impl SmartClient {
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
         let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
-        let unanimous = self.links.iter().all(|server| says(server) || pending.tally.has_voted(*server));
+        // A session that some have ended already is unknown to them when they are asked again.
+        let ends = matches!(tag.kind, Kind::Close | Kind::Cancel);
+        let agrees = |server: &ReplicaId| says(server) || ends && pending.tally.has_voted(*server);
+        let unanimous = self.links.iter().all(agrees);
         if let Some(unknown) = final_word
             && unanimous
             && self.has_quorum()
