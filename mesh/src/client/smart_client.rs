@@ -358,6 +358,7 @@ impl SmartClient {
     }
 
     fn on_steer(&mut self, now: Instant, from: ReplicaId, tag: Tag, steer: Steer, out: &mut Vec<Output>) {
+        let (quorum, needed) = (self.has_quorum(), self.needed());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.steers.insert(from, steer);
         if pending.whole == Some(from) {
@@ -379,8 +380,8 @@ impl SmartClient {
         let unanimous = self.links.iter().all(agrees);
         if let Some(unknown) = final_word
             && unanimous
-            && self.has_quorum()
-            && pending.tally.winner(self.config.vote.needed(self.config.servers.len())).is_none()
+            && quorum
+            && pending.tally.winner(needed).is_none()
         {
             return self.tell(&tag, &Told::Unknown(unknown), out);
         }
