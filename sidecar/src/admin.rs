@@ -7,6 +7,7 @@ use crate::{App, Config};
 use mesh::config::Durability;
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,6 +36,7 @@ pub(crate) struct AdminState {
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
+    pub(crate) divergences: Counter,
 }
 
 impl Admin for AdminState {
@@ -134,7 +136,7 @@ impl AdminState {
             "app_pid": app.pid,
             "app_addr": self.config.app.address().to_string(),
             "app_incarnation": app.incarnation,
-            "divergences": 0,
+            "divergences": self.divergences.get(),
             "state_transfer": null,
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
@@ -146,6 +148,7 @@ impl AdminState {
 
 /// The fields of a member that is not part of a cluster yet.
 fn blank(target: usize) -> Value {
+    let nothing = mesh::ids::Digest::default().to_string();
     json!({
         "role": "waiting",
         "ballot": "0.0.0",
@@ -159,8 +162,8 @@ fn blank(target: usize) -> Value {
         "log_last": 0,
         "app_resets": 0,
         "sessions": 0,
-        "digest": { "slot": 0, "blake3": null },
-        "digest_now": { "slot": 0, "blake3": null },
+        "digest": { "slot": 0, "blake3": nothing },
+        "digest_now": { "slot": 0, "blake3": nothing },
     })
 }
 

@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long one member has for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a link to one member may take to make: nobody answers for one that does not run.
+const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two rounds.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
 
@@ -58,7 +60,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.cluster
     );
     let endpoint = Endpoint::bind(own_address(&config), credentials, &[], link_limits(), &mut mesh::node::registry())?;
-    let mut bootstrap = Bootstrap { config: &config, endpoint: &endpoint, missing: String::new() };
+    let mut bootstrap =
+        Bootstrap { config: &config, endpoint: &endpoint, missing: "the members' first answers".to_owned() };
     let result = match config.timeout {
         Some(limit) => match timeout(limit, bootstrap.rounds()).await {
             Ok(result) => result,
@@ -182,7 +185,7 @@ impl Bootstrap<'_> {
 }
 
 async fn describe(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Described> {
-    let dialled = timeout(ANSWER_TIMEOUT, endpoint.dial(LinkKind::Admin, address, Some(&id.to_string()))).await;
+    let dialled = timeout(LINK_TIMEOUT, endpoint.dial(LinkKind::Admin, address, Some(&id.to_string()))).await;
     let link = dialled.context("no answer")??;
     match ask(&link, &AdminRequest::Describe).await? {
         AdminReply::Described { id: told, history, seed } => {

@@ -157,7 +157,7 @@ impl Driver {
             self.now = self.clock.now();
             self.process(&mut turn);
             self.finish_turn();
-            if self.drain.begun && self.drained() {
+            if (self.drain.stop || !self.drain.waiting.is_empty()) && self.drained() {
                 return Ok(());
             }
         }

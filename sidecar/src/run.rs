@@ -63,6 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         app: app.view.clone(),
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
+        divergences: metrics.divergences.clone(),
     };
     let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(admin)).await?;
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");

@@ -28,7 +28,7 @@ pub(super) enum Loss {
     Silent(Duration),
     #[error("{0}")]
     Ended(String),
-    #[error("the application was restarted by somebody else")]
+    #[error("the application ended, or was restarted by somebody else")]
     Restarted,
     #[error("more than {0} sessions have connections of their own")]
     Sessions(usize),

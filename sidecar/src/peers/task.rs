@@ -68,7 +68,7 @@ impl Peer {
                     None => return,
                 },
                 outgoing = self.outgoing.recv() => match outgoing {
-                    Some(outgoing) => self.send(outgoing, &mut links).await,
+                    Some(outgoing) => self.send(outgoing, &mut links, &ended_in).await,
                     None => return,
                 },
                 dialled = poll_dialling(&mut dialling) => {
@@ -105,24 +105,42 @@ impl Peer {
         tokio::spawn(self.reader.clone().run(self.id, link, id, ended.clone()));
     }
 
-    async fn send(&self, outgoing: Outgoing, links: &mut Links) {
+    /// Sends over the newest link; a message that cannot go at once is given up for a newer link.
+    async fn send(&mut self, outgoing: Outgoing, links: &mut Links, ended: &mpsc::Sender<u64>) {
         self.outgoing_bytes.fetch_sub(outgoing.bytes.len(), Ordering::Relaxed);
-        let peer = self.id.0;
-        let Some((id, link)) = links.live.back().cloned() else {
-            self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer }).inc();
-            return;
-        };
-        match link.send(outgoing.bytes).await {
-            Ok(()) => {
-                self.metrics.peer_sent.get_or_create(&PeerKind { peer, kind: outgoing.kind }).inc();
+        let Some((id, link)) = links.live.back().cloned() else { return self.dropped(1) };
+        let sent = tokio::select! {
+            biased;
+            sent = link.send(outgoing.bytes) => sent,
+            Some(newer) = self.accepted.recv() => {
+                self.adopt(newer, links, ended);
+                return self.dropped(1);
             }
-            Err(error) => {
-                tracing::debug!(peer = %self.id, %error, "a message could not be sent; the link is given up");
-                self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer }).inc();
-                link.close("cannot send");
+        };
+        match sent {
+            Ok(()) => {
+                self.metrics.peer_sent.get_or_create(&PeerKind { peer: self.id.0, kind: outgoing.kind }).inc();
+            }
+            Err(NetError::Gone(reason)) => {
+                tracing::debug!(peer = %self.id, reason, "the link is gone");
+                self.dropped(1);
                 links.live.retain(|(live, _)| *live != id);
             }
+            Err(error) => {
+                // The peer takes nothing: what waited meanwhile is as old as this, and is asked for again if it matters.
+                tracing::debug!(peer = %self.id, %error, "a message could not be sent");
+                let mut dropped = 1;
+                while let Ok(stale) = self.outgoing.try_recv() {
+                    self.outgoing_bytes.fetch_sub(stale.bytes.len(), Ordering::Relaxed);
+                    dropped += 1;
+                }
+                self.dropped(dropped);
+            }
         }
+    }
+
+    fn dropped(&self, count: u64) {
+        self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer: self.id.0 }).inc_by(count);
     }
 }
 

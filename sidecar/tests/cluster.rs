@@ -1,0 +1,338 @@
+//! Whole sidecars over real links on loopback: the first start, what a SMaRtClient is answered, a lost disk.
+//!
+//! Each member is a thread with a runtime of its own; dropping the runtime is its crash.
+
+use mesh::config::Durability;
+use mesh::framing::{Adapter, Connections, Protocol};
+use mesh::ids::{ClientId, Digest, Seq, Slot};
+use mesh::limits::Timing;
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits};
+use mesh::wire::submit::{Reply, Steer, Submit, Votes};
+use mesh::wire::{Body, Outcome, Request, Tag, decode, encode};
+use serde_json::Value;
+use sidecar::{App, Config, bootstrap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+const CLUSTER: &str = "kv.test";
+/// How long what must happen may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Certificates, directories and addresses of a cluster of three.
+struct Cluster {
+    dir: PathBuf,
+    seeds: Vec<(u32, String)>,
+    admin: Vec<SocketAddr>,
+}
+
+/// A running member.
+struct Member {
+    crash: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Member {
+    /// Waits for its own end.
+    fn end(mut self) -> anyhow::Result<()> {
+        self.thread.take().expect("once").join().expect("no panic")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(self.crash.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Cluster {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lockstep-cluster-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        let pki = certs::Pki::init(&dir.join("pki"), CLUSTER).expect("an authority");
+        let leaves = [("server", "0"), ("server", "1"), ("server", "2"), ("smart-client", "0"), ("admin", "op")];
+        for (role, id) in leaves {
+            pki.issue(role, id).expect("a leaf");
+        }
+        // Held until all are drawn, so that they differ.
+        let udp: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
+        let tcp: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let address = |socket: &UdpSocket| socket.local_addr().expect("address").to_string();
+        let seeds = (0..).zip(udp.iter().map(address)).collect();
+        let admin = tcp.iter().map(|listener| listener.local_addr().expect("address")).collect();
+        Self { dir, seeds, admin }
+    }
+
+    fn config(&self, id: u32) -> Config {
+        let (protocol, connections) = (Protocol::Line, Connections::Shared);
+        Config {
+            cluster: CLUSTER.to_owned(),
+            id,
+            pki: self.dir.join(format!("pki/server/{id}")),
+            trust_bundle: None,
+            quic: self.seeds[id as usize].1.parse().expect("an address"),
+            admin: self.admin[id as usize],
+            seeds: self.seeds.clone(),
+            data_dir: Some(self.dir.join(format!("data-{id}"))),
+            app: App::Address(serve_application()),
+            adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
+            durability: Durability::Sync,
+            drain_timeout: Duration::from_secs(5),
+            timing: Timing::DEFAULT,
+            app_timeout: PATIENCE,
+        }
+    }
+
+    fn start(&self, id: u32) -> Member {
+        self.start_with(self.config(id))
+    }
+
+    fn start_with(&self, config: Config) -> Member {
+        let (crash, crashed) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            runtime().block_on(async {
+                tokio::select! {
+                    result = sidecar::run(config) => result,
+                    _ = crashed => Ok(()),
+                }
+            })
+        });
+        Member { crash: Some(crash), thread: Some(thread) }
+    }
+
+    fn bootstrap(&self, timeout: Option<Duration>) -> anyhow::Result<()> {
+        runtime().block_on(bootstrap::run(bootstrap::Config {
+            cluster: CLUSTER.to_owned(),
+            pki: self.dir.join("pki/admin/op"),
+            trust_bundle: None,
+            members: self.seeds.clone(),
+            timeout,
+        }))
+    }
+
+    fn status(&self, id: u32) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.admin[id as usize]).ok()?;
+        write!(stream, "GET /status HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Waits until the status of a member is as wished.
+    fn until(&self, id: u32, what: &str, wished: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let status = self.status(id);
+            match status {
+                Some(status) if wished(&status) => return status,
+                last => assert!(begun.elapsed() < PATIENCE, "member {id} is not {what} in time: {last:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn until_role(&self, id: u32, roles: &[&str]) -> Value {
+        self.until(id, &format!("{roles:?}"), |status| {
+            roles.iter().any(|role| status["role"] == *role)
+                && (status["role"] == "waiting" || !status["leader"].is_null())
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// A line server that answers each line with the number of lines so far and the line.
+fn serve_application() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || {
+        let mut count = 0;
+        while let Ok((mut stream, _)) = listener.accept() {
+            let lines = BufReader::new(stream.try_clone().expect("a handle")).lines();
+            for line in lines.map_while(Result::ok) {
+                count += 1;
+                if writeln!(stream, "{count} {line}").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// What a SMaRtClient would do by hand: links to all members.
+struct SmartClient {
+    _endpoint: Endpoint,
+    links: Vec<Link>,
+}
+
+impl SmartClient {
+    async fn dial(cluster: &Cluster) -> Self {
+        let credentials = Credentials::load(&cluster.dir.join("pki/smart-client/0"), None).expect("credentials");
+        let limits = LinkLimits { message_bytes: 4 << 20, uni_streams: 64, bidi_streams: 64 };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let endpoint = Endpoint::bind(any, credentials, &[], limits, &mut mesh::node::registry()).expect("a socket");
+        let mut links = Vec::new();
+        for (id, address) in &cluster.seeds {
+            links.push(endpoint.dial(LinkKind::Submit, address, Some(&id.to_string())).await.expect("a link"));
+        }
+        Self { _endpoint: endpoint, links }
+    }
+
+    /// Asks member `id` for the whole reply and the others for votes: the reply, and the votes' forms.
+    async fn submit(&self, id: usize, request: &Request) -> (Outcome, Vec<Digest>) {
+        let tag = request.tag();
+        for (index, link) in self.links.iter().enumerate().filter(|(index, _)| *index != id) {
+            let answer = link.ask(encode(&Submit { request: request.clone(), whole: false })).await.expect("an answer");
+            assert!(answer.is_empty(), "member {index} sends votes apart: {:?}", decode::<Reply>(&answer));
+        }
+        let answer = self.links[id].ask(encode(&Submit { request: request.clone(), whole: true }));
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("an answer");
+        let Ok(Reply::Whole(whole)) = decode::<Reply>(&answer) else { panic!("no outcome: {answer:?}") };
+        assert_eq!(whole.tag, tag);
+        let mut forms = vec![whole.form];
+        for link in self.links.iter().enumerate().filter(|(index, _)| *index != id).map(|(_, link)| link) {
+            forms.push(vote(link, tag).await);
+        }
+        (whole.outcome, forms)
+    }
+}
+
+async fn vote(link: &Link, tag: Tag) -> Digest {
+    loop {
+        let message = tokio::time::timeout(PATIENCE, link.receive()).await.expect("a vote in time").expect("a message");
+        let votes: Votes = decode(&message).expect("votes");
+        if let Some(vote) = votes.0.iter().find(|vote| vote.tag == tag) {
+            return vote.form;
+        }
+    }
+}
+
+fn request(opened: Slot, seq: u64, body: Body) -> Request {
+    Request { client: ClientId(77), opened, seq: Seq(seq), body }
+}
+
+fn call(opened: Slot, seq: u64, line: &'static str) -> Request {
+    request(opened, seq, Body::Call(bytes::Bytes::from_static(line.as_bytes())))
+}
+
+#[test]
+fn nothing_begins_before_every_member_answers_and_then_it_begins_once() {
+    let cluster = Cluster::new();
+    let _first = [cluster.start(0), cluster.start(1)];
+    let error = cluster.bootstrap(Some(Duration::from_secs(6))).expect_err("one is missing").to_string();
+    assert!(error.contains("member 2"), "says for whom it waits: {error}");
+    for id in [0, 1] {
+        assert_eq!(cluster.until_role(id, &["waiting"])["members"], serde_json::json!([]));
+    }
+    let _last = cluster.start(2);
+    cluster.bootstrap(Some(PATIENCE)).expect("all answer");
+    for id in 0..3 {
+        let status = cluster.until_role(id, &["leader", "follower"]);
+        assert_eq!(status["members"], serde_json::json!([0, 1, 2]));
+    }
+    cluster.bootstrap(Some(PATIENCE)).expect("safe to run again");
+}
+
+#[test]
+fn members_that_are_set_differently_do_not_begin() {
+    let cluster = Cluster::new();
+    let mut other = cluster.config(2);
+    other.durability = Durability::Async;
+    let _members = [cluster.start(0), cluster.start(1), cluster.start_with(other)];
+    let error = cluster.bootstrap(Some(PATIENCE)).expect_err("they differ").to_string();
+    assert!(error.contains("durability"), "{error}");
+    cluster.until_role(0, &["waiting"]);
+}
+
+#[test]
+fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_of_all() {
+    let cluster = Cluster::new();
+    let members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
+    let runtime = runtime();
+    let client = runtime.block_on(SmartClient::dial(&cluster));
+    let open = request(Slot(0), 0, Body::Open { window: 4 });
+    let early = runtime.block_on(client.links[0].ask(encode(&Submit { request: open.clone(), whole: true })));
+    assert_eq!(decode(&early.expect("an answer")), Ok(Reply::Steer(Steer::NotReady)), "not before there is a cluster");
+    cluster.bootstrap(Some(PATIENCE)).expect("all answer");
+    for id in 0..3 {
+        cluster.until(id, "running", |status| status["app"] == "running" && !status["leader"].is_null());
+    }
+    let opened = runtime.block_on(async {
+        let (outcome, _) = client.submit(0, &open).await;
+        let Outcome::Opened { opened, window: 4 } = outcome else { panic!("not opened: {outcome:?}") };
+        for (seq, whole) in [(1, 1), (2, 2)] {
+            let (outcome, forms) = client.submit(whole, &call(opened, seq, "hello\n")).await;
+            assert_eq!(outcome, Outcome::Executed(format!("{seq} hello\n").into()));
+            assert_eq!(forms, [forms[0]; 3], "all vote alike");
+        }
+        let (again, _) = client.submit(0, &call(opened, 2, "hello\n")).await;
+        assert_eq!(again, Outcome::Executed("2 hello\n".into()), "answered from what is kept, not run again");
+        let garbage = client.links[0].ask(encode(&Submit { request: call(opened, 3, "two\nlines\n"), whole: true }));
+        assert!(garbage.await.is_err(), "what is not exactly one request of the protocol is not taken");
+        opened
+    });
+    drop((client, members));
+    // Every application starts anew, too: its state is rebuilt from the journals.
+    let _members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
+    for id in 0..3 {
+        cluster.until(id, "replayed", |status| !status["leader"].is_null() && status["executed"] == status["decided"]);
+    }
+    runtime.block_on(async {
+        let client = SmartClient::dial(&cluster).await;
+        let (outcome, _) = client.submit(2, &call(opened, 3, "hello\n")).await;
+        assert_eq!(outcome, Outcome::Executed("3 hello\n".into()));
+    });
+    let digests: Vec<Value> =
+        (0..3).map(|id| cluster.until(id, "done", |status| status["executed"] == status["decided"])).collect();
+    assert!(digests.iter().all(|status| status["divergences"] == 0));
+}
+
+#[test]
+fn a_member_whose_disk_is_lost_joins_as_a_learner_and_stays_one() {
+    let cluster = Cluster::new();
+    let mut members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
+    cluster.bootstrap(Some(PATIENCE)).expect("all answer");
+    for id in 0..3 {
+        cluster.until_role(id, &["leader", "follower"]);
+    }
+    drop(members.pop());
+    std::fs::remove_dir_all(cluster.dir.join("data-2")).expect("its disk");
+    for _ in 0..2 {
+        let member = cluster.start(2);
+        cluster.until_role(2, &["learner"]);
+        drop(member);
+    }
+}
+
+#[test]
+fn a_member_refuses_a_data_directory_that_its_settings_do_not_fit() {
+    let cluster = Cluster::new();
+    let mut members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
+    cluster.bootstrap(Some(PATIENCE)).expect("all answer");
+    cluster.until_role(2, &["leader", "follower"]);
+    drop(members.pop());
+    let mut config = cluster.config(2);
+    config.adapter.protocol = Protocol::Length;
+    let error = format!("{:#}", cluster.start_with(config).end().expect_err("another protocol"));
+    assert!(error.contains("line/shared") && error.contains("length/shared"), "{error}");
+    let mut config = cluster.config(2);
+    config.data_dir = Some(cluster.dir.join("data-1"));
+    let error = format!("{:#}", cluster.start_with(config).end().expect_err("another's directory"));
+    assert!(error.contains("in use") || error.contains("belongs to member 1"), "{error}");
+}
