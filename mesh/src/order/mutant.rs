@@ -9,7 +9,7 @@ pub enum Mutant {
     MinorityCommit = 1,
     /// A promise leaves out what was accepted before.
     VoteForgotten,
-    /// A call is executed whatever its number.
+    /// A call is taken and executed whatever its number.
     SessionCheckSkipped,
     /// "Decided up to s" is applied to values of other ballots (rule 2).
     DecidedAnyBallot,
