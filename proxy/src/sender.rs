@@ -226,6 +226,7 @@ fn reason(why: &Refused) -> &'static str {
         Refused::NothingSent(_) => "nothing_sent",
         Refused::Overloaded => "overloaded",
         Refused::NoSession => "no_session",
+        Refused::NoAnswer => "no_answer",
         Refused::Ordered(_) => "ordered",
     }
 }

@@ -9,7 +9,7 @@ use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Outcome, Request, Tag};
+use crate::wire::{Kind, Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
@@ -358,6 +358,7 @@ impl SmartClient {
     }
 
     fn on_steer(&mut self, now: Instant, from: ReplicaId, tag: Tag, steer: Steer, out: &mut Vec<Output>) {
+        let (quorum, needed) = (self.has_quorum(), self.needed());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.steers.insert(from, steer);
         if pending.whole == Some(from) {
@@ -373,10 +374,14 @@ impl SmartClient {
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
         let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
-        let unanimous = self.links.iter().all(|server| says(server) || pending.tally.has_voted(*server));
+        // A session that some have ended already is unknown to them when they are asked again.
+        let ends = matches!(tag.kind, Kind::Close | Kind::Cancel);
+        let agrees = |server: &ReplicaId| says(server) || ends && pending.tally.has_voted(*server);
+        let unanimous = self.links.iter().all(agrees);
         if let Some(unknown) = final_word
             && unanimous
-            && self.has_quorum()
+            && quorum
+            && pending.tally.winner(needed).is_none()
         {
             return self.tell(&tag, &Told::Unknown(unknown), out);
         }

@@ -394,6 +394,7 @@ impl Replica {
             self.propose_at(now, slot, batch, out);
             slot = slot.next();
         }
+        // A member alone hears of nobody's marks but its own.
         self.update_settled();
         self.start_leading_intake();
         self.propose(now, out);

@@ -210,7 +210,8 @@ impl Replica {
         let tag = held.request.tag();
         match tag.kind {
             Kind::Call => self.sessions.get(&tag).is_some_and(|session| session.last.next() == tag.seq),
-            _ => true,
+            Kind::Cancel | Kind::Close => self.sessions.get(&tag).is_some(),
+            Kind::Open => true,
         }
     }
 

@@ -251,7 +251,8 @@ impl World {
     /// What must have happened at least, given which faults could strike.
     pub(super) fn demand(&self) -> Counters {
         let mut least = Counters { slots: 1, elections: 1, ..Counters::default() };
-        least.replies = self.senders.iter().map(|sender| sender.clients.len() as u64).sum();
+        let clients: u64 = self.senders.iter().map(|sender| sender.clients.len() as u64).sum();
+        least.replies = clients * u64::from(self.options.workload.demanded);
         for (fault, _) in &self.options.faults {
             match fault {
                 Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = 1,

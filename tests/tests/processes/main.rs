@@ -1,0 +1,16 @@
+//! Real processes: `lockstep up` around real servers, real sockets, real signals.
+//!
+//! Each test has the machine to itself. Tests around Redis are skipped where there is no `redis-server`, and say so,
+//! unless `LOCKSTEP_REQUIRE_REDIS=1` is set. Nothing here asserts how long anything takes: waits have a deadline that
+//! only a hang can reach.
+
+mod bad_input;
+mod binary;
+mod crashes;
+mod hashmap;
+mod http;
+mod life;
+mod redis;
+mod resp;
+mod up;
+mod wait;
