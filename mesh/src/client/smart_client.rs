@@ -329,19 +329,22 @@ impl SmartClient {
             out.extend(pending.tally.against(form).map(|replica| Output::Disagreed { replica, tag }));
             return self.tell(&tag, &told, out);
         }
-        let all_too_old = |steers: &BTreeMap<ReplicaId, Steer>, tally: &Tally| {
-            tally.voters(form).all(|voter| steers.get(&voter) == Some(&Steer::TooOld))
-        };
-        if all_too_old(&pending.steers, &pending.tally) {
-            return self.tell(&tag, &Told::Unknown(Unknown::TooOld), out);
+        // Who voted for it and cannot give it any more will not be able to later.
+        let word = |voter: ReplicaId| pending.steers.get(&voter).copied();
+        if pending.tally.voters(form).all(|voter| matches!(word(voter), Some(Steer::TooOld | Steer::NoSession))) {
+            let too_old = pending.tally.voters(form).any(|voter| word(voter) == Some(Steer::TooOld));
+            let unknown = if too_old { Unknown::TooOld } else { Unknown::SessionGone };
+            return self.tell(&tag, &Told::Unknown(unknown), out);
         }
         let expected = pending.whole.is_some_and(|whole| self.links.contains(&whole));
-        if expected && pending.body_at.is_none() {
-            pending.body_at = Some(now + self.config.resend / 8);
-            return self.set_wake(tag);
+        let able = |voter: ReplicaId| self.links.contains(&voter) && word(voter).is_none();
+        if !expected && pending.tally.voters(form).any(able) {
+            return self.ask_for_body(now, tag, out);
         }
-        if !expected {
-            self.ask_for_body(now, tag, out);
+        // Somebody is asked already, or all have said that they cannot now: they are not asked again at once.
+        if pending.body_at.is_none_or(|at| at <= now) {
+            pending.body_at = Some(now + self.config.resend / 8);
+            self.set_wake(tag);
         }
     }
 

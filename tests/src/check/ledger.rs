@@ -69,7 +69,7 @@ pub struct Vote {
 
 #[derive(Clone, Copy, Debug)]
 enum Entry {
-    Promised(Ballot),
+    Promised,
     Accepted(Vote),
     Decided(Slot),
 }
@@ -106,7 +106,7 @@ impl Ledger {
         let entry = match record {
             Record::Promised { ballot } => {
                 self.promises.push((place, (*ballot).max(self.promised())));
-                Entry::Promised(*ballot)
+                Entry::Promised
             }
             Record::Accepted { slot, ballot, batch } => {
                 self.slots.entry(*slot).or_default().push(place);

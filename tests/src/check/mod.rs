@@ -18,6 +18,7 @@ pub mod promises;
 pub mod quorum;
 pub mod refusals;
 pub mod settled;
+pub mod spinning;
 
 use bytes::Bytes;
 use execution::Executed;
@@ -240,7 +241,7 @@ impl Checks {
         let Some(value) = self.quorum.chosen(slot) else {
             return Violation::raise("quorum", format!("replica {who} executes slot {slot}, which has no majority"));
         };
-        self.from_the_batch(who, &executed, value)?;
+        self.in_its_batch(who, &executed, value)?;
         let calls: Vec<Bytes> = executed.operations.iter().filter_map(call_bytes).cloned().collect();
         if !self.execution.on_execute(who, run, executed)? {
             return Ok(());
@@ -258,7 +259,7 @@ impl Checks {
     }
 
     /// The calls that run are calls of the slot's batch, of the sessions that they name, in its order.
-    fn from_the_batch(&self, who: usize, executed: &Executed, value: ledger::ValueId) -> Verdict {
+    fn in_its_batch(&self, who: usize, executed: &Executed, value: ledger::ValueId) -> Verdict {
         let mut requests = self.values.batch(value).requests.iter();
         for operation in &executed.operations {
             let Operation::Call { session, bytes } = operation else { continue };

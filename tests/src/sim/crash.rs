@@ -203,8 +203,7 @@ impl World {
             let victim = self.chance.below(self.smarts.len() as u64) as usize;
             self.queue.push(stop, Event::Stop(Process::Smart(victim), self.smarts[victim].life));
             self.smarts[victim].draining = true;
-            self.step_smart(victim, mesh::client::smart_client::Input::Drain);
-            Ok(())
+            self.step_smart(victim, mesh::client::smart_client::Input::Drain)
         }
     }
 
@@ -250,9 +249,10 @@ impl World {
 
     /// What must have happened at least, given which faults could strike.
     pub(super) fn demand(&self) -> Counters {
-        let mut least = Counters { slots: 1, elections: 1, ..Counters::default() };
+        let demanded = u64::from(self.options.workload.demanded);
+        let mut least = Counters { slots: demanded.min(1), elections: 1, ..Counters::default() };
         let clients: u64 = self.senders.iter().map(|sender| sender.clients.len() as u64).sum();
-        least.replies = clients * u64::from(self.options.workload.demanded);
+        least.replies = clients * demanded;
         for (fault, _) in &self.options.faults {
             match fault {
                 Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = 1,

@@ -67,7 +67,7 @@ impl World {
             link.epoch += 1;
             self.trace.line(self.now, format_args!("the link {client} to {server} breaks"));
             if old.1 == lives.1 {
-                self.broke_at_server(client, server);
+                self.broke_at_server(client, server)?;
             }
             if old.0 == lives.0 {
                 self.broke_at_client(client, server)?;
@@ -84,23 +84,23 @@ impl World {
         Ok(())
     }
 
-    fn broke_at_server(&mut self, client: Process, server: Process) {
+    fn broke_at_server(&mut self, client: Process, server: Process) -> Verdict {
         match (client, server) {
             (Process::Smart(smart), Process::Server(server)) => self.servers[server].forget(smart),
             (Process::Sender(sender), Process::Smart(smart)) => {
                 for ticket in self.smarts[smart].tickets_of(sender) {
-                    self.step_smart(smart, smart_client::Input::Gone(ticket));
+                    self.step_smart(smart, smart_client::Input::Gone(ticket))?;
                 }
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn broke_at_client(&mut self, client: Process, server: Process) -> Verdict {
         match (client, server) {
             (Process::Smart(smart), Process::Server(server)) => {
-                self.step_smart(smart, smart_client::Input::Down(ReplicaId(server as u32)));
-                Ok(())
+                self.step_smart(smart, smart_client::Input::Down(ReplicaId(server as u32)))
             }
             (Process::Sender(sender), Process::Smart(smart)) => {
                 self.step_sender(sender, sender::Input::Down(sender::Endpoint(smart as u64)))
@@ -112,8 +112,7 @@ impl World {
     fn came_up(&mut self, client: Process, server: Process) -> Verdict {
         match (client, server) {
             (Process::Smart(smart), Process::Server(server)) => {
-                self.step_smart(smart, smart_client::Input::Up(ReplicaId(server as u32)));
-                Ok(())
+                self.step_smart(smart, smart_client::Input::Up(ReplicaId(server as u32)))
             }
             (Process::Sender(sender), Process::Smart(smart)) => {
                 self.step_sender(sender, sender::Input::Up(sender::Endpoint(smart as u64)))

@@ -242,16 +242,16 @@ impl World {
                 Ok(())
             }
             Event::Served { smart, server, epoch, served } => {
-                if self.holds(Process::Smart(smart), Process::Server(server), epoch) {
-                    self.on_served(smart, server, served);
+                if !self.holds(Process::Smart(smart), Process::Server(server), epoch) {
+                    return Ok(());
                 }
-                Ok(())
+                self.on_served(smart, server, served)
             }
             Event::Ask { sender, smart, epoch, ask } => {
-                if self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {
-                    self.on_ask(smart, sender, epoch, ask);
+                if !self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {
+                    return Ok(());
                 }
-                Ok(())
+                self.on_ask(smart, sender, epoch, ask)
             }
             Event::Told { sender, smart, epoch, tag, told } => {
                 if !self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {
@@ -260,10 +260,7 @@ impl World {
                 let endpoint = sender_core::Endpoint(smart as u64);
                 self.step_sender(sender, sender_core::Input::Told { endpoint, tag, told })
             }
-            Event::StreamGone { smart, ticket, .. } => {
-                self.on_stream_gone(smart, ticket);
-                Ok(())
-            }
+            Event::StreamGone { smart, ticket, .. } => self.on_stream_gone(smart, ticket),
             Event::LinkCheck { client, server } => self.on_link_check(client, server),
             Event::Synced { server, upto, .. } => self.on_synced(server, upto),
             Event::Turn { server, .. } => self.on_turn(server),
@@ -364,10 +361,7 @@ impl World {
         *wake_at = None;
         match process {
             Process::Server(index) => self.step_server(index, Input::Timeout),
-            Process::Smart(index) => {
-                self.step_smart(index, smart_client::Input::Timeout);
-                Ok(())
-            }
+            Process::Smart(index) => self.step_smart(index, smart_client::Input::Timeout),
             Process::Sender(index) => self.step_sender(index, sender_core::Input::Timeout),
         }
     }

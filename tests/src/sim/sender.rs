@@ -5,6 +5,7 @@ use super::event::{Event, Life};
 use super::workload::Client;
 use super::{Process, World};
 use crate::check::Verdict;
+use crate::check::spinning::Spinning;
 use mesh::client::Sender;
 use mesh::client::sender::{Input, Output};
 use mesh::time::Duration;
@@ -25,13 +26,15 @@ pub struct SenderProcess {
     pub paused_until: Time,
     /// Its clients.
     pub clients: Vec<Client>,
+    spinning: Spinning,
 }
 
 impl SenderProcess {
     /// A process that was never started.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, clients: Vec::new() }
+        let (clients, spinning) = (Vec::new(), Spinning::default());
+        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, clients, spinning }
     }
 }
 
@@ -84,6 +87,7 @@ impl World {
             match output {
                 Output::Send { endpoint, request, within } => {
                     let smart = endpoint.0 as usize;
+                    self.senders[index].spinning.on_ask(self.now, smart, request.tag())?;
                     let (from, to) = (Process::Sender(index), Process::Smart(smart));
                     let Some(epoch) = self.network.epoch(from, to) else { continue };
                     if self.network.blocked(from, to) || self.network.loses_stream() {

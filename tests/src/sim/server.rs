@@ -228,7 +228,7 @@ impl World {
                     self.begin_execution(index);
                 }
             }
-            Output::Reply { tag, slot, form, outcome } => self.serve(index, tag, slot, form, outcome),
+            Output::Reply { tag, slot, form, outcome } => self.serve(index, tag, slot, form, outcome.as_ref()),
             Output::Steer { tag, steer } => {
                 for waiter in self.servers[index].waiters.remove(&tag).unwrap_or_default() {
                     self.send_served(index, waiter.smart, waiter.epoch, Served::Steer(tag, steer));
@@ -335,9 +335,9 @@ impl World {
         }
     }
 
-    fn serve(&mut self, index: usize, tag: Tag, slot: Slot, form: Digest, outcome: Option<Outcome>) {
+    fn serve(&mut self, index: usize, tag: Tag, slot: Slot, form: Digest, outcome: Option<&Outcome>) {
         for waiter in self.servers[index].waiters.remove(&tag).unwrap_or_default() {
-            match (&outcome, waiter.whole) {
+            match (outcome, waiter.whole) {
                 (Some(outcome), true) => {
                     let answer = Answer { tag, slot, form, outcome: outcome.clone() };
                     self.send_served(index, waiter.smart, waiter.epoch, Served::Answer(answer));

@@ -3,6 +3,8 @@
 use super::clock::{Clock, Time};
 use super::event::{Epoch, Event, Life, Served};
 use super::{Process, World};
+use crate::check::Verdict;
+use crate::check::spinning::Spinning;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
@@ -27,6 +29,7 @@ pub struct Smart {
     pub paused_until: Time,
     /// It was told to drain.
     pub draining: bool,
+    spinning: Spinning,
     tickets: BTreeMap<Ticket, (usize, Epoch, Tag)>,
     next: u64,
 }
@@ -42,6 +45,7 @@ impl Smart {
             wake_at: None,
             paused_until: Time::ZERO,
             draining: false,
+            spinning: Spinning::default(),
             tickets: BTreeMap::new(),
             next: 0,
         }
@@ -90,9 +94,9 @@ impl World {
         self.check_links();
     }
 
-    pub(super) fn step_smart(&mut self, index: usize, input: Input) {
+    pub(super) fn step_smart(&mut self, index: usize, input: Input) -> Verdict {
         let smart = &mut self.smarts[index];
-        let Some(core) = smart.core.as_mut() else { return };
+        let Some(core) = smart.core.as_mut() else { return Ok(()) };
         self.trace.line(self.now, format_args!("SMaRtClient {index} < {input:?}"));
         let mut out = Vec::new();
         core.step(smart.clock.local(self.now), input, &mut out);
@@ -101,6 +105,7 @@ impl World {
             match output {
                 Output::Send { to, request, whole } => {
                     let server = to.0 as usize;
+                    self.smarts[index].spinning.on_ask(self.now, server, request.tag())?;
                     let (from, to) = (Process::Smart(index), Process::Server(server));
                     let Some(epoch) = self.network.epoch(from, to) else { continue };
                     if self.network.blocked(from, to) || self.network.loses_stream() {
@@ -124,10 +129,11 @@ impl World {
             }
         }
         self.rearm(Process::Smart(index));
+        Ok(())
     }
 
     /// A sender's request came.
-    pub(super) fn on_ask(&mut self, index: usize, sender: usize, epoch: Epoch, ask: Ask) {
+    pub(super) fn on_ask(&mut self, index: usize, sender: usize, epoch: Epoch, ask: Ask) -> Verdict {
         let smart = &mut self.smarts[index];
         smart.next += 1;
         let ticket = Ticket(smart.next);
@@ -137,18 +143,19 @@ impl World {
             self.queue.push(at, Event::StreamGone { smart: index, life: smart.life, ticket });
         }
         let deadline = smart.clock.local(self.now) + Duration::from_millis(u64::from(ask.within_ms));
-        self.step_smart(index, Input::Ask { ticket, request: ask.request, deadline });
+        self.step_smart(index, Input::Ask { ticket, request: ask.request, deadline })
     }
 
     /// A stream is gone.
-    pub(super) fn on_stream_gone(&mut self, index: usize, ticket: Ticket) {
-        if self.smarts[index].tickets.remove(&ticket).is_some() {
-            self.step_smart(index, Input::Gone(ticket));
+    pub(super) fn on_stream_gone(&mut self, index: usize, ticket: Ticket) -> Verdict {
+        match self.smarts[index].tickets.remove(&ticket) {
+            Some(_) => self.step_smart(index, Input::Gone(ticket)),
+            None => Ok(()),
         }
     }
 
     /// A server's answer came.
-    pub(super) fn on_served(&mut self, index: usize, server: usize, served: Served) {
+    pub(super) fn on_served(&mut self, index: usize, server: usize, served: Served) -> Verdict {
         let from = ReplicaId(server as u32);
         self.step_smart(
             index,
@@ -157,6 +164,6 @@ impl World {
                 Served::Votes(votes) => Input::Votes { from, votes },
                 Served::Steer(tag, steer) => Input::Steer { from, tag, steer },
             },
-        );
+        )
     }
 }

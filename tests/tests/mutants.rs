@@ -1,0 +1,37 @@
+//! Deliberate errors in the core, each of which the simulator must catch. They are compiled in by a flag only:
+//! `RUSTFLAGS="--cfg lockstep_mutants" cargo test -p lockstep-tests --test mutants --target-dir target/mutants`.
+//!
+//! One test, because the chosen error is the whole process's.
+#![cfg(lockstep_mutants)]
+
+use lockstep_tests::sim;
+use mesh::order::Mutant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Seeds within which each must be caught.
+const SEEDS: u64 = 400;
+
+/// Which check catches an error first, and in which seed; "assertion" is the core's own.
+fn first_catch() -> Option<(u64, String)> {
+    (0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| sim::run(seed, false))) {
+        Ok(Ok(_)) => None,
+        Ok(Err(failure)) => Some((seed, failure.violation.check.to_owned())),
+        Err(_) => Some((seed, "assertion".to_owned())),
+    })
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut escaped = Vec::new();
+    for (mutant, name) in Mutant::ALL {
+        mesh::order::mutant::choose(Some(mutant));
+        match first_catch() {
+            Some((seed, check)) => println!("{name}: caught by {check} in seed {seed}"),
+            None => escaped.push(name),
+        }
+    }
+    mesh::order::mutant::choose(None);
+    assert_eq!(first_catch(), None, "without an error nothing may be caught");
+    assert!(escaped.is_empty(), "not caught within {SEEDS} seeds: {escaped:?}");
+}
