@@ -63,8 +63,8 @@ pub(crate) struct Driver {
 /// How far this replica is with stopping.
 #[derive(Default)]
 struct Drain {
-    /// The core was told.
-    begun: bool,
+    /// When the core was told, and until when it takes that for the beginning of a stop.
+    until: Option<Instant>,
     /// The process ends when nothing is in flight.
     stop: bool,
     /// Who waits for leadership to be handed over.
