@@ -63,8 +63,8 @@ pub(crate) struct Driver {
 /// How far this replica is with stopping.
 #[derive(Default)]
 struct Drain {
-    /// The core was told.
-    begun: bool,
+    /// When the core was told, and until when it takes that for the beginning of a stop.
+    until: Option<Instant>,
     /// The process ends when nothing is in flight.
     stop: bool,
     /// Who waits for leadership to be handed over.
@@ -287,8 +287,8 @@ impl Driver {
             Control::Drain(done) => self.drain.waiting.push(done),
             Control::Stop => self.drain.stop = true,
         }
-        if !self.drain.begun {
-            self.drain.begun = true;
+        if self.drain.until.is_none() {
+            self.drain.until = Some(self.now + self.config.timing.drain);
             self.metrics.drain_state.set(1);
             tracing::info!("draining: leadership is handed over");
             self.step(Input::Drain);
@@ -345,6 +345,11 @@ impl Driver {
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
+            if !self.drain.stop && self.drain.until.is_some_and(|until| until <= self.now) {
+                tracing::warn!("no stop followed the drain: this member takes part again");
+                self.drain = Drain::default();
+                self.metrics.drain_state.set(0);
+            }
             self.waiters.sweep(self.now, gave_up);
         }
         if self.publisher.is_due(self.now) {

@@ -6,6 +6,8 @@
 pub mod sender;
 pub mod smart_client;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use sender::Sender;
 pub use smart_client::SmartClient;

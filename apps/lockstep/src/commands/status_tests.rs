@@ -1,3 +1,5 @@
+//! Tests of the verdict over the whole cluster.
+
 use super::*;
 
 fn part(role: Option<(Role, &str)>) -> Known {

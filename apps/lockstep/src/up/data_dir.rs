@@ -5,7 +5,7 @@ use super::ports::Ports;
 use super::state::State;
 use crate::exit::{Exit, Failure};
 use crate::parts::adapter;
-use crate::process;
+use crate::process::{self, Process};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, TryLockError};
@@ -224,9 +224,10 @@ async fn remove_stale() {
     let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let is_ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == own);
-        let is_named = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
         let path = entry.path();
-        if !is_ours || !is_named || !path.join(LOCK).exists() {
+        // A maker that still runs may be just about to lock it.
+        let maker = maker(&entry.file_name().to_string_lossy());
+        if !is_ours || maker.is_none_or(|pid| Process::with_pid(pid).is_some()) || !path.join(LOCK).exists() {
             continue;
         }
         if let Ok(_lock) = lock(&path) {
@@ -235,6 +236,11 @@ async fn remove_stale() {
             let _ = std::fs::remove_dir_all(&path);
         }
     }
+}
+
+/// The pid in the name of a temporary directory.
+fn maker(name: &str) -> Option<u32> {
+    name.strip_prefix(TEMPORARY)?.split('-').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -273,6 +279,13 @@ mod tests {
         assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o700);
         drop(dir);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_temporary_directory_names_its_maker() {
+        assert_eq!(maker("lockstep-up-42-1f"), Some(42));
+        assert_eq!(maker("lockstep-up-"), None);
+        assert_eq!(maker("other-42-1f"), None);
     }
 
     #[tokio::test]

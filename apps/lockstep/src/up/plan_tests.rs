@@ -1,3 +1,5 @@
+//! Tests of the plan: command lines that this program takes, addresses that nobody shares.
+
 use super::*;
 use crate::cli::Command;
 

@@ -1,0 +1,259 @@
+//! The clients' protocol, each rule by its inputs and whole outputs.
+
+use super::sender::{self, Answer, Connection, Endpoint, Lending, Refused, Sender};
+use super::smart_client::{self, SmartClient, Ticket};
+use super::{ReplyVote, sender::Output as Sent};
+use crate::ids::{ClientId, Digest, ReplicaId, Seq, Slot};
+use crate::time::{Duration, Instant};
+use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::submit::{Answer as Reply, Steer, Vote};
+use crate::wire::{Body, Kind, Outcome, Request};
+use bytes::Bytes;
+
+const C: Connection = Connection(1);
+const E0: Endpoint = Endpoint(0);
+const E1: Endpoint = Endpoint(1);
+
+fn at(millis: u64) -> Instant {
+    Instant::from_nanos(millis * 1_000_000)
+}
+
+fn sender(window: u16) -> Sender {
+    let resend = Duration::from_secs(1);
+    let config = sender::Config { lending: Lending::Pooled, window, sessions: 4, held: 8, resend };
+    Sender::new(config, [1, 2, 3, 4])
+}
+
+fn feed(sender: &mut Sender, millis: u64, input: sender::Input) -> Vec<Sent> {
+    let mut out = Vec::new();
+    sender.step(at(millis), input, &mut out);
+    out
+}
+
+fn call(sender: &mut Sender, millis: u64, body: &'static str, deadline: u64) -> Vec<Sent> {
+    let bytes = Bytes::from_static(body.as_bytes());
+    feed(sender, millis, sender::Input::Call { connection: C, bytes, deadline: at(deadline) })
+}
+
+fn told(sender: &mut Sender, millis: u64, endpoint: Endpoint, request: &Request, told: Told) -> Vec<Sent> {
+    feed(sender, millis, sender::Input::Told { endpoint, tag: request.tag(), told })
+}
+
+/// The requests among outputs, and whom they went to.
+fn asked(out: &[Sent]) -> Vec<(Endpoint, Request)> {
+    let asked = |output: &Sent| match output {
+        Sent::Send { endpoint, request, .. } => Some((*endpoint, request.clone())),
+        _ => None,
+    };
+    out.iter().filter_map(asked).collect()
+}
+
+/// A sender with one link whose connection has an open session: the first call's request.
+fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Request {
+    feed(sender, 0, sender::Input::Up(E0));
+    let open = asked(&call(sender, 0, body, deadline)).pop().expect("a session is opened first").1;
+    assert_eq!(open.tag().kind, Kind::Open);
+    let opened = Outcome::Opened { opened: Slot(9), window: 64 };
+    let out = told(sender, 1, E0, &open, Told::Outcome(opened));
+    asked(&out).pop().expect("then the call goes out").1
+}
+
+#[test]
+fn calls_of_a_connection_have_consecutive_numbers_and_are_answered_in_order() {
+    let mut sender = sender(4);
+    let first = with_session(&mut sender, "a", 10_000);
+    assert_eq!((first.opened, first.seq, &first.body), (Slot(9), Seq(1), &Body::Call(Bytes::from_static(b"a"))));
+    let second = asked(&call(&mut sender, 2, "b", 10_000)).pop().expect("the window has room").1;
+    assert_eq!((second.client, second.seq), (first.client, Seq(2)));
+    let reply = |bytes: &'static [u8]| Told::Outcome(Outcome::Executed(Bytes::from_static(bytes)));
+    assert_eq!(told(&mut sender, 3, E0, &second, reply(b"B")), [], "the first is not answered yet");
+    let answer = |bytes| Sent::Answer { connection: C, answer: Answer::Reply(Bytes::from_static(bytes)) };
+    assert_eq!(told(&mut sender, 4, E0, &first, reply(b"A")), [answer(b"A"), answer(b"B")]);
+    assert_eq!(sender.outstanding(), 0);
+}
+
+#[test]
+fn a_request_goes_to_another_smart_client_with_the_same_number() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 60_000);
+    feed(&mut sender, 2, sender::Input::Up(E1));
+    let out = feed(&mut sender, 1001, sender::Input::Timeout);
+    assert_eq!(asked(&out), [(E1, request.clone())], "after the time-out");
+    let out = feed(&mut sender, 1002, sender::Input::Down(E1));
+    assert_eq!(asked(&out), [(E0, request)], "and at once when the link is lost");
+}
+
+#[test]
+fn a_deadline_is_unknown_when_a_server_may_have_the_request_and_its_number_is_settled() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 500);
+    let out = feed(&mut sender, 500, sender::Input::Timeout);
+    let [(_, cancel)] = &asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((cancel.client, cancel.seq, &cancel.body), (request.client, request.seq, &Body::Cancel));
+    let answer = Answer::Unknown(Unknown::Deadline);
+    assert!(out.contains(&Sent::Answer { connection: C, answer }));
+    // Until it is settled the session is not used again.
+    let next = asked(&call(&mut sender, 501, "b", 9_000));
+    assert!(next.iter().all(|(_, request)| request.tag().kind == Kind::Open), "{next:?}");
+}
+
+#[test]
+fn a_deadline_is_a_definite_refusal_when_every_attempt_sent_nothing() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 500);
+    let why = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
+    told(&mut sender, 300, E0, &request, Told::NothingSent(why));
+    let out = feed(&mut sender, 500, sender::Input::Timeout);
+    let answer = Answer::Refused(Refused::NothingSent(why));
+    assert!(out.contains(&Sent::Answer { connection: C, answer }), "{out:?}");
+    assert_eq!(
+        Refused::NothingSent(why).to_string(),
+        "no quorum: 1 of 3 servers reachable, 2 needed; the request was not run"
+    );
+}
+
+#[test]
+fn an_attempt_whose_end_is_not_known_makes_the_outcome_unknown_whatever_others_say() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 1_400);
+    feed(&mut sender, 2, sender::Input::Down(E0));
+    let out = feed(&mut sender, 3, sender::Input::Up(E1));
+    assert_eq!(asked(&out), [(E1, request.clone())]);
+    told(&mut sender, 4, E1, &request, Told::NothingSent(NothingSent::Busy));
+    let out = feed(&mut sender, 1_400, sender::Input::Timeout);
+    assert!(out.contains(&Sent::Answer { connection: C, answer: Answer::Unknown(Unknown::Deadline) }), "{out:?}");
+}
+
+#[test]
+fn without_any_smart_client_a_call_is_refused_at_its_deadline_and_beyond_the_bound_at_once() {
+    let mut sender = sender(1);
+    for _ in 0..8 {
+        assert_eq!(call(&mut sender, 0, "a", 100), []);
+    }
+    assert_eq!(call(&mut sender, 0, "too many", 100), [], "answers keep their order");
+    let out = feed(&mut sender, 100, sender::Input::Timeout);
+    let refused = |answer| Sent::Answer { connection: C, answer: Answer::Refused(answer) };
+    assert_eq!(out.iter().filter(|output| **output == refused(Refused::NoSmartClient)).count(), 8);
+    assert_eq!(out.last(), Some(&refused(Refused::Overloaded)));
+}
+
+const SERVERS: [ReplicaId; 3] = [ReplicaId(0), ReplicaId(1), ReplicaId(2)];
+const T: Ticket = Ticket(1);
+
+fn smart_client(vote: ReplyVote) -> SmartClient {
+    SmartClient::new(smart_client::Config {
+        servers: SERVERS.to_vec(),
+        vote,
+        resend: Duration::from_millis(800),
+        margin: Duration::from_millis(200),
+        held: 4,
+    })
+}
+
+fn push(client: &mut SmartClient, millis: u64, input: smart_client::Input) -> Vec<smart_client::Output> {
+    let mut out = Vec::new();
+    client.step(at(millis), input, &mut out);
+    out
+}
+
+fn request() -> Request {
+    Request { client: ClientId(0), opened: Slot(1), seq: Seq(1), body: Body::Call(Bytes::from_static(b"a")) }
+}
+
+fn ask(client: &mut SmartClient, millis: u64) -> Vec<smart_client::Output> {
+    push(client, millis, smart_client::Input::Ask { ticket: T, request: request(), deadline: at(5_000) })
+}
+
+fn vote(from: usize, body: &[u8]) -> smart_client::Input {
+    let vote = Vote { tag: request().tag(), slot: Slot(2), form: Digest::of(body) };
+    smart_client::Input::Votes { from: SERVERS[from], votes: vec![vote] }
+}
+
+fn whole(from: usize, body: &'static [u8]) -> smart_client::Input {
+    let outcome = Outcome::Executed(Bytes::from_static(body));
+    let answer = Reply { tag: request().tag(), slot: Slot(2), form: Digest::of(body), outcome };
+    smart_client::Input::Answer { from: SERVERS[from], answer }
+}
+
+fn linked(vote: ReplyVote) -> SmartClient {
+    let mut client = smart_client(vote);
+    for server in SERVERS {
+        push(&mut client, 0, smart_client::Input::Up(server));
+    }
+    client
+}
+
+fn executed(body: &'static [u8]) -> smart_client::Output {
+    smart_client::Output::Tell { ticket: T, told: Told::Outcome(Outcome::Executed(Bytes::from_static(body))) }
+}
+
+#[test]
+fn every_server_is_asked_one_of_them_for_the_whole_reply_and_a_majority_decides() {
+    let mut client = linked(ReplyVote::Majority);
+    let out = ask(&mut client, 0);
+    let whole_from = |output: &smart_client::Output| matches!(output, smart_client::Output::Send { whole: true, .. });
+    assert_eq!((out.len(), out.iter().filter(|output| whole_from(output)).count()), (3, 1));
+    assert_eq!(push(&mut client, 1, whole(0, b"x")), [], "one reply is no majority");
+    assert_eq!(push(&mut client, 2, vote(1, b"x")), [executed(b"x")]);
+}
+
+#[test]
+fn the_reply_of_a_minority_is_never_given_and_its_server_is_named() {
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    assert_eq!(push(&mut client, 1, whole(0, b"wrong")), []);
+    assert_eq!(push(&mut client, 2, vote(1, b"right")), []);
+    let out = push(&mut client, 3, whole(2, b"right"));
+    let disagreed = smart_client::Output::Disagreed { replica: SERVERS[0], tag: request().tag() };
+    assert_eq!(out, [disagreed, executed(b"right")]);
+}
+
+#[test]
+fn three_different_replies_leave_the_outcome_unknown() {
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    push(&mut client, 1, whole(0, b"1"));
+    push(&mut client, 1, vote(1, b"2"));
+    let out = push(&mut client, 1, vote(2, b"3"));
+    assert_eq!(out, [smart_client::Output::Tell { ticket: T, told: Told::Unknown(Unknown::Disagreement) }]);
+}
+
+#[test]
+fn the_body_of_a_won_vote_is_asked_of_a_server_that_voted_for_it() {
+    let mut client = linked(ReplyVote::Majority);
+    let out = ask(&mut client, 0);
+    let chosen = out.iter().find_map(|output| match output {
+        smart_client::Output::Send { to, whole: true, .. } => Some(*to),
+        _ => None,
+    });
+    assert_eq!(chosen, Some(SERVERS[0]), "by the session's name");
+    push(&mut client, 1, vote(1, b"x"));
+    push(&mut client, 1, vote(2, b"x"));
+    let out = push(&mut client, 2, smart_client::Input::Down(SERVERS[0]));
+    let [smart_client::Output::Send { to, whole: true, .. }] = &out[..] else { panic!("{out:?}") };
+    assert!([SERVERS[1], SERVERS[2]].contains(to));
+}
+
+#[test]
+fn without_a_quorum_nothing_is_sent_and_that_is_said_before_the_deadline() {
+    let mut client = smart_client(ReplyVote::First);
+    push(&mut client, 0, smart_client::Input::Up(SERVERS[0]));
+    assert_eq!(ask(&mut client, 0), []);
+    let why = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
+    let out = push(&mut client, 4_800, smart_client::Input::Timeout);
+    assert_eq!(out, [smart_client::Output::Tell { ticket: T, told: Told::NothingSent(why) }]);
+    assert_eq!(ask(&mut client, 10), []);
+    assert_eq!(push(&mut client, 20, smart_client::Input::Up(SERVERS[1])).len(), 2, "a quorum: both are asked");
+}
+
+#[test]
+fn a_session_is_believed_gone_only_when_every_reachable_server_says_so() {
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    let steer =
+        |from: usize| smart_client::Input::Steer { from: SERVERS[from], tag: request().tag(), steer: Steer::NoSession };
+    assert_eq!(push(&mut client, 1, steer(1)), []);
+    assert_eq!(push(&mut client, 1, steer(2)), [], "a majority that may be behind");
+    let out = push(&mut client, 1, steer(0));
+    assert_eq!(out, [smart_client::Output::Tell { ticket: T, told: Told::Unknown(Unknown::SessionGone) }]);
+}
