@@ -1,6 +1,6 @@
 //! The native client, once: one request in a session of its own, without TCP and without an ingress.
 
-use crate::process;
+use crate::process::{self, Bound};
 use crate::sender::{self, Event};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
@@ -68,7 +68,8 @@ async fn ask(config: Config) -> anyhow::Result<(mesh::net::Endpoint, Answer)> {
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::Client, id: &config.id };
     let trust = config.trust_bundle.as_deref();
-    let endpoint = process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
+    let Bound { endpoint, .. } =
+        process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
     let metrics = sender::Metrics::new(&mut registry);
     let settings =
         mesh::client::sender::Config { lending: Lending::Own, window: 1, sessions: 1, held: 1, resend: RESEND };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mesh::net::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
 use mesh::wire::Tag;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, Instant, timeout_at};
@@ -110,7 +111,9 @@ impl Standing {
     }
 
     fn came_up(&self, link: &Link) {
-        let remote = (link.peer().id.clone(), link.remote_address().to_string());
+        let at = link.remote_address();
+        let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+        let remote = (link.peer().id.clone(), at.to_string());
         info!(target = %self.target.address, id = %remote.0, "link is up");
         *self.state() = State { up: Some(remote), error: None };
     }

@@ -4,9 +4,12 @@ use crate::links;
 use anyhow::{Context, ensure};
 use mesh::net::{Credentials, Endpoint, LinkKind, Role};
 use mesh::node::Registry;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Four numbers that nobody can guess and that never come again.
 pub(crate) fn seed() -> std::io::Result<[u64; 4]> {
@@ -37,6 +40,14 @@ pub(crate) struct Expected<'a> {
     pub(crate) id: &'a str,
 }
 
+/// An open QUIC endpoint and what `/status` says of its certificate.
+pub(crate) struct Bound {
+    /// The endpoint.
+    pub(crate) endpoint: Endpoint,
+    /// The `tls` of `/status`.
+    pub(crate) tls: Value,
+}
+
 /// Loads the certificate in `pki`, sees that it is ours, and opens the QUIC endpoint.
 pub(crate) fn bind(
     expected: &Expected<'_>,
@@ -45,7 +56,7 @@ pub(crate) fn bind(
     quic: SocketAddr,
     kinds: &[LinkKind],
     registry: &mut Registry,
-) -> anyhow::Result<Endpoint> {
+) -> anyhow::Result<Bound> {
     let credentials = Credentials::load(pki, trust_bundle)
         .with_context(|| format!("cannot load the identity in {} (`lockstep certs issue` makes one)", pki.display()))?;
     let found = credentials.identity();
@@ -61,8 +72,12 @@ pub(crate) fn bind(
         expected.id,
         expected.cluster,
     );
-    Endpoint::bind(quic, credentials, kinds, links::limits(), registry)
-        .with_context(|| format!("cannot open the QUIC port {quic}"))
+    let not_after = OffsetDateTime::from_unix_timestamp(credentials.expires_at()).ok();
+    let not_after = not_after.and_then(|time| time.format(&Rfc3339).ok());
+    let endpoint = Endpoint::bind(quic, credentials, kinds, links::limits(), registry)
+        .with_context(|| format!("cannot open the QUIC port {quic}"))?;
+    let tls = json!({ "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null });
+    Ok(Bound { endpoint, tls })
 }
 
 #[cfg(test)]

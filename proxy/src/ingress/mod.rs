@@ -8,7 +8,7 @@ mod tests;
 
 use crate::admin::{Face, Subject};
 use crate::metrics;
-use crate::process;
+use crate::process::{self, Bound};
 use crate::sender::{self, Running};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
@@ -69,7 +69,6 @@ pub struct Config {
 
 impl Config {
     fn show(&self) -> Value {
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         json!({
             "cluster": self.cluster,
             "id": self.id,
@@ -81,8 +80,8 @@ impl Config {
             "protocol": self.adapter.name(),
             "request_bytes": self.adapter.request_bytes,
             "reply_bytes": self.adapter.reply_bytes,
-            "deadline_ms": millis(self.deadline),
-            "drain_timeout_ms": millis(self.drain_timeout),
+            "deadline_seconds": self.deadline.as_secs_f64(),
+            "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
             "connections_max": self.connections_max,
         })
     }
@@ -116,7 +115,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
     let trust = config.trust_bundle.as_deref();
-    let endpoint = process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
+    let Bound { endpoint, tls } =
+        process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
     let listener =
         tcp::listen(config.listen).with_context(|| format!("cannot listen on {} for clients", config.listen))?;
     let listen = listener.local_addr()?;
@@ -129,7 +129,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let running =
         Arc::new(sender::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
     let subject =
-        Shown { config: config.clone(), listen, running: running.clone(), calls: calls.clone(), tcp: tcp.clone() };
+        Shown { config: config.clone(), tls, listen, running: running.clone(), calls: calls.clone(), tcp: tcp.clone() };
     let face = Arc::new(Face::new(subject));
     let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
         .await
@@ -180,6 +180,7 @@ fn raise_file_limit(connections: usize) {
 /// What the admin port shows.
 struct Shown {
     config: Config,
+    tls: Value,
     listen: SocketAddr,
     running: Arc<Running>,
     calls: sender::Metrics,
@@ -200,6 +201,7 @@ impl Subject for Shown {
             "kind": "ingress",
             "id": self.config.id,
             "cluster": self.config.cluster,
+            "tls": self.tls,
             "version": node::version().to_string(),
             "listen": self.listen,
             "protocol": self.config.adapter.name(),

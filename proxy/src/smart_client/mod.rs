@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::driver::EVENTS;
 use crate::links::{self, Standing, Target};
 use crate::metrics::{Counts, Requests};
-use crate::process;
+use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
 use mesh::client::{ReplyVote, SmartClient};
@@ -71,7 +71,7 @@ impl Config {
             "admin": self.admin,
             "servers": self.servers.iter().map(|(id, at)| (id.to_string(), at)).collect::<BTreeMap<_, _>>(),
             "reply_vote": format!("{:?}", self.vote).to_lowercase(),
-            "drain_timeout_ms": u64::try_from(self.drain_timeout.as_millis()).unwrap_or(u64::MAX),
+            "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
         })
     }
 }
@@ -88,10 +88,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = node::registry();
     let expected = process::Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
     let trust = config.trust_bundle.as_deref();
-    let endpoint = process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
+    let Bound { endpoint, tls } =
+        process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
     let metrics = Metrics::new(&mut registry, &servers);
     let running = start(&config, servers, &endpoint, &metrics)?;
-    let subject = Shown { config: config.clone(), view: running.view.clone(), standings: running.standings, metrics };
+    let subject =
+        Shown { config: config.clone(), tls, view: running.view.clone(), standings: running.standings, metrics };
     let face = Arc::new(Face::new(subject));
     let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
         .await
@@ -186,6 +188,7 @@ fn start(
 /// What the admin port shows.
 struct Shown {
     config: Config,
+    tls: Value,
     view: Arc<View>,
     standings: Vec<Arc<Standing>>,
     metrics: Metrics,
@@ -207,6 +210,7 @@ impl Subject for Shown {
             "kind": "smart-client",
             "id": self.config.id,
             "cluster": self.config.cluster,
+            "tls": self.tls,
             "version": node::version().to_string(),
             "quorum": self.view.has_quorum.load(Ordering::Relaxed),
             "peers": self.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 //! unless `LOCKSTEP_REQUIRE_REDIS=1` is set. Nothing here asserts how long anything takes: waits have a deadline that
 //! only a hang can reach.
 
+mod admin;
 mod bad_input;
 mod binary;
 mod crashes;
