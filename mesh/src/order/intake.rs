@@ -211,7 +211,8 @@ impl Replica {
         let tag = held.request.tag();
         match tag.kind {
             Kind::Call => self.sessions.get(&tag).is_some_and(|session| session.last.next() == tag.seq),
-            Kind::Cancel | Kind::Close => self.sessions.get(&tag).is_some(),
+            Kind::Cancel => self.sessions.get(&tag).is_some_and(|session| session.last < tag.seq),
+            Kind::Close => self.sessions.get(&tag).is_some(),
             Kind::Open => true,
         }
     }

@@ -7,6 +7,7 @@ use super::server::Server;
 use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
+use mesh::limits::Timing;
 use mesh::rng::Rng;
 use mesh::time::Duration;
 
@@ -193,14 +194,22 @@ impl World {
         let stop = self.now + self.chance.duration(Duration::from_millis(800));
         if self.chance.chance(700) {
             let victim = self.chance.below(self.servers.len() as u64) as usize;
-            if !self.may_crash(victim, false) || self.servers[victim].replica.is_none() {
+            let server = &self.servers[victim];
+            if !self.may_crash(victim, false) || server.replica.is_none() || server.paused_until > self.now {
                 return Ok(());
             }
-            self.queue.push(stop, Event::Stop(Process::Server(victim), self.servers[victim].life));
-            self.servers[victim].draining = true;
+            // Sometimes the stop never follows, and the drain is over by itself.
+            let undone = self.options.timing.drain < Timing::DEFAULT.drain && self.chance.chance(400);
+            if !undone {
+                self.queue.push(stop, Event::Stop(Process::Server(victim), self.servers[victim].life));
+                self.servers[victim].draining = true;
+            }
             self.step_server(victim, mesh::order::Input::Drain)
         } else {
             let victim = self.chance.below(self.smarts.len() as u64) as usize;
+            if self.smarts[victim].paused_until > self.now {
+                return Ok(());
+            }
             self.queue.push(stop, Event::Stop(Process::Smart(victim), self.smarts[victim].life));
             self.smarts[victim].draining = true;
             self.step_smart(victim, mesh::client::smart_client::Input::Drain)

@@ -25,7 +25,7 @@ use clock::{Clock, Time};
 use event::{Event, Queue};
 use mesh::client::{sender as sender_core, smart_client};
 use mesh::config::Durability;
-use mesh::ids::ReplicaId;
+use mesh::ids::{Ballot, ReplicaId};
 use mesh::order::{Input, Output, Status};
 use mesh::rng::Rng;
 use mesh::time::Duration;
@@ -85,7 +85,7 @@ pub struct Failure {
 }
 
 /// After healing, so long until clients demand that every call succeeds.
-const RECOVERY: Duration = Duration::from_secs(4);
+const RECOVERY: Duration = Duration::from_secs(6);
 /// After healing, so long until everything must be at rest.
 const CONVERGENCE: Duration = Duration::from_secs(90);
 /// Between two looks whether it is.
@@ -198,6 +198,7 @@ impl World {
         let healed_at = self.now;
         self.run_until(healed_at + RECOVERY)?;
         self.demanding = true;
+        let led = self.leading()?;
         while !self.is_at_rest() {
             if self.now.since(healed_at) > CONVERGENCE {
                 let what = format!("not at rest {CONVERGENCE:?} after healing; {}", self.what_is_stuck());
@@ -205,7 +206,28 @@ impl World {
             }
             self.run_until(self.now + LOOK)?;
         }
+        if self.leading()? != led {
+            return Violation::raise(
+                "stability",
+                format!("the leader changed with nothing broken; {}", self.what_is_stuck()),
+            );
+        }
         self.judge()
+    }
+
+    /// Who leads, ready to propose, and is followed by everybody.
+    fn leading(&self) -> Result<(ReplicaId, Ballot), Violation> {
+        let statuses = self.statuses();
+        let leader = statuses.iter().find(|status| status.ready).and_then(|s| Some((s.leader?, s.ballot)));
+        match leader {
+            Some((leader, ballot)) if statuses.iter().all(|s| s.leader == Some(leader) && s.ballot == ballot) => {
+                Ok((leader, ballot))
+            }
+            _ => {
+                let what = format!("no leader {RECOVERY:?} after healing; {}", self.what_is_stuck());
+                Err(Violation { check: "stability", what })
+            }
+        }
     }
 
     fn run_until(&mut self, until: Time) -> Verdict {

@@ -81,8 +81,12 @@ impl Options {
             cluster.request_bytes = 200;
         }
         let k = cluster.sessions.window;
-        let (trouble, timing) = (ms(rng.between(2_000, 8_000)), timing(rng));
+        let (long, timing) = (rng.chance(20), timing(rng));
+        let trouble = if long { ms(rng.between(20_000, 60_000)) } else { ms(rng.between(2_000, 8_000)) };
         let mut workload = Workload::swarm(rng, cluster.request_bytes as usize);
+        if long {
+            workload.calls = 3_000;
+        }
         // So few sessions, and evicted so soon, that clients who want more take them from each other for ever.
         if cluster.sessions.sessions < 8 && cluster.sessions.retention_slots < 8 {
             workload.demanded = 0;
@@ -130,18 +134,20 @@ impl Options {
 }
 
 fn timing(rng: &mut Rng) -> Timing {
+    let default = Timing::DEFAULT;
+    let drain = if rng.chance(500) { ms(rng.between(100, 2_500)) } else { default.drain };
     if rng.chance(500) {
-        return Timing::DEFAULT;
+        return Timing { drain, ..default };
     }
     // All of them shorter, by the same factor.
-    let (tenths, default) = (rng.between(2, 9) as u32, Timing::DEFAULT);
+    let tenths = rng.between(2, 9) as u32;
     Timing {
         election_timeout: default.election_timeout * tenths / 10,
         election_jitter: default.election_jitter * tenths / 10,
         heartbeat: default.heartbeat * tenths / 10,
         repair: default.repair * tenths / 10,
         request_timeout: default.request_timeout * tenths / 10,
-        drain: default.drain * tenths / 100,
+        drain,
     }
 }
 
