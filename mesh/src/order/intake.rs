@@ -198,6 +198,15 @@ impl Replica {
                 self.intake.release(&call);
             }
         }
+        // A cancel that waits is settled by the execution of its own number.
+        let cancel = Tag { kind: Kind::Cancel, ..tag };
+        if tag.kind == Kind::Call
+            && let Some(held) = self.intake.held.get(&cancel)
+            && let Known::Outcome { slot, form, outcome } = self.sessions.look_up(&held.request)
+        {
+            self.intake.release(&cancel);
+            out.push(Output::Reply { tag: cancel, slot, form, outcome });
+        }
         if let Some(proposed) = self.intake.proposed.get(&tag.client) {
             let last = self.sessions.get(&tag).map(|session| session.last);
             if last.is_none_or(|last| last >= *proposed) {
