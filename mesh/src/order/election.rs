@@ -91,7 +91,8 @@ impl Replica {
             self.step_down(now);
         }
         if self.draining.is_some() {
-            return self.arm_election(now);
+            // Not `arm_election`: a member alone waits no time at all there.
+            return self.timers.set(Timer::Election, now + self.config.timing.election_timeout);
         }
         self.start_pre_vote(now, out);
     }
