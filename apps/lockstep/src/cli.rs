@@ -10,7 +10,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LOCKSTEP_BU
 
 /// Keeps N copies of an unmodified TCP server in lockstep, so that the service survives the loss of any minority of them.
 ///
-/// Every flag has an environment variable LOCKSTEP_<FLAG> and a key in the TOML file that --config names (the flag
+/// Every flag has an environment variable LOCKSTEP_FLAG and a key in the TOML file that --config names (the flag
 /// with _); flags win over the environment, which wins over the file.
 ///
 /// Exit codes: 0 well, 1 failed, 2 wrong usage or configuration, 3 refused (exists already, would break a rule),

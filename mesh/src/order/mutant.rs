@@ -1,5 +1,5 @@
 //! Deliberate errors, to prove that the simulator's checks catch them. Compiled in only with `--cfg lockstep_mutants`;
-//! in every other build [`on`] is a constant `false`.
+//! in every other build none of them can be chosen.
 
 /// An error that the core can be made to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
