@@ -1,4 +1,4 @@
-//! The simulator in small: some hundred seeds, the same ones every time. To hunt with more:
+//! The simulator in small: a thousand seeds, the same ones every time. To hunt with more:
 //! `cargo run --release -p lockstep-tests --bin sim -- --seeds 100000 --jobs 2`.
 
 use lockstep_tests::check::enough::Counters;
@@ -6,7 +6,7 @@ use lockstep_tests::sim;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1000;
 
 /// Runs `work` for every number below `end`, two at a time.
 fn each(end: u64, work: impl Fn(u64) + Sync) {
