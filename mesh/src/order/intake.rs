@@ -300,7 +300,8 @@ impl Replica {
     }
 
     pub(super) fn on_forward_refused(&mut self, now: Instant, from: crate::ids::ReplicaId, tag: &Tag) {
-        if self.followed().is_some_and(|(leader, _)| leader == from)
+        // The word of the ballot's leader counts also while this replica asks around whether to replace it.
+        if from == self.promised.replica
             && let Some(held) = self.intake.held.get_mut(tag)
         {
             held.since = now;

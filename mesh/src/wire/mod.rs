@@ -8,6 +8,8 @@ pub mod client;
 pub mod peer;
 pub mod request;
 pub mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use peer::Message;
 pub use request::{Body, Kind, Outcome, Refusal, Request, Tag};

@@ -1,0 +1,102 @@
+//! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
+
+use super::admin::{AdminReply, AdminRequest};
+use super::client::{Ask, NothingSent, Told, Unknown};
+use super::peer::{Batch, Marks, PeerFrame};
+use super::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use super::*;
+use crate::ids::{Ballot, ClientId, Digest, Incarnation, ReplicaId, Seq, Slot};
+use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
+use crate::order::Record;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn request() -> Request {
+    Request {
+        client: ClientId(0x0102),
+        opened: Slot(300),
+        seq: Seq(5),
+        body: Body::Call(Bytes::from_static(b"GET a\n")),
+    }
+}
+
+fn ballot() -> Ballot {
+    Ballot { round: 3, replica: ReplicaId(1), incarnation: Incarnation(1) }
+}
+
+fn batch() -> Arc<Batch> {
+    Arc::new(Batch { time: 1, settled: Slot(2), requests: vec![request()] })
+}
+
+fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, hex: &str) {
+    let bytes = encode(message);
+    let seen: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(seen, hex, "{message:?} is encoded otherwise: the ALPN's version has to change with it");
+    assert_eq!(decode::<T>(&bytes).as_ref(), Ok(message));
+}
+
+#[test]
+fn the_bytes_on_the_wire_are_the_agreed_ones() {
+    golden(&request(), "8202ac0205010647455420610a");
+    golden(&PeerFrame::Core(Message::Prepare { ballot: ballot() }), "0002030101");
+    let accept = Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), batch: batch() };
+    golden(&accept, "0603010107060102018202ac0205010647455420610a");
+    golden(&Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() }, "0703010101070000");
+    golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a01");
+    let tag = request().tag();
+    let (slot, form) = (Slot(7), Digest([7; 32]));
+    let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));
+    golden(
+        &Reply::Whole(Answer { tag, slot, form, outcome }),
+        "008202ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a",
+    );
+    golden(&Reply::Steer(Steer::NotReady), "0106");
+    golden(
+        &Votes(vec![Vote { tag, slot, form }]),
+        "018202ac020501070707070707070707070707070707070707070707070707070707070707070707",
+    );
+    golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a904e");
+    golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
+    golden(&Told::Unknown(Unknown::Deadline), "0200");
+    golden(&AdminRequest::Commit { token: 9 }, "0209");
+    golden(
+        &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },
+        "01070301010102018202ac0205010647455420610a",
+    );
+    golden(&Record::Decided { slot: Slot(7) }, "0207");
+}
+
+#[test]
+fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
+    let (client, opened, seq) = (ClientId(u128::MAX), Slot(u64::MAX), Seq(u64::MAX));
+    let body = Body::Call(Bytes::from(vec![0; REQUEST_BYTES_MAX]));
+    let largest = Request { client, opened, seq, body };
+    assert!(encode(&largest).len() - REQUEST_BYTES_MAX <= REQUEST_ENVELOPE_BYTES);
+    let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest] };
+    assert!(encode(&batch).len() < Limits::DEFAULT.message_bytes);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode::<PeerFrame>(&bytes);
+        let _ = decode::<Submit>(&bytes);
+        let _ = decode::<Reply>(&bytes);
+        let _ = decode::<Votes>(&bytes);
+        let _ = decode::<Ask>(&bytes);
+        let _ = decode::<Told>(&bytes);
+        let _ = decode::<AdminRequest>(&bytes);
+        let _ = decode::<AdminReply>(&bytes);
+        let _ = decode::<Record>(&bytes);
+    }
+
+    #[test]
+    fn cut_or_lengthened_messages_are_refused(cut in 0usize..40, more in 1usize..9) {
+        let frame = PeerFrame::Core(Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), batch: batch() });
+        let bytes = encode(&frame);
+        let cut = cut.min(bytes.len() - 1);
+        prop_assert_eq!(decode::<PeerFrame>(&bytes[..cut]), Err(Malformed));
+        let longer = [&bytes[..], &vec![0; more][..]].concat();
+        prop_assert_eq!(decode::<PeerFrame>(&longer), Err(Malformed));
+    }
+}
