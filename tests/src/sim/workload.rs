@@ -137,7 +137,8 @@ impl World {
             _ => MapOp::Size,
         };
         let patience = if self.demanding {
-            Duration::from_secs(20)
+            // Where bounds are tight, a lost reply may be kept nowhere: then another call must do.
+            Duration::from_secs(if self.options.tight { 3 } else { 20 })
         } else if chance.chance(30) {
             chance.duration(Duration::from_millis(20))
         } else {
