@@ -90,6 +90,8 @@ const RECOVERY: Duration = Duration::from_secs(6);
 const CONVERGENCE: Duration = Duration::from_secs(90);
 /// Between two looks whether it is.
 const LOOK: Duration = Duration::from_millis(200);
+/// A deadline that has passed is met after that.
+const TICK: Duration = Duration::from_micros(1);
 /// Events of a run: more means that something spins.
 const EVENTS_MAX: u64 = 1_500_000;
 
@@ -361,7 +363,7 @@ impl World {
             }
         };
         let Some(deadline) = deadline else { return };
-        let mut due = clock.due(deadline).max(self.now + Self::tick());
+        let mut due = clock.due(deadline).max(self.now + TICK);
         if self.chance.chance(self.options.timer_faults) {
             let late = self.chance.duration(Duration::from_millis(30));
             due = if self.chance.chance(500) { due + late } else { self.now + due.since(self.now) / 2 };

@@ -105,10 +105,4 @@ impl World {
         self.rearm(Process::Sender(index));
         Ok(())
     }
-
-    /// How long until a sender's clients look again when its process was just woken.
-    #[must_use]
-    pub(super) const fn tick() -> Duration {
-        Duration::from_micros(1)
-    }
 }
