@@ -8,7 +8,6 @@ use crate::check::Verdict;
 use crate::check::spinning::Spinning;
 use mesh::client::Sender;
 use mesh::client::sender::{Input, Output};
-use mesh::time::Duration;
 use mesh::wire::client::Ask;
 
 /// One sender.
