@@ -27,7 +27,7 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
-/// Bounds of the session table (PROTOCOL rules 17 to 20).
+/// Bounds of the session table (rules 17 to 20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionLimits {
     /// Live sessions at most.
@@ -38,7 +38,7 @@ pub struct SessionLimits {
     pub retention_slots: u64,
 }
 
-/// What decides outcomes and therefore is the same on every member (PROTOCOL rule 15). Local settings seed it at the
+/// What decides outcomes and therefore is the same on every member (rule 15). Local settings seed it at the
 /// bootstrap; afterwards the journal has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {
@@ -52,7 +52,7 @@ pub struct ClusterConfig {
     pub adapter: String,
     /// [`EXECUTION_VERSION`] of the members.
     pub execution_version: u32,
-    /// How all members write. Ordered because early decisions (PROTOCOL rule 6) rest on it.
+    /// How all members write. Ordered because early decisions (rule 6) rest on it.
     pub durability: Durability,
 }
 

@@ -24,7 +24,7 @@ number! {
 }
 number! {
     /// Which life of a member this is. A member that cannot prove that it has every vote it ever sent gets a new one
-    /// (PROTOCOL rule 12). The first is 1.
+    /// (rule 12). The first is 1.
     Incarnation(u32)
 }
 number! {
@@ -70,7 +70,7 @@ impl Seq {
     }
 }
 
-/// A leader's term, unique even across a member that forgot everything (PROTOCOL rule 1). Ordered by round first.
+/// A leader's term, unique even across a member that forgot everything (rule 1). Ordered by round first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
     /// Counts elections; 0 is before the first.

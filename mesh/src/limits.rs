@@ -17,11 +17,11 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Requests of one batch.
     pub batch_requests: usize,
-    /// Slots in flight up to which an idle leader proposes at once; above, it fills batches (LIMITS: 2 to 4).
+    /// Slots in flight up to which an idle leader proposes at once; above, it fills batches (2 to 4 measured best).
     pub pipeline_depth: u64,
     /// Slots in flight at most; a follower takes none further than twice that above its decided mark.
     pub window: u64,
-    /// Slots that may be proposed beyond the settled mark (PROTOCOL rule 9).
+    /// Slots that may be proposed beyond the settled mark (rule 9).
     pub unsettled_slots: u64,
     /// Bytes of request bodies that may be proposed beyond the settled mark.
     pub unsettled_bytes: usize,

@@ -1,4 +1,4 @@
-//! Leader change: pre-vote, promises, recovery of what may have been decided (PROTOCOL rules 1 to 5).
+//! Leader change: pre-vote, promises, recovery of what may have been decided (rules 1 to 5).
 
 use super::normal::Leading;
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};

@@ -1,5 +1,5 @@
 //! The ordering core: Multi-Paxos with independent slots (Lamport, "Paxos Made Simple", 2001, section 3), sessions, and
-//! the decisions of execution. PROTOCOL.md's rules are named where they are kept.
+//! the decisions of execution. The rules (ARCHITECTURE.md) are named where they are kept.
 //!
 //! One struct, [`Replica`], with one door, [`Replica::step`]. It never reads a clock, draws chance, sends or writes: all
 //! that is input and output. Its handlers live in files named after what they handle.

@@ -1,4 +1,4 @@
-//! The session table: part of the replicated state, a function of the log alone (PROTOCOL rules 17 to 21).
+//! The session table: part of the replicated state, a function of the log alone (rules 17 to 21).
 
 use crate::config::SessionLimits;
 use crate::ids::{ClientId, Digest, Seq, Slot};

@@ -2,7 +2,7 @@
 //!
 //! A frame is one group commit: everything that one write and one sync made durable together. A frame that does not
 //! check out with nothing valid behind it was torn by a crash before its sync answered, so nothing of it was ever
-//! acknowledged; with a valid frame behind it, it had been synced, and the disk lost it (PROTOCOL rule 13).
+//! acknowledged; with a valid frame behind it, it had been synced, and the disk lost it (rule 13).
 //!
 //! The checks are keyed with a secret of the file and cover the frame's offset: neither the body of a client's request
 //! nor a stale copy of a frame elsewhere in the file can pass for a frame.
