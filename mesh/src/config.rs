@@ -1,6 +1,6 @@
 //! Configuration: what is ordered (the same on every member, part of the log) and what is local.
 
-use crate::ids::{Incarnation, ReplicaId};
+use crate::ids::{Incarnation, Life, ReplicaId};
 use crate::limits::{Limits, MEMBERS_MAX, REQUEST_BYTES_MAX, Timing};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,8 @@ pub struct Member {
     pub id: ReplicaId,
     /// The only incarnation whose votes count.
     pub incarnation: Incarnation,
+    /// The life that has this incarnation; 0 since the bootstrap.
+    pub life: Life,
 }
 
 /// Bounds of the session table (rules 17 to 20).
@@ -77,7 +79,9 @@ impl ClusterConfig {
     #[must_use]
     pub fn of(n: u32, adapter: &str, durability: Durability) -> Self {
         Self {
-            members: (0..n).map(|id| Member { id: ReplicaId(id), incarnation: Incarnation(1) }).collect(),
+            members: (0..n)
+                .map(|id| Member { id: ReplicaId(id), incarnation: Incarnation(1), life: Life(0) })
+                .collect(),
             sessions: SessionLimits { sessions: 8192, window: 64, retention_slots: 1024 },
             request_bytes: 1 << 20,
             adapter: adapter.to_owned(),
@@ -111,19 +115,44 @@ impl ClusterConfig {
     }
 }
 
+/// When a replica takes a snapshot: whenever so much was ordered since the last. Local.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Requests.
+    pub every_requests: u64,
+    /// Bytes of their bodies.
+    pub every_bytes: u64,
+}
+
+/// What a replica does when a majority's rolling hash differs from its own (rule 31). Local.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Divergence {
+    /// It is quarantined and rebuilt.
+    #[default]
+    Rebuild,
+    /// It only says so.
+    Alarm,
+    /// It is quarantined until an operator looks.
+    Stop,
+}
+
 /// What one replica of the ordering core is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Which member this is.
     pub id: ReplicaId,
-    /// Its life.
-    pub incarnation: Incarnation,
-    /// What all members agree on.
+    /// Its life, as its journal names it. It votes while the ordered configuration gives that life the incarnation.
+    pub life: Life,
+    /// What all members agreed on at the bootstrap; later changes are in the log and in snapshots.
     pub cluster: ClusterConfig,
     /// Local time-outs.
     pub timing: Timing,
     /// Local bounds.
     pub limits: Limits,
+    /// When this replica takes snapshots; `None` keeps the log whole.
+    pub snapshots: Option<Snapshots>,
+    /// What it does when its application diverged.
+    pub divergence: Divergence,
     /// The wall clock (Unix time, ns) at [`crate::time::Instant::ZERO`]: batches carry the leader's time (rule 7).
     pub wall_base: u64,
 }

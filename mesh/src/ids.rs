@@ -28,6 +28,11 @@ number! {
     Incarnation(u32)
 }
 number! {
+    /// Names one life of a member: drawn at random when its journal is made, 0 where the bootstrap made it. A life knows
+    /// every promise and vote that it ever sent; whoever cannot prove that begins another one (rule 12).
+    Life(u64)
+}
+number! {
     /// A place in the log. The first is 1; 0 means "none".
     Slot(u64)
 }
@@ -59,6 +64,29 @@ impl Slot {
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
+    }
+}
+
+/// A request of the log: the `call`-th, from 0, of a slot's batch. Ordered as they are executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The slot.
+    pub slot: Slot,
+    /// The place in its batch.
+    pub call: u32,
+}
+
+impl Position {
+    /// The place behind every request up to `slot`.
+    #[must_use]
+    pub const fn after(slot: Slot) -> Self {
+        Self { slot: slot.next(), call: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.call)
     }
 }
 

@@ -39,6 +39,11 @@ pub struct Limits {
     pub replies_kept_bytes: usize,
     /// Replies whose bytes are kept.
     pub replies_kept: usize,
+    /// Slots that are kept below the newest cut that would be possible, so that one who is a little late needs no
+    /// snapshot.
+    pub log_tail_slots: u64,
+    /// Bytes of request bodies of the log above which the leader refuses calls, by order. Half of it alarms.
+    pub log_bytes: u64,
 }
 
 impl Limits {
@@ -58,6 +63,8 @@ impl Limits {
         reply_kept_bytes: 1 << 20,
         replies_kept_bytes: 128 << 20,
         replies_kept: 1 << 18,
+        log_tail_slots: 4096,
+        log_bytes: 4 << 30,
     };
 }
 

@@ -7,7 +7,7 @@ use crate::entropy;
 use crate::run::link_limits;
 use anyhow::{Context, bail, ensure};
 use mesh::config::{ClusterConfig, Member};
-use mesh::ids::{Incarnation, ReplicaId};
+use mesh::ids::{Incarnation, Life, ReplicaId};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
 use mesh::wire::admin::{AdminReply, AdminRequest, History};
 use std::collections::BTreeMap;
@@ -177,7 +177,10 @@ impl Bootstrap<'_> {
                 theirs.request_bytes
             );
         }
-        let members = members.keys().map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1) }).collect();
+        let members = members
+            .keys()
+            .map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1), life: Life(0) })
+            .collect();
         let cluster = ClusterConfig { members, ..described.seed.clone() };
         cluster.validate().context("the members' settings cannot be used")?;
         Ok(cluster)

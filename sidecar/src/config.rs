@@ -1,7 +1,7 @@
 //! What a sidecar is started with.
 
 use anyhow::{Context, ensure};
-use mesh::config::{ClusterConfig, Durability};
+use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
 use mesh::framing::Adapter;
 use mesh::ids::ReplicaId;
 use mesh::limits::{MEMBERS_MAX, Timing};
@@ -66,6 +66,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time-outs of the ordering.
     pub timing: Timing,
+    /// When snapshots are taken; `None`: never.
+    pub snapshots: Option<Snapshots>,
+    /// What happens when this member's application diverged.
+    pub divergence: Divergence,
     /// How long the application may take for one reply before it counts as lost.
     pub app_timeout: Duration,
 }

@@ -17,7 +17,6 @@ use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
-use mesh::ids::Incarnation;
 use mesh::limits::Limits;
 use mesh::net::Responder;
 use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
@@ -116,10 +115,12 @@ impl Driver {
         let now = clock.now();
         let core = mesh::config::Config {
             id: config.replica(),
-            incarnation: own_incarnation(&config, &membership),
+            life: membership.life,
             cluster: membership.cluster.clone(),
             timing: config.timing.clone(),
             limits: Limits::DEFAULT,
+            snapshots: config.snapshots,
+            divergence: config.divergence,
             wall_base: clock.wall_base(),
         };
         Self {
@@ -214,7 +215,11 @@ impl Driver {
             self.step(match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
+                app::Event::Silent { run, slot, answered } => Input::AppSilent { run, slot, answered },
                 app::Event::Lost { run } => Input::AppLost { run },
+                app::Event::SnapshotLost { slot } => Input::SnapshotLost { slot },
+                app::Event::Dumped { slot } => Input::Dumped { slot },
+                app::Event::DumpFailed { slot } => Input::DumpFailed { slot },
             });
         }
         for incoming in turn.peers.drain(..) {
@@ -234,7 +239,7 @@ impl Driver {
 
     fn on_frame(&mut self, Incoming { from, frame, share }: Incoming) {
         match frame {
-            PeerFrame::Core(message) => self.step(Input::Message { from, message }),
+            PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
             PeerFrame::WhichCluster => {
                 let cluster = PeerFrame::Cluster(self.membership.cluster.clone());
                 self.peers.send_frame(To::One(from), "cluster", &cluster);
@@ -279,6 +284,7 @@ impl Driver {
         match &request.body {
             Body::Call(bytes) => bytes.len() > self.adapter.request_bytes || self.adapter.is_orderable(bytes),
             Body::Open { .. } | Body::Cancel | Body::Close => true,
+            Body::Refused(_) => false,
         }
     }
 
@@ -313,17 +319,20 @@ impl Driver {
     fn perform(&mut self, asked: bool) {
         for output in self.out.drain(..) {
             match output {
-                Output::Send { to, message } => self.peers.send(to, message),
+                Output::Send { to, message } => self.peers.send(to, self.membership.life, message),
                 Output::Persist { lsn, record } => {
                     if let Record::Accepted { batch, .. } = &record {
                         self.metrics.batch_requests.observe(batch.requests.len() as f64);
                     }
                     self.journal.append(lsn, record);
                 }
-                Output::Reset { run } => command(&self.app, app::Command::Reset { run }),
-                Output::Execute { run, slot, time: _, operations } => {
-                    command(&self.app, app::Command::Execute { run, slot, operations });
+                Output::Reset { run, snapshot } => command(&self.app, app::Command::Reset { run, snapshot }),
+                Output::Resume { run } => command(&self.app, app::Command::Resume { run }),
+                Output::Execute { run, slot, time: _, operations, patient } => {
+                    command(&self.app, app::Command::Execute { run, slot, operations, patient });
                 }
+                Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
+                Output::Cut { .. } | Output::Transfer { .. } | Output::Discard { .. } => {}
                 Output::Reply { tag, slot, form, outcome } => {
                     if asked {
                         self.metrics.reply_cache_hits.inc();
@@ -379,12 +388,6 @@ fn command(app: &app::Handle, command: app::Command) {
     if let Err(tokio::sync::mpsc::error::TrySendError::Full(command)) = app.commands.try_send(command) {
         panic!("more commands wait for the application than slots can be outstanding: {command:?}");
     }
-}
-
-/// The life in which the cluster knows this member.
-fn own_incarnation(config: &Config, membership: &Membership) -> Incarnation {
-    let own = membership.cluster.members.iter().find(|member| member.id == config.replica());
-    own.map_or(Incarnation(0), |member| member.incarnation)
 }
 
 /// Whether the asker of a stream has given up, as far as it is known by now.

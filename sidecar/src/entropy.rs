@@ -11,3 +11,11 @@ pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }
+
+/// A new life of this member: 0 is the bootstrap's.
+///
+/// # Errors
+/// The system has no randomness.
+pub(crate) fn life() -> std::io::Result<mesh::ids::Life> {
+    Ok(mesh::ids::Life(u64::from_le_bytes(bytes()?).max(1)))
+}

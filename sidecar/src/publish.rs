@@ -67,10 +67,8 @@ impl Publisher {
         metrics: Metrics,
         data_dir: Option<PathBuf>,
     ) -> Self {
-        let voters = if membership.voting { "voting" } else { "learning" };
         let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
         metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
-        metrics.members.get_or_create(&MemberKind { kind: voters }).set(1);
         Self {
             snapshots,
             membership,

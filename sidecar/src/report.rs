@@ -43,7 +43,7 @@ impl Reporter {
                     tracing::warn!(client = %tag.client, seq = %tag.seq, suppressed, "a number was used again with another body: broken or malicious client");
                 }
             }
-            Event::ReplayDiffers { tag, slot } => {
+            Event::ReplayDiffers { tag, slot, .. } => {
                 self.metrics.divergences.inc();
                 if let Some(suppressed) = self.may_speak(now) {
                     tracing::error!(
@@ -52,6 +52,14 @@ impl Reporter {
                     );
                 }
             }
+            Event::Diverged { .. }
+            | Event::Rebuilt { .. }
+            | Event::NoAgreement { .. }
+            | Event::Silent { .. }
+            | Event::Aborted { .. }
+            | Event::Rejoined { .. }
+            | Event::Superseded
+            | Event::LogGrows { .. } => {}
             Event::Nonsense { from, what } => {
                 self.count("nonsense");
                 if let Some(suppressed) = self.may_speak(now) {

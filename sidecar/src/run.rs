@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, LinkId, Waiters};
-use crate::journal::{History, Recovery, recovered};
+use crate::journal::{History, Recovery};
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
@@ -145,13 +145,12 @@ async fn serve(
         inputs: &mut inputs,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
-    let Membership { voting, .. } = membership;
-    tracing::info!(voting, records = records.len(), "this member is part of its cluster");
+    tracing::info!(records = records.len(), "this member is part of its cluster");
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
     let publisher = Publisher::new(snapshots, membership.clone(), metrics.clone(), config.data_dir.clone());
-    let recovered = recovered(records, voting);
+    let recovered = mesh::order::Recovered::from_records(records);
     let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
     let clock = Clock::start();
     let parts =

@@ -5,7 +5,7 @@ use crate::app::process::boot_id;
 use crate::journal::{Entry, History, Identity, Journal, JournalFile, Observe, Recovery, lock};
 use anyhow::Context;
 use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::Incarnation;
+use mesh::ids::{Incarnation, Life};
 use std::fs::File;
 
 /// The journal before the driver has it.
@@ -48,13 +48,12 @@ impl Store {
         if recovery.boot.as_ref() == Some(&boot) {
             return Ok(());
         }
-        if let (Durability::Async, History::Started { cluster, voting: true }) = (config.durability, &recovery.history)
-        {
+        if let (Durability::Async, History::Started { cluster, .. }) = (config.durability, &recovery.history) {
             tracing::warn!(
                 "the machine was started anew since the journal was written, and durability is async: this member may \
                  have forgotten votes. It becomes a learner"
             );
-            let learner = Entry::Learner { cluster: cluster.clone() };
+            let learner = Entry::Learner { cluster: cluster.clone(), life: crate::entropy::life()? };
             self.append(&learner)?;
             recovery.history = recovery.history.clone().after(&learner);
         }
@@ -90,8 +89,8 @@ impl Store {
 /// The cluster that a member starts in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Membership {
-    /// Its configuration.
+    /// Its first configuration.
     pub(crate) cluster: ClusterConfig,
-    /// Whether this member votes.
-    pub(crate) voting: bool,
+    /// This member's life, as its journal names it.
+    pub(crate) life: Life,
 }

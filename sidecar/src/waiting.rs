@@ -43,8 +43,8 @@ impl Waiting<'_> {
         let mut tick = interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let History::Started { cluster, voting } = &self.history {
-                return Ok(Some(Membership { cluster: cluster.clone(), voting: *voting }));
+            if let History::Started { cluster, life } = &self.history {
+                return Ok(Some(Membership { cluster: cluster.clone(), life: *life }));
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
@@ -132,17 +132,17 @@ impl Waiting<'_> {
                             "the cluster exists and this member has no history: it may have forgotten votes, so it \
                              joins as a learner"
                         );
-                        Entry::Learner { cluster }
+                        Entry::Learner { cluster, life: crate::entropy::life()? }
                     }
                 };
                 self.store(&entry)
             }
-            (PeerFrame::Core(_), History::Proposed { .. }) => {
+            (PeerFrame::Core(..), History::Proposed { .. }) => {
                 // It has started, so the proposal was committed; its answer says so.
                 self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
                 Ok(())
             }
-            (PeerFrame::Core(_) | PeerFrame::WhichCluster, _) => Ok(()),
+            (PeerFrame::Core(..) | PeerFrame::WhichCluster, _) => Ok(()),
         }
     }
 

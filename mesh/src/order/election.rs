@@ -167,7 +167,7 @@ impl Replica {
     fn stand(&mut self, now: Instant, round: u64, out: &mut Vec<Output>) {
         let id = self.config.id;
         let replica = if mutant::on(Mutant::EqualBallots) { ReplicaId(0) } else { id };
-        let ballot = Ballot { round, replica, incarnation: self.config.incarnation };
+        let ballot = Ballot { round, replica, incarnation: self.config.cluster.members[self.own_index()].incarnation };
         assert!(ballot > self.promised, "a candidate's ballot is above every one it promised");
         self.promised = ballot;
         self.round_seen = round;
@@ -390,7 +390,7 @@ impl Replica {
         out.push(Output::Event(Event::Leading { ballot }));
         let mut slot = decided.next();
         while slot <= last {
-            let hole = || Arc::new(Batch { time: 0, settled: self.settled, requests: Vec::new() });
+            let hole = || Arc::new(Batch { time: 0, settled: self.settled, ..Batch::default() });
             let batch = values.remove(&slot).map_or_else(hole, |(_, batch)| batch);
             self.propose_at(now, slot, batch, out);
             slot = slot.next();
@@ -408,7 +408,11 @@ impl Replica {
         let ballot = candidate.ballot;
         if candidate.recovery.is_some() {
             let (decided, settled) = (self.log.decided(), self.settled);
-            return self.send(To::Others, Message::Heartbeat { ballot, decided, settled, answer: false }, out);
+            return self.send(
+                To::Others,
+                Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: false },
+                out,
+            );
         }
         let own = self.own_index();
         let missing = candidate.promises.iter().enumerate().filter(|(index, p)| *index != own && !p.is_complete());

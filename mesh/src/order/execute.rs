@@ -68,7 +68,7 @@ impl Execution {
 
     fn reset(&mut self, out: &mut Vec<Output>) {
         *self = Self { run: Run(self.run.0 + 1), ..Self::default() };
-        out.push(Output::Reset { run: self.run });
+        out.push(Output::Reset { run: self.run, snapshot: None });
     }
 
     pub(super) fn on_lost(&mut self, run: Run, out: &mut Vec<Output>) {
@@ -139,7 +139,7 @@ impl Replica {
             let handed_over = !operations.is_empty();
             self.execution.outstanding.push_back(Outstanding { slot, calls, handed_over });
             if handed_over {
-                out.push(Output::Execute { run: self.execution.run, slot, time, operations });
+                out.push(Output::Execute { run: self.execution.run, slot, time, operations, patient: 0 });
             } else if self.execution.outstanding.len() == 1 {
                 self.execution.finish_first();
             }
@@ -191,8 +191,8 @@ impl Replica {
         assert_eq!(calls.len(), replies.len(), "one reply for each call of slot {slot}");
         for (tag, reply) in calls.into_iter().zip(replies) {
             self.execution.digest = self.execution.digest.chain(&reply.form.0);
-            if !self.sessions.replied(&tag, reply.form, &reply.bytes, &self.config.limits) {
-                out.push(Output::Event(Event::ReplayDiffers { tag, slot }));
+            if let Err(before) = self.sessions.replied(&tag, &reply, &self.config.limits) {
+                out.push(Output::Event(Event::ReplayDiffers { tag, slot, before, now: reply.clone() }));
             }
             let outcome = Some(Outcome::Executed(reply.bytes));
             out.push(Output::Reply { tag, slot, form: reply.form, outcome });

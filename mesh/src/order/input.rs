@@ -1,7 +1,8 @@
 //! What goes into [`super::Replica::step`].
 
+use super::Image;
 use crate::auth::Verified;
-use crate::ids::{Ballot, Digest, Lsn, ReplicaId, Run, Slot};
+use crate::ids::{Ballot, Digest, Life, Lsn, Position, ReplicaId, Run, Slot};
 use crate::wire::peer::Batch;
 use crate::wire::{Message, Request};
 use bytes::Bytes;
@@ -9,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Something that happened. Late, early, doubled and lost ones are harmless.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A peer's message; `from` is the identity of the link's certificate.
     Message {
         /// Who sent it.
         from: ReplicaId,
+        /// In which of its lives.
+        life: Life,
         /// What.
         message: Message,
     },
@@ -25,7 +28,8 @@ pub enum Input {
     },
     /// Requests of SMaRtClients, all that came since the last step, so that they make one batch.
     Requests(Vec<Verified<Request>>),
-    /// The application was reset as [`super::Output::Reset`] asked, is in its initial state and running.
+    /// The application runs: in the state that [`super::Output::Reset`] asked for, or as [`super::Output::Resume`] found
+    /// it.
     Restored {
         /// The reset's number.
         run: Run,
@@ -39,10 +43,56 @@ pub enum Input {
         /// One reply for each call, in order.
         replies: Vec<AppReply>,
     },
-    /// The application, or the proof of what it executed, is lost.
+    /// The application did not answer a call in time, or ended with the call unanswered.
+    AppSilent {
+        /// The run.
+        run: Run,
+        /// The slot.
+        slot: Slot,
+        /// So many calls of the slot were answered before.
+        answered: usize,
+    },
+    /// The application, or the proof of what it executed, is lost, and no call is to blame.
     AppLost {
         /// The run that was lost.
         run: Run,
+    },
+    /// The snapshot that [`super::Output::Reset`] asked for cannot be used: it is damaged or gone.
+    SnapshotLost {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// The snapshot that [`super::Output::Dump`] asked for is stored, and was read back and verified.
+    Dumped {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// It could not be taken or stored. The application still runs, or [`Input::AppLost`] says otherwise.
+    DumpFailed {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// A peer's snapshot was fetched as [`super::Output::Transfer`] asked, is stored and verified.
+    Received {
+        /// What of it is the core's.
+        image: Box<Image>,
+    },
+    /// That peer's snapshot could not be fetched.
+    TransferFailed {
+        /// The peer.
+        from: ReplicaId,
+    },
+    /// Snapshots down to this slot are being served to peers: the log above it is not cut (rule 10). `None`: no more.
+    Serving {
+        /// The lowest of them.
+        slot: Option<Slot>,
+    },
+    /// Take a snapshot soon, whether or not one is due.
+    Save,
+    /// An operator demands that a request of an unsettled slot is aborted (rule 23).
+    Abort {
+        /// Where it is.
+        at: Position,
     },
     /// The driver stops soon: hand leadership over, stand in no election.
     Drain,
@@ -51,7 +101,7 @@ pub enum Input {
 }
 
 /// The application's reply to one call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AppReply {
     /// The reply as the application gave it.
     pub bytes: Bytes,
@@ -82,52 +132,63 @@ pub enum Record {
         /// The slot.
         slot: Slot,
     },
+    /// The application fell silent on a request: neither executed nor answered here until its outcome is known (rule 23).
+    Silent {
+        /// Where it is.
+        at: Position,
+    },
 }
 
-/// What a replica knows when it starts.
+/// What a replica knows when it starts. Its journal is whole: who cannot prove that begins another life with an empty
+/// one, and may keep its snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Whether every promise and vote that this incarnation ever sent is known: if not, it never votes (rule 12).
-    pub voting: bool,
     /// The highest promise.
     pub promised: Ballot,
     /// Every value of the journal: the last one of each slot, in order of slots.
     pub entries: Vec<(Slot, Ballot, Arc<Batch>)>,
     /// The last decided mark in the journal.
     pub decided: Slot,
+    /// The last request that the application fell silent on.
+    pub silent: Option<Position>,
+    /// What of the newest verified snapshot is the core's.
+    pub image: Option<Box<Image>>,
+    /// Every slot up to here may have been answered before the restart: the application's silence there is not stated
+    /// (rule 23). Where nothing is known, the last slot of the journal.
+    pub answered: Slot,
+    /// The application still runs, and this is what it executed (rule 25).
+    pub resumed: Option<Resumed>,
+}
+
+/// What the execution marker proves: the application has executed exactly so far since the newest snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Every slot up to here was executed.
+    pub executed: Slot,
+    /// The replies of the slots after the newest snapshot, in order; slots without a call may be left out.
+    pub replies: Vec<(Slot, Vec<AppReply>)>,
 }
 
 impl Recovered {
-    /// A member of a new cluster: it never promised or voted.
-    #[must_use]
-    pub fn first_start() -> Self {
-        Self { voting: true, ..Self::default() }
-    }
-
-    /// A member that cannot prove what it promised: it learns and executes, and never votes.
-    #[must_use]
-    pub fn amnesiac() -> Self {
-        Self::default()
-    }
-
     /// What a whole journal's records say, in the order in which they were written.
     #[must_use]
     pub fn from_records(records: impl IntoIterator<Item = Record>) -> Self {
-        let mut promised = Ballot::NONE;
-        let mut decided = Slot(0);
+        let mut recovered = Self::default();
         let mut entries = std::collections::BTreeMap::new();
         for record in records {
             match record {
-                Record::Promised { ballot } => promised = promised.max(ballot),
+                Record::Promised { ballot } => recovered.promised = recovered.promised.max(ballot),
                 // A vote is a promise too, not to vote in any lower ballot.
                 Record::Accepted { slot, ballot, batch } => {
-                    promised = promised.max(ballot);
+                    recovered.promised = recovered.promised.max(ballot);
                     entries.insert(slot, (ballot, batch));
                 }
-                Record::Decided { slot } => decided = decided.max(slot),
+                Record::Decided { slot } => recovered.decided = recovered.decided.max(slot),
+                Record::Silent { at } => recovered.silent = recovered.silent.max(Some(at)),
             }
         }
-        let entries = entries.into_iter().map(|(slot, (ballot, batch))| (slot, ballot, batch)).collect();
-        Self { voting: true, promised, entries, decided }
+        recovered.answered = entries.last_key_value().map_or(Slot(0), |(slot, _)| *slot);
+        recovered.entries = entries.into_iter().map(|(slot, (ballot, batch))| (slot, ballot, batch)).collect();
+        recovered
     }
 }

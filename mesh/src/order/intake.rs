@@ -165,7 +165,7 @@ impl Replica {
         for (_, entry) in self.log.above_decided() {
             for request in &entry.batch.requests {
                 in_window.insert(request.tag());
-                if matches!(request.body, Body::Call(_) | Body::Cancel) {
+                if matches!(request.body, Body::Call(_) | Body::Refused(_) | Body::Cancel) {
                     self.intake.note_proposed(request.client, request.seq);
                 }
             }
@@ -181,7 +181,7 @@ impl Replica {
         let tag = request.tag();
         self.intake.release(&tag);
         let through = match request.body {
-            Body::Call(_) | Body::Open { .. } => None,
+            Body::Call(_) | Body::Open { .. } | Body::Refused(_) => None,
             Body::Cancel => Some(request.seq),
             Body::Close => Some(Seq(u64::MAX)),
         };

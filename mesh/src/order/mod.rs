@@ -7,6 +7,7 @@
 mod catch_up;
 mod election;
 mod execute;
+mod image;
 mod input;
 mod intake;
 mod log;
@@ -19,7 +20,8 @@ mod status;
 mod tests;
 mod timers;
 
-pub use input::{AppReply, Input, Record, Recovered};
+pub use image::Image;
+pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
 pub use status::{Role, Status};
@@ -124,7 +126,7 @@ impl Replica {
         let mut replica = Self {
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
-            voting: recovered.voting,
+            voting: config.life == crate::ids::Life(0),
             promised: recovered.promised,
             promise_durable: recovered.promised,
             state: State::Follower,
@@ -164,7 +166,7 @@ impl Replica {
         self.execution.begin(out);
         self.draining = self.draining.filter(|until| *until > now);
         match input {
-            Input::Message { from, message } => self.on_message(now, from, message, out),
+            Input::Message { from, message, .. } => self.on_message(now, from, message, out),
             Input::Persisted { lsn } => self.on_persisted(now, lsn, out),
             Input::Requests(requests) => {
                 for request in requests {
@@ -178,7 +180,15 @@ impl Replica {
             }
             Input::Restored { run } => self.on_restored(now, run, out),
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
-            Input::AppLost { run } => self.execution.on_lost(run, out),
+            Input::AppLost { run } | Input::AppSilent { run, .. } => self.execution.on_lost(run, out),
+            Input::SnapshotLost { .. }
+            | Input::Dumped { .. }
+            | Input::DumpFailed { .. }
+            | Input::Received { .. }
+            | Input::TransferFailed { .. }
+            | Input::Serving { .. }
+            | Input::Save
+            | Input::Abort { .. } => {}
             Input::Drain => self.on_drain(now, out),
             Input::Timeout => {}
         }
@@ -218,12 +228,12 @@ impl Replica {
                 self.on_promised(now, from, ballot, slot, (accepted, batch), out);
             }
             Message::Outvoted { promised } => self.on_outvoted(now, from, promised, out),
-            Message::Accept { ballot, slot, decided, batch } => {
+            Message::Accept { ballot, slot, decided, batch, .. } => {
                 self.on_accept(now, from, ballot, slot, batch, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
             }
             Message::Accepted { ballot, slots, marks } => self.on_accepted(now, from, ballot, &slots, marks, out),
-            Message::Heartbeat { ballot, decided, settled, answer } => {
+            Message::Heartbeat { ballot, decided, settled, answer, .. } => {
                 self.on_heartbeat(now, from, ballot, settled, answer, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
             }
@@ -232,6 +242,7 @@ impl Replica {
             Message::Fetched { from: first, entries, decided } => {
                 self.on_fetched(now, first, entries, decided, out);
             }
+            Message::Cut { .. } | Message::Rejoin => {}
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),

@@ -94,7 +94,7 @@ impl Replica {
     fn next_batch(&mut self, now: Instant) -> Batch {
         let limits = &self.config.limits;
         let time = self.config.wall_base.saturating_add(now.as_nanos());
-        let mut batch = Batch { time, settled: self.settled, requests: Vec::new() };
+        let mut batch = Batch { time, settled: self.settled, ..Batch::default() };
         let mut bytes = 0;
         while batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
             // The first request is taken whatever its size, so that none is too large for ever.
@@ -123,7 +123,7 @@ impl Replica {
         let lsn = self.persist(record, Some(AfterDisk::Vote { ballot, slot, to: own }), out);
         self.log.put(slot, ballot, Arc::clone(&batch), lsn);
         if self.members() > 1 {
-            self.send(To::Others, Message::Accept { ballot, slot, decided, batch }, out);
+            self.send(To::Others, Message::Accept { ballot, slot, decided, configured: Slot(0), batch }, out);
         }
     }
 
@@ -243,12 +243,16 @@ impl Replica {
         }
         leading.told = decided;
         let ballot = leading.ballot;
-        self.send(To::Others, Message::Heartbeat { ballot, decided, settled, answer: false }, out);
+        self.send(
+            To::Others,
+            Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: false },
+            out,
+        );
     }
 
     /// How far this replica is.
     pub(super) fn marks(&self) -> Marks {
-        Marks { decided: self.log.decided(), executed: self.execution.executed() }
+        Marks { decided: self.log.decided(), executed: self.execution.executed(), ..Marks::default() }
     }
 
     /// The leader's word on what is decided: counts with its ballot (rule 2).
@@ -342,7 +346,11 @@ impl Replica {
                 }
                 if self.members() > 1 {
                     let (decided, settled) = (self.log.decided(), self.settled);
-                    self.send(To::Others, Message::Heartbeat { ballot, decided, settled, answer: true }, out);
+                    self.send(
+                        To::Others,
+                        Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: true },
+                        out,
+                    );
                 }
                 self.resend(now, out);
                 self.record_decided(out);
@@ -375,7 +383,7 @@ impl Replica {
             }
         }
         for (to, slot, batch) in again {
-            self.send(To::One(to), Message::Accept { ballot, slot, decided, batch }, out);
+            self.send(To::One(to), Message::Accept { ballot, slot, decided, configured: Slot(0), batch }, out);
         }
     }
 

@@ -1,14 +1,15 @@
 //! What comes out of [`super::Replica::step`]: plain data, in order, without conditions. What must wait for the disk is
 //! produced when `Input::Persisted` comes back, never before.
 
-use super::input::Record;
-use crate::ids::{Ballot, ClientId, Digest, Lsn, ReplicaId, Run, Slot};
+use super::Image;
+use super::input::{AppReply, Record};
+use crate::ids::{Ballot, ClientId, Digest, Incarnation, Lsn, Position, ReplicaId, Run, Slot};
 use crate::wire::submit::Steer;
 use crate::wire::{Message, Outcome, Tag};
 use bytes::Bytes;
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send a message; losing it is harmless.
     Send {
@@ -24,8 +25,17 @@ pub enum Output {
         /// The record.
         record: Record,
     },
-    /// Bring the application to its initial state, forget every call of earlier runs, say [`super::Input::Restored`].
+    /// Bring the application to its initial state, load the snapshot if one is named, forget every call of earlier runs,
+    /// say [`super::Input::Restored`]; or [`super::Input::SnapshotLost`], then another reset is asked for.
     Reset {
+        /// The number of the run that then begins.
+        run: Run,
+        /// The slot of the snapshot to load.
+        snapshot: Option<Slot>,
+    },
+    /// The application that was found running is in the state that the marker says: use it as it is, if it still is the
+    /// same, and say [`super::Input::Restored`]; or [`super::Input::AppLost`].
+    Resume {
         /// The number of the run that then begins.
         run: Run,
     },
@@ -40,6 +50,35 @@ pub enum Output {
         time: u64,
         /// What to execute, in order; at least one.
         operations: Vec<Operation>,
+        /// So many of the first calls have no time limit: a majority executed them already (rule 23).
+        patient: usize,
+    },
+    /// Take a snapshot: the application has executed exactly up to its slot, and gets nothing until
+    /// [`super::Input::Dumped`] or [`super::Input::DumpFailed`].
+    Dump {
+        /// The run.
+        run: Run,
+        /// What of the snapshot is the core's; its slot names it.
+        image: Box<Image>,
+    },
+    /// Every slot up to here is covered by snapshots: the journal and older snapshots than the newest verified one at or
+    /// above it may go.
+    Cut {
+        /// The slot.
+        through: Slot,
+    },
+    /// Fetch a snapshot of this peer, of `least` or a later slot; say [`super::Input::Received`] or
+    /// [`super::Input::TransferFailed`]. A new one takes the place of one under way.
+    Transfer {
+        /// The peer.
+        from: ReplicaId,
+        /// The lowest slot that is of use.
+        least: Slot,
+    },
+    /// Snapshots of slots after this one are of a diverged application: delete them.
+    Discard {
+        /// The last slot on which the application agreed with a majority.
+        after: Slot,
     },
     /// The ordered outcome of a request, for whoever waits for it here; nobody may.
     Reply {
@@ -132,6 +171,61 @@ pub enum Event {
         tag: Tag,
         /// Its slot.
         slot: Slot,
+        /// The reply that was given first, if its bytes are still there.
+        before: Option<Bytes>,
+        /// The reply now.
+        now: AppReply,
+    },
+    /// The application's replies up to a slot differ from those of a majority (rule 31). Alarm.
+    Diverged {
+        /// The slot.
+        slot: Slot,
+        /// The last slot on which it agreed.
+        agreed: Slot,
+        /// The rolling hash here.
+        own: Digest,
+        /// The majority's.
+        majority: Digest,
+        /// What follows: it is rebuilt.
+        rebuild: bool,
+    },
+    /// A diverged application was rebuilt and agrees with the majority again.
+    Rebuilt {
+        /// On this slot.
+        slot: Slot,
+    },
+    /// The applications' replies differ and no majority agrees (rule 31). Alarm.
+    NoAgreement {
+        /// Up to this slot.
+        slot: Slot,
+    },
+    /// The application fell silent on a request (rule 23).
+    Silent {
+        /// Where it is.
+        at: Position,
+    },
+    /// A request was aborted by order (rule 23).
+    Aborted {
+        /// Where it was.
+        at: Position,
+        /// Its name.
+        tag: Tag,
+    },
+    /// A member's new life was granted an incarnation (rule 12).
+    Rejoined {
+        /// The member.
+        member: ReplicaId,
+        /// The incarnation.
+        incarnation: Incarnation,
+        /// It is this replica, which votes from now on.
+        own: bool,
+    },
+    /// Another life of this member was granted the incarnation: this one is over and must not go on.
+    Superseded,
+    /// The log has more than half of the bytes that it may have. Alarm.
+    LogGrows {
+        /// Its bytes.
+        bytes: u64,
     },
     /// A peer sent what no correct peer sends; the message was dropped.
     Nonsense {

@@ -1,13 +1,16 @@
 //! The session table: part of the replicated state, a function of the log alone (rules 17 to 21).
 
+use super::AppReply;
 use crate::config::SessionLimits;
 use crate::ids::{ClientId, Digest, Seq, Slot};
+use crate::limits::Limits;
 use crate::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// One live session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Session {
     /// The slot that opened it: with the client id, its name.
     pub opened: Slot,
@@ -21,21 +24,31 @@ pub(super) struct Session {
     numbers: VecDeque<Number>,
 }
 
-/// What became of one number.
-#[derive(Clone, Debug)]
-pub(super) struct Number {
+/// One number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Number {
     seq: Seq,
     slot: Slot,
-    /// The hash of the body that was ordered; `None` where the number was cancelled.
-    body: Option<Digest>,
-    reply: Option<KeptReply>,
+    fate: Fate,
 }
 
-#[derive(Clone, Debug)]
-struct KeptReply {
-    form: Digest,
-    bytes: Option<Bytes>,
+/// What became of a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Fate {
+    /// A call with a body of this hash was ordered; the application has not answered it yet.
+    Running { body: Digest },
+    /// The application has. The reply's bytes may be gone.
+    Replied { body: Digest, form: Digest, bytes: Option<Bytes> },
+    /// It was cancelled before it ran.
+    Cancelled,
+    /// It was refused by order.
+    Refused(Refusal),
+    /// It was aborted.
+    Aborted,
 }
+
+/// The live sessions by their client ids: what snapshots hold.
+pub(super) type Table = BTreeMap<ClientId, Session>;
 
 /// What the table knows of a request that arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +84,7 @@ pub(super) enum Admitted {
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
     limits: SessionLimits,
-    table: BTreeMap<ClientId, Session>,
+    table: Table,
     /// Numbers whose replies' bytes are kept, oldest first, and how many bytes that is. Not part of the replicated
     /// state: whether the bytes are still there decides no outcome.
     kept: VecDeque<(ClientId, Slot, Seq, usize)>,
@@ -108,6 +121,29 @@ impl Sessions {
         Self { limits, table: BTreeMap::new(), kept: VecDeque::new(), kept_bytes: 0 }
     }
 
+    /// As a snapshot has it.
+    pub(super) fn restore(limits: SessionLimits, table: Table, bounds: &Limits) -> Self {
+        let mut sessions = Self { table, ..Self::new(limits) };
+        let mut kept = Vec::new();
+        for (client, session) in &sessions.table {
+            for number in &session.numbers {
+                if let Fate::Replied { bytes: Some(bytes), .. } = &number.fate {
+                    kept.push((number.slot, (*client, session.opened, number.seq, bytes.len())));
+                }
+            }
+        }
+        kept.sort_unstable_by_key(|(slot, _)| *slot);
+        sessions.kept_bytes = kept.iter().map(|(_, (.., bytes))| bytes).sum();
+        sessions.kept = kept.into_iter().map(|(_, kept)| kept).collect();
+        sessions.forget_replies(bounds);
+        sessions
+    }
+
+    /// A copy for a snapshot; replies' bytes are shared.
+    pub(super) fn table(&self) -> Table {
+        self.table.clone()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -135,7 +171,8 @@ impl Sessions {
             _ if tag.seq > session.last => Known::New,
             Body::Cancel => done(session.active, Outcome::Settled),
             Body::Call(bytes) => session.number(tag.seq).map_or(Known::TooOld, |number| number.known(bytes)),
-            Body::Open { .. } => Known::New,
+            // No client sends the latter, and the ordered one came as a call.
+            Body::Open { .. } | Body::Refused(_) => Known::New,
         }
     }
 
@@ -153,15 +190,22 @@ impl Sessions {
                 if tag.seq != session.last.next() && !super::mutant::on(super::Mutant::SessionCheckSkipped) {
                     return Admitted::Skipped;
                 }
-                session.push(Number { seq: tag.seq, slot, body: Some(Digest::of(bytes)), reply: None });
+                session.push(Number { seq: tag.seq, slot, fate: Fate::Running { body: Digest::of(bytes) } });
                 Admitted::Execute
+            }
+            Body::Refused(refusal) => {
+                if tag.seq != session.last.next() {
+                    return Admitted::Skipped;
+                }
+                session.push(Number { seq: tag.seq, slot, fate: Fate::Refused(*refusal) });
+                Admitted::Done(Outcome::Refused(*refusal), None)
             }
             Body::Cancel => {
                 if !session.in_window(tag.seq) {
                     return Admitted::Skipped;
                 }
                 while session.last < tag.seq {
-                    session.push(Number { seq: session.last.next(), slot, body: None, reply: None });
+                    session.push(Number { seq: session.last.next(), slot, fate: Fate::Cancelled });
                 }
                 Admitted::Done(Outcome::Settled, None)
             }
@@ -198,33 +242,49 @@ impl Sessions {
         Admitted::Done(Outcome::Opened { opened: slot, window }, evicted)
     }
 
-    /// Keeps the reply of an admitted call. Returns whether it is the first or the same as before (a replay).
-    pub(super) fn replied(&mut self, tag: &Tag, form: Digest, bytes: &Bytes, limits: &crate::limits::Limits) -> bool {
-        let Some(session) = self.table.get_mut(&tag.client).filter(|session| session.opened == tag.opened) else {
-            return true;
+    fn number_mut(&mut self, tag: &Tag) -> Option<&mut Number> {
+        let session = self.table.get_mut(&tag.client).filter(|session| session.opened == tag.opened)?;
+        session.number_mut(tag.seq)
+    }
+
+    /// Keeps the reply of an admitted call. If another one was given before (this is a replay), that one stays, and its
+    /// bytes are returned as far as they are there.
+    ///
+    /// # Errors
+    /// The first reply differs.
+    pub(super) fn replied(&mut self, tag: &Tag, reply: &AppReply, limits: &Limits) -> Result<(), Option<Bytes>> {
+        let Some(number) = self.number_mut(tag) else { return Ok(()) };
+        let body = match &number.fate {
+            Fate::Running { body } => *body,
+            Fate::Replied { form, bytes, .. } if *form != reply.form => return Err(bytes.clone()),
+            Fate::Replied { .. } | Fate::Cancelled | Fate::Refused(_) | Fate::Aborted => return Ok(()),
         };
-        let Some(number) = session.number_mut(tag.seq) else { return true };
-        if let Some(before) = &number.reply {
-            return before.form == form;
-        }
-        let keep = bytes.len() <= limits.reply_kept_bytes;
-        number.reply = Some(KeptReply { form, bytes: keep.then(|| bytes.clone()) });
+        let keep = reply.bytes.len() <= limits.reply_kept_bytes;
+        let bytes = keep.then(|| reply.bytes.clone());
+        number.fate = Fate::Replied { body, form: reply.form, bytes };
         if keep {
-            self.kept.push_back((tag.client, tag.opened, tag.seq, bytes.len()));
-            self.kept_bytes += bytes.len();
+            self.kept.push_back((tag.client, tag.opened, tag.seq, reply.bytes.len()));
+            self.kept_bytes += reply.bytes.len();
             self.forget_replies(limits);
         }
-        true
+        Ok(())
+    }
+
+    /// An ordered call is undone: its stored reply is that (rule 23).
+    pub(super) fn aborted(&mut self, tag: &Tag) {
+        if let Some(number) = self.number_mut(tag) {
+            number.fate = Fate::Aborted;
+        }
     }
 
     /// Lets go of the oldest replies' bytes above the bound.
-    fn forget_replies(&mut self, limits: &crate::limits::Limits) {
+    fn forget_replies(&mut self, limits: &Limits) {
         while self.kept_bytes > limits.replies_kept_bytes || self.kept.len() > limits.replies_kept {
-            let Some((client, opened, seq, bytes)) = self.kept.pop_front() else { return };
-            self.kept_bytes -= bytes;
+            let Some((client, opened, seq, length)) = self.kept.pop_front() else { return };
+            self.kept_bytes -= length;
             let session = self.table.get_mut(&client).filter(|session| session.opened == opened);
-            if let Some(KeptReply { bytes, .. }) =
-                session.and_then(|session| session.number_mut(seq)).and_then(|number| number.reply.as_mut())
+            if let Some(Number { fate: Fate::Replied { bytes, .. }, .. }) =
+                session.and_then(|session| session.number_mut(seq))
             {
                 *bytes = None;
             }
@@ -234,15 +294,18 @@ impl Sessions {
 
 impl Number {
     fn known(&self, body: &Bytes) -> Known {
-        let Some(digest) = self.body else { return done(self.slot, Outcome::Cancelled) };
-        if digest != Digest::of(body) {
-            return Known::OtherBody;
+        match &self.fate {
+            Fate::Cancelled => done(self.slot, Outcome::Cancelled),
+            Fate::Refused(refusal) => done(self.slot, Outcome::Refused(*refusal)),
+            Fate::Aborted => done(self.slot, Outcome::Aborted),
+            Fate::Running { body: ordered } | Fate::Replied { body: ordered, .. } if *ordered != Digest::of(body) => {
+                Known::OtherBody
+            }
+            Fate::Running { .. } => Known::Running,
+            Fate::Replied { form, bytes, .. } => {
+                Known::Outcome { slot: self.slot, form: *form, outcome: bytes.clone().map(Outcome::Executed) }
+            }
         }
-        self.reply.as_ref().map_or(Known::Running, |reply| Known::Outcome {
-            slot: self.slot,
-            form: reply.form,
-            outcome: reply.bytes.clone().map(Outcome::Executed),
-        })
     }
 }
 

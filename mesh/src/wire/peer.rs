@@ -1,7 +1,7 @@
 //! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
 
 use super::Request;
-use crate::ids::{Ballot, Slot};
+use crate::ids::{Ballot, Digest, Life, Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -12,8 +12,29 @@ pub struct Batch {
     pub time: u64,
     /// The settled mark when it was proposed (rule 9).
     pub settled: Slot,
+    /// A slot and the rolling hash of all replies up to it, as a majority of applications has it (rule 31).
+    pub agreed: Option<(Slot, Digest)>,
+    /// The cluster's own command, which takes effect before the requests.
+    pub command: Option<Command>,
     /// The requests in the order in which they run.
     pub requests: Vec<Request>,
+}
+
+/// What the cluster orders for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Command {
+    /// A member's new life gets the next incarnation (rule 12). Nothing is proposed above it until it is decided.
+    Rejoin {
+        /// The member.
+        member: ReplicaId,
+        /// Its new life.
+        life: Life,
+    },
+    /// A request is undone and skipped everywhere (rule 23).
+    Abort {
+        /// Where it is.
+        at: Position,
+    },
 }
 
 impl Batch {
@@ -31,6 +52,12 @@ pub struct Marks {
     pub decided: Slot,
     /// Every slot up to here was executed by the application.
     pub executed: Slot,
+    /// On this request the application fell silent; everything before it was executed. Durable before it is said.
+    pub silent: Option<Position>,
+    /// The slot of the newest verified snapshot.
+    pub snapshot: Slot,
+    /// The rolling hash at the slot that the leader asked for.
+    pub digest: Option<(Slot, Digest)>,
 }
 
 /// A consensus message. Who sent it is the identity of the link's certificate, never a field.
@@ -92,6 +119,8 @@ pub enum Message {
         slot: Slot,
         /// The leader's decided mark; decides what was accepted in exactly this ballot (rule 2).
         decided: Slot,
+        /// The slot of the last change of the configuration below `slot`: who lacks it does not vote (rule 11).
+        configured: Slot,
         /// The value.
         batch: Arc<Batch>,
     },
@@ -112,6 +141,10 @@ pub enum Message {
         decided: Slot,
         /// The settled mark.
         settled: Slot,
+        /// So many requests of the slot after it were executed by a majority too.
+        beyond: u32,
+        /// The highest slot that verified snapshots of a majority cover (rule 10).
+        covered: Slot,
         /// Asks for a [`Message::Following`]; decisions that could not wait do not.
         answer: bool,
     },
@@ -138,6 +171,13 @@ pub enum Message {
         /// The sender's decided mark.
         decided: Slot,
     },
+    /// The answer to a [`Message::Fetch`] of what is cut: a snapshot of the sender covers it.
+    Cut {
+        /// The snapshot's slot.
+        snapshot: Slot,
+    },
+    /// "I have begun a new life, and hold the log up to here: let it vote" (rule 12).
+    Rejoin,
     /// A leader that stops asks the receiver to stand at once.
     TakeOver {
         /// The leader's ballot.
@@ -172,6 +212,8 @@ impl Message {
             Self::Following { .. } => "following",
             Self::Fetch { .. } => "fetch",
             Self::Fetched { .. } => "fetched",
+            Self::Cut { .. } => "cut",
+            Self::Rejoin => "rejoin",
             Self::TakeOver { .. } => "take_over",
             Self::Forward { .. } => "forward",
             Self::ForwardRefused { .. } => "forward_refused",
@@ -182,8 +224,8 @@ impl Message {
 /// What a unidirectional stream of a peer link carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// For the ordering core.
-    Core(Message),
+    /// For the ordering core, and the sender's life: a vote counts only in the life that has the incarnation.
+    Core(Life, Message),
     /// A member without history asks what cluster this is.
     WhichCluster,
     /// The answer of a member that has history.

@@ -31,6 +31,9 @@ pub enum Body {
     Cancel,
     /// End the session. Idempotent.
     Close,
+    /// What a leader orders in the place of a [`Body::Call`] that it cannot take: the number is consumed, and the
+    /// outcome is a refusal. Clients do not send it.
+    Refused(Refusal),
 }
 
 /// What kind of request a [`Tag`] names: a call and the cancel that settles it have the same number.
@@ -38,7 +41,7 @@ pub enum Body {
 pub enum Kind {
     /// [`Body::Open`].
     Open,
-    /// [`Body::Call`].
+    /// [`Body::Call`], or the refusal in its place.
     Call,
     /// [`Body::Cancel`].
     Cancel,
@@ -65,7 +68,7 @@ impl Request {
     pub fn tag(&self) -> Tag {
         let kind = match self.body {
             Body::Open { .. } => Kind::Open,
-            Body::Call(_) => Kind::Call,
+            Body::Call(_) | Body::Refused(_) => Kind::Call,
             Body::Cancel => Kind::Cancel,
             Body::Close => Kind::Close,
         };
@@ -102,6 +105,8 @@ pub enum Outcome {
     Closed,
     /// Refused by order: not run, and it never will be.
     Refused(Refusal),
+    /// The applications of a majority fell silent on it: undone where it ran, and it never will be run (rule 23).
+    Aborted,
 }
 
 impl Outcome {
@@ -118,4 +123,7 @@ pub enum Refusal {
     /// Opening: the session table is full of sessions that were active lately.
     #[error("the session table is full of sessions that were active lately")]
     SessionsFull,
+    /// The log is as large as it may be.
+    #[error("the log is as large as it may be: `lockstep snapshot save` makes room")]
+    LogFull,
 }

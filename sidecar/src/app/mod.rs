@@ -20,17 +20,21 @@ pub(crate) use worker::{Handle, spawn};
 use crate::metrics::Metrics;
 use mesh::framing::Adapter;
 use mesh::ids::{Run, Slot};
-use mesh::order::{AppReply, Operation};
+use mesh::order::{AppReply, Image, Operation};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the driver asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Bring the application to its initial state.
-    Reset { run: Run },
-    /// Execute, after everything before.
-    Execute { run: Run, slot: Slot, operations: Vec<Operation> },
+    /// Bring the application to its initial state, and load a snapshot.
+    Reset { run: Run, snapshot: Option<Slot> },
+    /// Go on with the application that was found running.
+    Resume { run: Run },
+    /// Execute, after everything before; the first `patient` calls without a time limit.
+    Execute { run: Run, slot: Slot, operations: Vec<Operation>, patient: usize },
+    /// Take a snapshot.
+    Dump { run: Run, image: Box<Image> },
 }
 
 /// What the driver is told.
@@ -40,8 +44,16 @@ pub(crate) enum Event {
     Restored { run: Run },
     /// One reply for each call of the slot, in order.
     Executed { run: Run, slot: Slot, replies: Vec<AppReply> },
+    /// No answer to a call of this slot, after so many that were answered; nothing more will come of this run.
+    Silent { run: Run, slot: Slot, answered: usize },
     /// Nothing more will come of this run.
     Lost { run: Run },
+    /// The snapshot to load cannot be used.
+    SnapshotLost { slot: Slot },
+    /// The snapshot is stored and verified.
+    Dumped { slot: Slot },
+    /// It is not.
+    DumpFailed { slot: Slot },
 }
 
 /// How the application is.

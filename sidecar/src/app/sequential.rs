@@ -29,9 +29,10 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
         };
         match command {
             None => return End::Stopped,
-            Some(Command::Reset { run }) => return End::Reset(run),
+            Some(Command::Reset { run, .. } | Command::Resume { run }) => return End::Reset(run),
+            Some(Command::Dump { .. }) => {}
             Some(Command::Execute { run, .. }) if run != live.run => {}
-            Some(Command::Execute { run, slot, operations }) => {
+            Some(Command::Execute { run, slot, operations, .. }) => {
                 let begun = Instant::now();
                 match connections.execute(live, &operations).await {
                     Ok(replies) => {

@@ -121,9 +121,10 @@ impl Pipeline {
     fn take(&mut self, live: &mut Live<'_>, command: Option<Command>) -> Result<(), End> {
         match command {
             None => Err(End::Stopped),
-            Some(Command::Reset { run }) => Err(End::Reset(run)),
+            Some(Command::Reset { run, .. } | Command::Resume { run }) => Err(End::Reset(run)),
+            Some(Command::Dump { .. }) => Ok(()),
             Some(Command::Execute { run, .. }) if run != live.run => Ok(()),
-            Some(Command::Execute { run, slot, operations }) => {
+            Some(Command::Execute { run, slot, operations, .. }) => {
                 live.mark_used().map_err(End::Lost)?;
                 let now = Instant::now();
                 let requests: VecDeque<Bytes> = operations

@@ -104,9 +104,9 @@ impl Worker {
             let run = match next.take() {
                 Some(run) => run,
                 None => match self.commands.recv().await {
-                    Some(Command::Reset { run }) => run,
+                    Some(Command::Reset { run, .. } | Command::Resume { run }) => run,
                     // Of a run that was lost.
-                    Some(Command::Execute { .. }) => continue,
+                    Some(Command::Execute { .. } | Command::Dump { .. }) => continue,
                     None => return,
                 },
             };

@@ -1,7 +1,8 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
 use mesh::config::ClusterConfig;
-use mesh::order::{Record, Recovered};
+use mesh::ids::Life;
+use mesh::order::Record;
 use serde::{Deserialize, Serialize};
 
 /// One entry of the journal. New kinds go to the end: the order is the encoding.
@@ -16,10 +17,12 @@ pub(crate) enum Entry {
     },
     /// The last proposal was committed: this member votes.
     Started,
-    /// This member joined a cluster without proof of what it once promised: it never votes with this journal (rule 12).
+    /// This member joined a cluster without proof of what it once promised: it begins a new life (rule 12).
     Learner {
-        /// The configuration.
+        /// The first configuration.
         cluster: ClusterConfig,
+        /// The life that begins.
+        life: Life,
     },
     /// The machine's boot in which the journal is written from here on.
     Booted {
@@ -46,8 +49,8 @@ pub(crate) enum History {
     Started {
         /// The configuration.
         cluster: ClusterConfig,
-        /// Whether it votes.
-        voting: bool,
+        /// Its life.
+        life: Life,
     },
 }
 
@@ -58,8 +61,8 @@ impl History {
             (Self::Blank | Self::Proposed { .. }, Entry::Proposed { token, cluster }) => {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
-            (Self::Proposed { cluster, .. }, Entry::Started) => Self::Started { cluster, voting: true },
-            (_, Entry::Learner { cluster }) => Self::Started { cluster: cluster.clone(), voting: false },
+            (Self::Proposed { cluster, .. }, Entry::Started) => Self::Started { cluster, life: Life(0) },
+            (_, Entry::Learner { cluster, life }) => Self::Started { cluster: cluster.clone(), life: *life },
             (history, _) => history,
         }
     }
@@ -95,12 +98,4 @@ impl Recovery {
         }
         recovery
     }
-}
-
-/// What the core starts with.
-pub(crate) fn recovered(records: Vec<Record>, voting: bool) -> Recovered {
-    if records.is_empty() {
-        return if voting { Recovered::first_start() } else { Recovered::amnesiac() };
-    }
-    Recovered { voting, ..Recovered::from_records(records) }
 }

@@ -10,7 +10,7 @@ mod format;
 mod tests;
 mod writer;
 
-pub(crate) use entry::{Entry, History, Recovery, recovered};
+pub(crate) use entry::{Entry, History, Recovery};
 pub(crate) use file::{JournalError, JournalFile};
 pub(crate) use format::Identity;
 pub(crate) use writer::{Journal, Observe};

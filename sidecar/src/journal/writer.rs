@@ -239,7 +239,7 @@ fn size_of_record(record: &Record) -> usize {
         Record::Accepted { batch, .. } => {
             RECORD_OVERHEAD + batch.body_bytes() + batch.requests.len() * mesh::limits::REQUEST_ENVELOPE_BYTES
         }
-        Record::Promised { .. } | Record::Decided { .. } => RECORD_OVERHEAD,
+        Record::Promised { .. } | Record::Decided { .. } | Record::Silent { .. } => RECORD_OVERHEAD,
     }
 }
 

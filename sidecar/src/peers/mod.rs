@@ -7,7 +7,7 @@ mod task;
 use crate::budget::{Budget, Share};
 use crate::metrics::{Metrics, Peer};
 use bytes::Bytes;
-use mesh::ids::ReplicaId;
+use mesh::ids::{Life, ReplicaId};
 use mesh::net::{Endpoint, Link};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
@@ -106,9 +106,9 @@ impl Peers {
     }
 
     /// Sends a message of the core; a broadcast is encoded once.
-    pub(crate) fn send(&self, to: To, message: Message) {
+    pub(crate) fn send(&self, to: To, life: Life, message: Message) {
         let kind = message.kind();
-        self.send_frame(to, kind, &PeerFrame::Core(message));
+        self.send_frame(to, kind, &PeerFrame::Core(life, message));
     }
 
     /// Sends any frame.

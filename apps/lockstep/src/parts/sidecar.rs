@@ -101,6 +101,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             durability: args.durability.into(),
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
+            snapshots: None,
+            divergence: mesh::config::Divergence::Rebuild,
             app_timeout: args.app_timeout,
         }),
         _ => None,

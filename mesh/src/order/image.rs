@@ -1,0 +1,56 @@
+//! The core's part of a snapshot: everything that is a function of the log up to its slot, beside the application's state.
+
+use super::sessions::Table;
+use crate::config::ClusterConfig;
+use crate::ids::{Digest, Epoch, Slot};
+use serde::{Deserialize, Serialize};
+
+/// What of a snapshot is the core's. Stored with the application's dump, transferred with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The state is that after this slot.
+    pub slot: Slot,
+    /// The effective time of the slot, Unix time in ns (rule 7).
+    pub time: u64,
+    /// What was ordered up to it.
+    pub work: Work,
+    /// The rolling hash of all replies up to it.
+    pub digest: Digest,
+    /// The rolling hash at the last slot divisible by 1,000, and that slot.
+    pub milestone: (Slot, Digest),
+    /// The configuration after it.
+    pub cluster: ClusterConfig,
+    /// Changes of the configuration so far.
+    pub epoch: Epoch,
+    /// The slot of the last of them.
+    pub configured: Slot,
+    /// The session table, with the replies that were kept.
+    pub(super) sessions: Table,
+}
+
+impl Image {
+    /// The state before the first slot.
+    #[must_use]
+    pub fn genesis(cluster: ClusterConfig) -> Self {
+        Self {
+            slot: Slot(0),
+            time: 0,
+            work: Work::default(),
+            digest: Digest::default(),
+            milestone: Default::default(),
+            cluster,
+            epoch: Epoch(0),
+            configured: Slot(0),
+            sessions: Table::new(),
+        }
+    }
+}
+
+/// How much was ordered, since the first slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
