@@ -208,6 +208,6 @@ fn words(reply: AdminReply) -> String {
     match reply {
         AdminReply::Refused(reason) => reason,
         AdminReply::Done => "done".to_owned(),
-        AdminReply::Described { .. } => "an answer to another question".to_owned(),
+        AdminReply::Described { .. } | AdminReply::Snapshots(_) => "an answer to another question".to_owned(),
     }
 }

@@ -11,7 +11,9 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
+use crate::snapshot::Snapshots;
 use crate::store::Membership;
+use crate::transfer::Transfers;
 use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
@@ -21,6 +23,7 @@ use mesh::limits::Limits;
 use mesh::net::Responder;
 use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
+use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
 use mesh::wire::{Body, Request};
@@ -48,6 +51,9 @@ pub(crate) struct Driver {
     now: Instant,
     out: Vec<Output>,
     journal: Journal,
+    snapshots: Option<Snapshots>,
+    dumps: Dumps,
+    transfers: Transfers,
     app: app::Handle,
     peers: Peers,
     waiters: Waiters<Responder>,
@@ -70,6 +76,13 @@ struct Drain {
     waiting: Vec<oneshot::Sender<()>>,
 }
 
+/// Snapshots of this process.
+#[derive(Default)]
+struct Dumps {
+    taken: u64,
+    failed: u64,
+}
+
 /// What the driver is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
@@ -78,6 +91,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) journal: Journal,
+    pub(crate) snapshots: Option<Snapshots>,
+    pub(crate) transfers: Transfers,
     pub(crate) app: app::Handle,
     pub(crate) peers: Peers,
     pub(crate) waiters: Waiters<Responder>,
@@ -94,6 +109,7 @@ struct Turn {
     requests: Vec<intake::Event>,
     admin: Option<AdminAsk>,
     control: Option<Control>,
+    transfer: Option<Input>,
 }
 
 impl Driver {
@@ -105,6 +121,8 @@ impl Driver {
             clock,
             seed,
             journal,
+            snapshots,
+            transfers,
             app,
             peers,
             waiters,
@@ -132,6 +150,9 @@ impl Driver {
             now,
             out: Vec::new(),
             journal,
+            dumps: Dumps::default(),
+            snapshots,
+            transfers,
             app,
             peers,
             waiters,
@@ -182,6 +203,7 @@ impl Driver {
             () = tokio::time::sleep_until(wake) => {}
             ask = admin.recv() => turn.admin = ask,
             order = control.recv() => turn.control = order,
+            input = self.transfers.next() => turn.transfer = Some(input),
         }
         Ok(())
     }
@@ -212,6 +234,11 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
+            match &event {
+                app::Event::Dumped { .. } => self.dumps.taken += 1,
+                app::Event::DumpFailed { .. } => self.dumps.failed += 1,
+                _ => {}
+            }
             self.step(match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
@@ -229,8 +256,11 @@ impl Driver {
         if self.replica.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.step(Input::Timeout);
         }
+        if let Some(input) = turn.transfer.take() {
+            self.step(input);
+        }
         if let Some(ask) = turn.admin.take() {
-            answer_started(ask, &self.config);
+            self.on_admin(ask);
         }
         if let Some(order) = turn.control.take() {
             self.on_control(order);
@@ -288,6 +318,44 @@ impl Driver {
         }
     }
 
+    fn on_admin(&mut self, ask: AdminAsk) {
+        let reply = match (&ask.request, answer_started(&ask.request, &self.config)) {
+            (_, Some(reply)) => reply,
+            (AdminRequest::Save, _) if self.snapshots.is_none() || self.config.snapshots.is_none() => {
+                AdminReply::Refused("snapshots are off on this member: start it with --snapshot".to_owned())
+            }
+            (AdminRequest::Save, _) => {
+                // As it is before the snapshot: whoever asks waits for a change.
+                let view = self.snapshots_view();
+                self.step(Input::Save);
+                AdminReply::Snapshots(view)
+            }
+            (AdminRequest::Abort { at }, _) => {
+                let (at, settled) = (*at, self.replica.status().settled);
+                if at.slot <= settled {
+                    let why = "what a majority executed is never aborted (rule 23)";
+                    AdminReply::Refused(format!("slot {} is settled, up to {settled}: {why}", at.slot))
+                } else {
+                    self.step(Input::Abort { at });
+                    AdminReply::Done
+                }
+            }
+            _ => AdminReply::Snapshots(self.snapshots_view()),
+        };
+        ask.answer(&reply);
+    }
+
+    fn snapshots_view(&self) -> SnapshotsView {
+        let snapshots = self.snapshots.as_ref();
+        SnapshotsView {
+            newest: snapshots.and_then(Snapshots::newest).unwrap_or_default(),
+            executed: self.replica.status().executed,
+            taken: self.dumps.taken,
+            failed: self.dumps.failed,
+            writing: snapshots.and_then(Snapshots::writing),
+        }
+    }
+
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Drain(done) => self.drain.waiting.push(done),
@@ -332,7 +400,17 @@ impl Driver {
                     command(&self.app, app::Command::Execute { run, slot, operations, patient });
                 }
                 Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
-                Output::Cut { .. } | Output::Transfer { .. } | Output::Discard { .. } => {}
+                Output::Cut { through } => {
+                    if let Some(snapshots) = &self.snapshots {
+                        snapshots.cut(through);
+                    }
+                }
+                Output::Discard { after } => {
+                    if let Some(snapshots) = &self.snapshots {
+                        snapshots.discard(after);
+                    }
+                }
+                Output::Transfer { from, least } => self.transfers.fetch(from, least),
                 Output::Reply { tag, slot, form, outcome } => {
                     if asked {
                         self.metrics.reply_cache_hits.inc();

@@ -24,6 +24,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod waiting;
 
 pub use config::{App, Config};

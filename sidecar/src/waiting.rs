@@ -75,6 +75,9 @@ impl Waiting<'_> {
             AdminRequest::Describe => self.describe(),
             AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
             AdminRequest::Commit { token } => self.on_commit(*token)?,
+            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => {
+                AdminReply::Refused("this member is not part of a cluster yet: run `lockstep bootstrap`".to_owned())
+            }
         };
         ask.answer(&reply);
         Ok(())
@@ -155,16 +158,16 @@ impl Waiting<'_> {
     }
 }
 
-/// The answer of a member that is part of a cluster.
-pub(crate) fn answer_started(ask: AdminAsk, config: &Config) {
-    let reply = match &ask.request {
+/// The answer to the questions of a bootstrap of a member that is part of a cluster; `None` to all others.
+pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<AdminReply> {
+    match request {
         AdminRequest::Describe => {
-            AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() }
+            Some(AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() })
         }
-        AdminRequest::Propose { .. } => refused_started(),
-        AdminRequest::Commit { .. } => AdminReply::Done,
-    };
-    ask.answer(&reply);
+        AdminRequest::Propose { .. } => Some(refused_started()),
+        AdminRequest::Commit { .. } => Some(AdminReply::Done),
+        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => None,
+    }
 }
 
 fn refused_started() -> AdminReply {
