@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::{Membership, Store};
+use crate::store::Store;
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};

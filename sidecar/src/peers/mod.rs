@@ -61,6 +61,12 @@ struct Outbox {
 pub(crate) struct PeerLinks(Arc<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>);
 
 impl PeerLinks {
+    /// The link to one peer.
+    #[cfg(test)]
+    pub(crate) fn of(id: ReplicaId, link: watch::Receiver<Option<Link>>) -> Self {
+        Self(Arc::new(BTreeMap::from([(id, link)])))
+    }
+
     /// The link to a peer.
     pub(crate) fn get(&self, id: ReplicaId) -> Option<Link> {
         self.0.get(&id).and_then(|link| link.borrow().clone())
