@@ -19,6 +19,7 @@ use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
+use mesh::ids::Position;
 use mesh::limits::Limits;
 use mesh::net::Responder;
 use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
@@ -327,22 +328,35 @@ impl Driver {
             (AdminRequest::Save, _) => {
                 // As it is before the snapshot: whoever asks waits for a change.
                 let view = self.snapshots_view();
-                self.step(Input::Save);
+                if view.executed > view.newest {
+                    self.step(Input::Save);
+                }
                 AdminReply::Snapshots(view)
             }
-            (AdminRequest::Abort { at }, _) => {
-                let (at, settled) = (*at, self.replica.status().settled);
-                if at.slot <= settled {
-                    let why = "what a majority executed is never aborted (rule 23)";
-                    AdminReply::Refused(format!("slot {} is settled, up to {settled}: {why}", at.slot))
-                } else {
-                    self.step(Input::Abort { at });
-                    AdminReply::Done
-                }
-            }
+            (AdminRequest::Abort { at }, _) => self.on_abort(*at),
             _ => AdminReply::Snapshots(self.snapshots_view()),
         };
         ask.answer(&reply);
+    }
+
+    /// The core checks that there is such a request; here is what can be said of it.
+    fn on_abort(&mut self, at: Position) -> AdminReply {
+        let status = self.replica.status();
+        if status.role != Role::Leader {
+            let leader = status.leader.map_or("nobody".to_owned(), |leader| format!("member {leader}"));
+            return AdminReply::Refused(format!("this member does not lead, {leader} does"));
+        }
+        if at.slot <= status.settled {
+            return AdminReply::Refused(format!(
+                "a majority executed every slot up to {}, and what a majority executed is never aborted",
+                status.settled
+            ));
+        }
+        if at.slot > status.decided {
+            return AdminReply::Refused(format!("the log ends with slot {}", status.decided));
+        }
+        self.step(Input::Abort { at });
+        AdminReply::Done
     }
 
     fn snapshots_view(&self) -> SnapshotsView {

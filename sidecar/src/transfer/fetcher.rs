@@ -54,45 +54,41 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) async fn run(self, mut orders: mpsc::Receiver<Order>, told: mpsc::Sender<Fetched>) {
-        let mut kept = None;
-        let mut next = orders.recv().await;
-        while let Some(order) = next {
-            let mut attempt = self.attempt(order, kept.take());
-            let result = loop {
-                tokio::select! {
-                    result = self.fetch(&mut attempt) => break Some(result),
-                    newer = orders.recv() => if newer != Some(order) {
-                        next = newer;
-                        break None;
-                    },
+    pub(super) async fn run(self, mut orders: watch::Receiver<Option<Order>>, told: mpsc::Sender<Fetched>) {
+        let mut kept: Option<Attempt> = None;
+        loop {
+            let ordered = match timeout(KEPT, orders.changed()).await {
+                Ok(ordered) => ordered,
+                Err(_) => {
+                    drop(kept.take());
+                    orders.changed().await
                 }
             };
-            self.view.send_replace(None);
-            let Some(result) = result else {
-                kept = Some(attempt);
-                continue;
+            let order = *orders.borrow_and_update();
+            let (Ok(()), Some(order)) = (ordered, order) else { return };
+            let mut attempt = self.attempt(order, kept.take());
+            let result = tokio::select! {
+                result = self.fetch(&mut attempt) => Some(result),
+                () = replaced(&mut orders, order) => None,
             };
+            self.view.send_replace(None);
             let fetched = match result {
-                Ok(image) => Fetched::Received(image),
-                Err(error) => {
+                Some(Ok(image)) => Fetched::Received(image),
+                Some(Err(error)) => {
                     let (from, error) = (order.from, format!("{error:#}"));
                     tracing::warn!(%from, least = %order.least, error, "no snapshot was fetched from this peer");
                     tokio::time::sleep(FAILURE_PAUSE).await;
                     kept = Some(attempt);
                     Fetched::Failed(from)
                 }
+                None => {
+                    kept = Some(attempt);
+                    continue;
+                }
             };
             if told.send(fetched).await.is_err() {
                 return;
             }
-            next = match timeout(KEPT, orders.recv()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    drop(kept.take());
-                    orders.recv().await
-                }
-            };
         }
     }
 
@@ -190,6 +186,16 @@ impl Fetcher {
         }
         Ok(())
     }
+}
+
+/// Resolves when there is another order, or nobody is left to give one; that order is still to be taken.
+async fn replaced(orders: &mut watch::Receiver<Option<Order>>, order: Order) {
+    while orders.changed().await.is_ok() {
+        if *orders.borrow_and_update() != Some(order) {
+            break;
+        }
+    }
+    orders.mark_changed();
 }
 
 /// One order under way, and what of it is kept for the next.

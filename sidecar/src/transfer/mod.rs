@@ -17,7 +17,7 @@ use mesh::ids::{ReplicaId, Slot};
 use mesh::order::{Image, Input};
 use tokio::sync::{mpsc, watch};
 
-/// Orders and results that wait.
+/// Results that wait.
 const QUEUE: usize = 16;
 
 /// An order to fetch a snapshot.
@@ -37,7 +37,8 @@ enum Fetched {
 /// The driver's handle. The fetching task ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Transfers {
-    orders: mpsc::Sender<Order>,
+    /// The last one counts.
+    orders: watch::Sender<Option<Order>>,
     fetched: mpsc::Receiver<Fetched>,
     serving: watch::Receiver<Option<Slot>>,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Transfers {
 impl Transfers {
     /// Starts the task that fetches.
     pub(crate) fn start(fetcher: Fetcher, server: &Server) -> Self {
-        let (orders, ordered) = mpsc::channel(QUEUE);
+        let (orders, ordered) = watch::channel(None);
         let (told, fetched) = mpsc::channel(QUEUE);
         tokio::spawn(fetcher.run(ordered, told));
         Self { orders, fetched, serving: server.serving() }
@@ -53,10 +54,7 @@ impl Transfers {
 
     /// Fetches a peer's snapshot, in the place of what is being fetched.
     pub(crate) fn fetch(&self, from: ReplicaId, least: Slot) {
-        // The task takes orders at any time; one that is lost in a flood of them is given again by the core's timer.
-        if let Err(error) = self.orders.try_send(Order { from, least }) {
-            tracing::warn!(%error, "an order to fetch a snapshot is dropped");
-        }
+        self.orders.send_replace(Some(Order { from, least }));
     }
 
     /// What the core is to be told next. Cancel-safe.
