@@ -16,6 +16,7 @@ mod inputs;
 mod intake;
 mod journal;
 mod metrics;
+pub mod operator;
 mod peers;
 mod publish;
 mod report;
@@ -29,3 +30,4 @@ mod waiting;
 
 pub use config::{App, Config};
 pub use run::run;
+pub use snapshot::offline as snapshots;

@@ -155,6 +155,7 @@ async fn serve(
         config: &config,
         store: &mut store,
         history,
+        has_snapshots: snapshots.as_ref().is_some_and(|snapshots| snapshots.newest().is_some()),
         peers: &peers,
         waiters: &mut waiters,
         inputs: &mut inputs,

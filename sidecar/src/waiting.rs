@@ -29,6 +29,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) store: &'a mut Store,
     pub(crate) history: History,
+    /// It has snapshots of a cluster that has begun.
+    pub(crate) has_snapshots: bool,
     pub(crate) peers: &'a Peers,
     pub(crate) waiters: &'a mut Waiters<Responder>,
     pub(crate) inputs: &'a mut Inputs,
@@ -95,6 +97,13 @@ impl Waiting<'_> {
     fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
         if matches!(self.history, History::Started { .. }) {
             return Ok(refused_started());
+        }
+        if self.has_snapshots {
+            return Ok(AdminReply::Refused(
+                "this member has snapshots of a cluster that has begun, and waits for its other members. To begin a new \
+                 cluster, move the directory snapshots out of its data directory"
+                    .to_owned(),
+            ));
         }
         if let Err(error) = self.config.check_cluster(cluster) {
             return Ok(AdminReply::Refused(format!("{error:#}")));

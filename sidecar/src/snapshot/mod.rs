@@ -6,6 +6,7 @@
 mod draft;
 mod file;
 mod format;
+pub mod offline;
 mod part;
 mod reader;
 #[cfg(test)]

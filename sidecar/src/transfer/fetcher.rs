@@ -188,14 +188,13 @@ impl Fetcher {
     }
 }
 
-/// Resolves when there is another order, or nobody is left to give one; that order is still to be taken.
+/// Resolves when there is another order, which is still to be taken, or nobody is left to give one.
 async fn replaced(orders: &mut watch::Receiver<Option<Order>>, order: Order) {
     while orders.changed().await.is_ok() {
         if *orders.borrow_and_update() != Some(order) {
-            break;
+            return orders.mark_changed();
         }
     }
-    orders.mark_changed();
 }
 
 /// One order under way, and what of it is kept for the next.
