@@ -3,7 +3,7 @@
 use crate::app;
 use crate::inputs::Control;
 use crate::publish::{Phase, Snapshot};
-use crate::{App, Config};
+use crate::{App, Config, transfer};
 use mesh::config::Durability;
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
@@ -33,6 +33,7 @@ pub(crate) struct AdminState {
     /// When the certificate expires, Unix time.
     pub(crate) not_after: i64,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) transfers: watch::Receiver<Option<transfer::View>>,
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
@@ -67,7 +68,7 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, snapshot.log_bytes);
+        let mut value = self.surroundings(&app, &snapshot);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, .. } => {
@@ -102,6 +103,7 @@ impl Admin for AdminState {
             "reply_bytes": config.adapter.reply_bytes,
             "durability": durability(config.durability),
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
+            "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
             "election_timeout_seconds": config.timing.election_timeout.as_secs_f64(),
             "heartbeat_seconds": config.timing.heartbeat.as_secs_f64(),
@@ -122,7 +124,7 @@ impl Admin for AdminState {
 
 impl AdminState {
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, log_bytes: u64) -> Value {
+    fn surroundings(&self, app: &app::View, snapshot: &Snapshot) -> Value {
         let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
             .ok()
             .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
@@ -130,20 +132,32 @@ impl AdminState {
             "kind": "sidecar",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "snapshot_slot": 0,
-            "log_bytes": log_bytes,
+            "snapshot_slot": snapshot.snapshot_slot.0,
+            "log_bytes": snapshot.log_bytes,
             "app": app.state.name(),
             "app_pid": app.pid,
             "app_addr": self.config.app.address().to_string(),
             "app_incarnation": app.incarnation,
             "divergences": self.divergences.get(),
-            "state_transfer": null,
+            "state_transfer": self.transfers.borrow().as_ref().map(transferring),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
             "quic": self.quic.to_string(),
         })
     }
+}
+
+/// A snapshot that is being fetched.
+fn transferring(view: &transfer::View) -> Value {
+    json!({
+        "from": view.from.0,
+        "slot": view.slot.0,
+        "done_bytes": view.done_bytes,
+        "total_bytes": view.total_bytes,
+        "bytes_per_second": view.rate.round(),
+        "seconds": view.started.elapsed().unwrap_or_default().as_secs_f64(),
+    })
 }
 
 /// The fields of a member that is not part of a cluster yet.

@@ -16,14 +16,18 @@ mod inputs;
 mod intake;
 mod journal;
 mod metrics;
+pub mod operator;
 mod peers;
 mod publish;
 mod report;
 mod run;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod waiting;
 
 pub use config::{App, Config};
 pub use run::run;
+pub use snapshot::offline as snapshots;

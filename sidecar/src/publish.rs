@@ -2,6 +2,7 @@
 //! and not at every step.
 
 use crate::metrics::{MemberKind, Metrics};
+use crate::snapshot::Snapshots;
 use crate::store::Membership;
 use mesh::ids::Slot;
 use mesh::order::{Role, Status};
@@ -42,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Bytes of the journal.
     pub(crate) log_bytes: u64,
+    /// The slot of the newest snapshot; 0: there is none.
+    pub(crate) snapshot_slot: Slot,
 }
 
 /// See the module.
@@ -51,6 +54,7 @@ pub(crate) struct Publisher {
     membership: Membership,
     metrics: Metrics,
     data_dir: Option<PathBuf>,
+    kept: Option<Snapshots>,
     due: Option<Instant>,
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
@@ -66,6 +70,7 @@ impl Publisher {
         membership: Membership,
         metrics: Metrics,
         data_dir: Option<PathBuf>,
+        kept: Option<Snapshots>,
     ) -> Self {
         let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
         metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
@@ -74,6 +79,7 @@ impl Publisher {
             membership,
             metrics,
             data_dir,
+            kept,
             due: None,
             leader_seen: None,
             stuck_since: None,
@@ -119,7 +125,10 @@ impl Publisher {
         let (leader_seen, stuck_since) = (self.leader_seen, self.stuck_since);
         let phase =
             Phase::Running { membership: self.membership.clone(), status: Box::new(status), leader_seen, stuck_since };
-        self.snapshots.send_replace(Snapshot { phase, log_bytes });
+        let kept = self.kept.as_ref();
+        kept.inspect(|kept| kept.show_age());
+        let snapshot_slot = kept.and_then(Snapshots::newest).unwrap_or_default();
+        self.snapshots.send_replace(Snapshot { phase, log_bytes, snapshot_slot });
     }
 
     fn count(&mut self, status: &Status, log_bytes: u64) {

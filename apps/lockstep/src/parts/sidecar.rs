@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
+    /// Bytes in a second at which this member fetches another's snapshot at most; 0: no bound
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = human::parse_size)]
+    transfer_rate: u64,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -102,6 +105,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
             snapshots: None,
+            transfer_rate: args.transfer_rate,
             divergence: mesh::config::Divergence::Rebuild,
             app_timeout: args.app_timeout,
         }),
