@@ -53,7 +53,6 @@ pub(crate) struct Metrics {
     pub(crate) state_transfer_bytes: Counter,
     pub(crate) disk_free_bytes: Gauge,
     pub(crate) execute: Histogram,
-    pub(crate) snapshot: Histogram,
     pub(crate) sessions: Gauge,
     pub(crate) app_up: Gauge,
     pub(crate) app_resets: Counter,
@@ -87,7 +86,6 @@ impl Metrics {
             state_transfer_bytes: Counter::default(),
             disk_free_bytes: Gauge::default(),
             execute: Histogram::new(exponential_buckets(25e-6, 2.0, 20)),
-            snapshot: Histogram::new(exponential_buckets(1e-3, 2.0, 20)),
             sessions: Gauge::default(),
             app_up: Gauge::default(),
             app_resets: Counter::default(),
@@ -140,7 +138,6 @@ impl Metrics {
 
     fn register_surroundings(&self, registry: &mut Registry) {
         registry.register("execute_seconds", "Time of one slot in the application", self.execute.clone());
-        registry.register("snapshot_seconds", "Pause of the application for one snapshot", self.snapshot.clone());
         registry.register("app_up", "1 if the application runs", self.app_up.clone());
         registry.register("app_resets", "Resets of the application after its loss", self.app_resets.clone());
         registry.register("drain_state", "1 while this replica drains", self.drain_state.clone());

@@ -3,6 +3,7 @@
 //! The core decides what runs (rule 33); here is only how. One task owns the application. Whenever it cannot prove what
 //! the application executed, it says that the application is lost, and waits for the reset.
 
+mod conversation;
 mod dump;
 mod evidence;
 mod exchange;
@@ -33,6 +34,7 @@ use mesh::framing::{Adapter, Protocol};
 use mesh::ids::{Run, Slot};
 use mesh::order::{AppReply, Image, Operation};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What the driver asks for.
@@ -127,8 +129,8 @@ pub(crate) struct Settings {
     pub(crate) reset_request: Option<String>,
     /// The request that tells whether it is in its initial state, for protocols without a general one.
     pub(crate) empty_probe: Option<Probe>,
-    /// Where snapshots are; `None` without a data directory.
-    pub(crate) snapshots: Option<Snapshots>,
+    /// Where snapshots are: known once the data directory is locked, and before one is asked for.
+    pub(crate) snapshots: Arc<OnceLock<Snapshots>>,
     /// What is kept of calls, for the case of divergence.
     pub(crate) evidence: Evidence,
     /// Where it is counted.
