@@ -28,6 +28,6 @@ mod testing;
 mod transfer;
 mod waiting;
 
-pub use config::{App, Config};
+pub use config::{App, Config, Dialect, Probe, SnapshotMode};
 pub use run::run;
 pub use snapshot::offline as snapshots;
