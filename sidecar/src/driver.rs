@@ -332,7 +332,8 @@ impl Driver {
                     command(&self.app, app::Command::Execute { run, slot, operations, patient });
                 }
                 Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
-                Output::Cut { .. } | Output::Transfer { .. } | Output::Discard { .. } => {}
+                Output::Cut { through } => self.journal.cut(through),
+                Output::Transfer { .. } | Output::Discard { .. } => {}
                 Output::Reply { tag, slot, form, outcome } => {
                     if asked {
                         self.metrics.reply_cache_hits.inc();

@@ -26,4 +26,5 @@ mod testing;
 mod waiting;
 
 pub use config::{App, Config};
+pub use journal::tool as journal_tool;
 pub use run::run;

@@ -9,11 +9,11 @@ use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, LinkId, Waiters};
-use crate::journal::{History, Recovery};
+use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
-use crate::store::{Membership, Store};
+use crate::store::Store;
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::{Context, ensure};
@@ -121,10 +121,7 @@ async fn serve(
     // Reading a long journal must not keep the admin port from answering.
     let opened =
         tokio::task::spawn_blocking(move || Store::open(&settings)).await.context("the journal's reader ended")?;
-    let (mut store, Recovery { history, records, boot: _ }) = opened?;
-    if let History::Started { cluster, .. } = &history {
-        config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
-    }
+    let (mut store, Recovery { history, records }) = opened?;
 
     let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &metrics);
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);

@@ -38,6 +38,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Status(args) => commands::status::run(args).await,
             Command::Call(args) => commands::call::run(args).await,
             Command::Certs { command } => commands::certs::run(command),
+            Command::Journal { command } => commands::journal::run(command),
             Command::Hashmap(args) => hashmap::run(args).await.map_err(Failure::from),
         }
     })
