@@ -415,6 +415,7 @@ impl Driver {
                 }
                 Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
                 Output::Cut { through } => {
+                    self.journal.cut(through);
                     if let Some(snapshots) = &self.snapshots {
                         snapshots.cut(through);
                     }
