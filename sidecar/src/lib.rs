@@ -25,5 +25,5 @@ mod store;
 mod testing;
 mod waiting;
 
-pub use config::{App, Config};
+pub use config::{App, Config, Dialect, Probe, SnapshotMode};
 pub use run::run;

@@ -104,6 +104,10 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             snapshots: None,
             divergence: mesh::config::Divergence::Rebuild,
             app_timeout: args.app_timeout,
+            app_snapshot: sidecar::SnapshotMode::None,
+            app_snapshot_timeout: Duration::from_secs(600),
+            app_reset_request: None,
+            app_empty_probe: None,
         }),
         _ => None,
     };
