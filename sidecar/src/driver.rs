@@ -17,7 +17,6 @@ use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
-use mesh::limits::Limits;
 use mesh::net::Responder;
 use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
@@ -118,7 +117,7 @@ impl Driver {
             life: membership.life,
             cluster: membership.cluster.clone(),
             timing: config.timing.clone(),
-            limits: Limits::DEFAULT,
+            limits: config.limits.clone(),
             snapshots: config.snapshots,
             divergence: config.divergence,
             wall_base: clock.wall_base(),
