@@ -18,7 +18,7 @@ use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
 use mesh::net::Responder;
-use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     reporter: report::Reporter,
     next_sweep: Instant,
     drain: Drain,
+    /// Another life of this member has its vote: this process must end.
+    superseded: bool,
 }
 
 /// How far this replica is with stopping.
@@ -140,6 +142,7 @@ impl Driver {
             publisher,
             next_sweep: now + SWEEP_EVERY,
             drain: Drain::default(),
+            superseded: false,
         }
     }
 
@@ -157,6 +160,9 @@ impl Driver {
             self.now = self.clock.now();
             self.process(&mut turn);
             self.finish_turn();
+            if self.superseded {
+                bail!("{}", report::SUPERSEDED);
+            }
             if (self.drain.stop || !self.drain.waiting.is_empty()) && self.drained() {
                 return Ok(());
             }
@@ -211,6 +217,9 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
+            if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
+                self.publisher.dumping(false);
+            }
             self.step(match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
@@ -325,12 +334,18 @@ impl Driver {
                     }
                     self.journal.append(lsn, record);
                 }
-                Output::Reset { run, snapshot } => command(&self.app, app::Command::Reset { run, snapshot }),
+                Output::Reset { run, snapshot } => {
+                    self.publisher.dumping(false);
+                    command(&self.app, app::Command::Reset { run, snapshot });
+                }
                 Output::Resume { run } => command(&self.app, app::Command::Resume { run }),
                 Output::Execute { run, slot, time: _, operations, patient } => {
                     command(&self.app, app::Command::Execute { run, slot, operations, patient });
                 }
-                Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
+                Output::Dump { run, image } => {
+                    self.publisher.dumping(true);
+                    command(&self.app, app::Command::Dump { run, image });
+                }
                 Output::Cut { .. } | Output::Transfer { .. } | Output::Discard { .. } => {}
                 Output::Reply { tag, slot, form, outcome } => {
                     if asked {
@@ -340,6 +355,7 @@ impl Driver {
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
                 Output::Event(event) => {
+                    self.superseded |= event == Event::Superseded;
                     self.publisher.hurry(self.now);
                     self.reporter.event(self.now, &event);
                 }
