@@ -20,9 +20,8 @@ use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
 use mesh::ids::Position;
-use mesh::limits::Limits;
 use mesh::net::Responder;
-use mesh::order::{Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
@@ -64,6 +63,8 @@ pub(crate) struct Driver {
     reporter: report::Reporter,
     next_sweep: Instant,
     drain: Drain,
+    /// Another life of this member has its vote: this process must end.
+    superseded: bool,
 }
 
 /// How far this replica is with stopping.
@@ -137,7 +138,7 @@ impl Driver {
             life: membership.life,
             cluster: membership.cluster.clone(),
             timing: config.timing.clone(),
-            limits: Limits::DEFAULT,
+            limits: config.limits.clone(),
             snapshots: config.snapshots,
             divergence: config.divergence,
             wall_base: clock.wall_base(),
@@ -163,6 +164,7 @@ impl Driver {
             publisher,
             next_sweep: now + SWEEP_EVERY,
             drain: Drain::default(),
+            superseded: false,
         }
     }
 
@@ -180,6 +182,9 @@ impl Driver {
             self.now = self.clock.now();
             self.process(&mut turn);
             self.finish_turn();
+            if self.superseded {
+                bail!("{}", report::SUPERSEDED);
+            }
             if (self.drain.stop || !self.drain.waiting.is_empty()) && self.drained() {
                 return Ok(());
             }
@@ -235,6 +240,9 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
+            if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
+                self.publisher.dumping(false);
+            }
             match &event {
                 app::Event::Dumped { .. } => self.dumps.taken += 1,
                 app::Event::DumpFailed { .. } => self.dumps.failed += 1,
@@ -408,12 +416,18 @@ impl Driver {
                     }
                     self.journal.append(lsn, record);
                 }
-                Output::Reset { run, snapshot } => command(&self.app, app::Command::Reset { run, snapshot }),
+                Output::Reset { run, snapshot } => {
+                    self.publisher.dumping(false);
+                    command(&self.app, app::Command::Reset { run, snapshot });
+                }
                 Output::Resume { run } => command(&self.app, app::Command::Resume { run }),
                 Output::Execute { run, slot, time: _, operations, patient } => {
                     command(&self.app, app::Command::Execute { run, slot, operations, patient });
                 }
-                Output::Dump { run, image } => command(&self.app, app::Command::Dump { run, image }),
+                Output::Dump { run, image } => {
+                    self.publisher.dumping(true);
+                    command(&self.app, app::Command::Dump { run, image });
+                }
                 Output::Cut { through } => {
                     self.journal.cut(through);
                     if let Some(snapshots) = &self.snapshots {
@@ -434,6 +448,7 @@ impl Driver {
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
                 Output::Event(event) => {
+                    self.superseded |= event == Event::Superseded;
                     self.publisher.hurry(self.now);
                     self.reporter.event(self.now, &event);
                 }

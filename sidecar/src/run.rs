@@ -69,6 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
         divergences: metrics.divergences.clone(),
+        aborted_requests: metrics.aborted_requests.clone(),
     };
     let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(admin)).await?;
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
@@ -146,7 +147,7 @@ async fn serve(
         Accepting { peers: peers.acceptor(), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
-    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, ..Snapshot::default() });
+    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
     let mut waiters = Waiters::new(metrics.clone());
     let waiting = Waiting {
         config: &config,
