@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
 use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
-use mesh::limits::{MEMBERS_MAX, Timing};
+use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -121,8 +121,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time-outs of the ordering.
     pub timing: Timing,
+    /// Bounds of the ordering, the log's size among them.
+    pub limits: Limits,
     /// When snapshots are taken; `None`: never.
     pub snapshots: Option<Snapshots>,
+    /// Bytes in a second at which a peer's snapshot is fetched at most; 0: no bound.
+    pub transfer_rate: u64,
     /// What happens when this member's application diverged.
     pub divergence: Divergence,
     /// How long the application may take for one reply before it counts as lost.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetching {
     /// The peer that was asked.
-    peer: ReplicaId,
+    pub peer: ReplicaId,
     /// When another one is asked.
-    until: Instant,
+    pub until: Instant,
 }
 
 /// How many repair times a peer has to answer a fetch.
@@ -29,11 +29,18 @@ impl Replica {
 
     /// Slots may be missing for longer than they should.
     pub(super) fn on_repair(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.known_decided <= self.log.decided() {
+        let lacks_snapshot = self.execution.base.is_none();
+        if self.known_decided <= self.log.decided() && !lacks_snapshot {
             self.fetching = None;
             return;
         }
         self.timers.set(Timer::Repair, now + self.config.timing.repair);
+        if self.transfers() {
+            return;
+        }
+        if lacks_snapshot && self.known_decided <= self.log.decided() {
+            return self.need_snapshot(out);
+        }
         let recent = now.since(self.last_decided) < self.config.timing.repair;
         match self.fetching {
             Some(fetching) if now < fetching.until => {}
@@ -56,7 +63,7 @@ impl Replica {
     }
 
     /// The member after `peer` in the member list that is not this one.
-    fn after(&self, peer: ReplicaId) -> Option<ReplicaId> {
+    pub(super) fn after(&self, peer: ReplicaId) -> Option<ReplicaId> {
         let members = &self.config.cluster.members;
         let start = self.index_of(peer)?;
         let mut others = (1..=members.len()).map(|step| members[(start + step) % members.len()].id);
@@ -65,6 +72,9 @@ impl Replica {
 
     pub(super) fn on_fetch(&mut self, from: ReplicaId, first: Slot, to: Slot, out: &mut Vec<Output>) {
         let decided = self.log.decided();
+        if first < self.log.first() && self.execution.snapshot() >= first {
+            return self.send(To::One(from), Message::Cut { snapshot: self.execution.snapshot() }, out);
+        }
         if first < self.log.first() || first > decided {
             return;
         }

@@ -125,6 +125,7 @@ impl Replica {
         suspects: Ballot,
         out: &mut Vec<Output>,
     ) {
+        self.note_known_decided(now, decided);
         if !self.voting || round > ROUND_MAX {
             return;
         }
@@ -164,7 +165,7 @@ impl Replica {
     }
 
     /// Phase 1a. The own promise counts once it is durable.
-    fn stand(&mut self, now: Instant, round: u64, out: &mut Vec<Output>) {
+    pub(super) fn stand(&mut self, now: Instant, round: u64, out: &mut Vec<Output>) {
         let id = self.config.id;
         let replica = if mutant::on(Mutant::EqualBallots) { ReplicaId(0) } else { id };
         let ballot = Ballot { round, replica, incarnation: self.config.cluster.members[self.own_index()].incarnation };
@@ -191,10 +192,7 @@ impl Replica {
 
     /// Phase 1a arrives.
     pub(super) fn on_prepare(&mut self, now: Instant, from: ReplicaId, ballot: Ballot, out: &mut Vec<Output>) {
-        if !self.valid_ballot(from, ballot) {
-            return self.nonsense(from, "prepare in another member's ballot", out);
-        }
-        if !self.voting {
+        if !self.valid_ballot(from, ballot, "prepare in another member's ballot", out) || !self.voting {
             return;
         }
         if ballot < self.promised {
@@ -226,16 +224,21 @@ impl Replica {
     }
 
     /// Whether `from` may lead in `ballot`: its own, in its own life, with a round that can be exceeded (rule 1).
-    fn valid_ballot(&self, from: ReplicaId, ballot: Ballot) -> bool {
+    fn valid_ballot(&mut self, from: ReplicaId, ballot: Ballot, what: &'static str, out: &mut Vec<Output>) -> bool {
         let member = self.index_of(from).map(|index| self.config.cluster.members[index]);
-        let own = member.is_some_and(|m| m.id == ballot.replica && m.incarnation == ballot.incarnation);
-        (own || mutant::on(Mutant::EqualBallots)) && ballot.round > 0 && ballot.round <= ROUND_MAX
+        let own = member.filter(|member| member.id == ballot.replica || mutant::on(Mutant::EqualBallots));
+        let round = ballot.round > 0 && ballot.round <= ROUND_MAX;
+        let Some(member) = own.filter(|_| round) else {
+            self.nonsense(from, what, out);
+            return false;
+        };
+        // Of an earlier life, that is over; or of one whose grant is not known here yet: it is in the log.
+        member.incarnation == ballot.incarnation
     }
 
     /// A message of a leader arrived: follow it, unless a higher ballot was promised. Says whether it is followed.
     pub(super) fn follow(&mut self, now: Instant, from: ReplicaId, ballot: Ballot, out: &mut Vec<Output>) -> bool {
-        if !self.valid_ballot(from, ballot) {
-            self.nonsense(from, "a leader's message in another member's ballot", out);
+        if !self.valid_ballot(from, ballot, "a leader's message in another member's ballot", out) {
             return false;
         }
         if ballot < self.promised {
@@ -277,12 +280,13 @@ impl Replica {
 
     fn send_promise(&self, to: ReplicaId, out: &mut Vec<Output>) {
         let ballot = self.promised;
-        let (decided, first_kept, settled) = (self.log.decided(), self.log.first(), self.settled);
+        let decided = self.log.decided().max(self.decided_before);
+        let (first_kept, settled) = (self.log.first(), self.settled);
         let forgets = mutant::on(Mutant::VoteForgotten);
-        let accepted = self.log.above_decided().filter(|_| !forgets);
+        let accepted = self.log.above(decided).filter(|_| !forgets);
         let accepted: Vec<(Slot, Ballot)> = accepted.map(|(slot, entry)| (slot, entry.ballot)).collect();
         self.send(To::One(to), Message::Promise { ballot, decided, first_kept, settled, accepted }, out);
-        for (slot, entry) in self.log.above_decided().filter(|_| !forgets) {
+        for (slot, entry) in self.log.above(decided).filter(|_| !forgets) {
             let (accepted, batch) = (entry.ballot, Arc::clone(&entry.batch));
             self.send(To::One(to), Message::Promised { ballot, slot, accepted, batch }, out);
         }
@@ -331,6 +335,7 @@ impl Replica {
     fn on_election_progress(&mut self, now: Instant, out: &mut Vec<Output>) {
         let (own, members) = (self.own_index(), self.members());
         let own_decided = self.log.decided();
+        let own_floor = own_decided.max(self.decided_before);
         let State::Candidate(candidate) = &mut self.state else { return };
         if candidate.recovery.is_some() || !candidate.own_durable {
             return;
@@ -340,7 +345,7 @@ impl Replica {
         if promises.len() + 1 < majority(members) {
             return;
         }
-        let mut recovery = Recovery { floor: own_decided, source: None, values: BTreeMap::new() };
+        let mut recovery = Recovery { floor: own_floor, source: None, values: BTreeMap::new() };
         for (slot, entry) in self.log.above_decided() {
             recovery.values.insert(slot, (entry.ballot, Arc::clone(&entry.batch)));
         }
@@ -393,6 +398,10 @@ impl Replica {
             let hole = || Arc::new(Batch { time: 0, settled: self.settled, ..Batch::default() });
             let batch = values.remove(&slot).map_or_else(hole, |(_, batch)| batch);
             self.propose_at(now, slot, batch, out);
+            if matches!(&self.state, State::Leader(leading) if leading.is_configuring()) {
+                // Nothing goes above it until it is decided; then this replica prepares anew (rule 11).
+                break;
+            }
             slot = slot.next();
         }
         // A member alone hears of nobody's marks but its own.
@@ -407,12 +416,8 @@ impl Replica {
         let State::Candidate(candidate) = &self.state else { return };
         let ballot = candidate.ballot;
         if candidate.recovery.is_some() {
-            let (decided, settled) = (self.log.decided(), self.settled);
-            return self.send(
-                To::Others,
-                Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: false },
-                out,
-            );
+            let heartbeat = self.heartbeat(ballot, false);
+            return self.send(To::Others, heartbeat, out);
         }
         let own = self.own_index();
         let missing = candidate.promises.iter().enumerate().filter(|(index, p)| *index != own && !p.is_complete());

@@ -1,11 +1,16 @@
 //! Execution: decided slots go through the session table and then, in order, to the application. The application's
-//! state is a function of the log: whenever it is lost, it is reset and everything is replayed.
+//! state is a function of the log: whenever it is lost, it is brought back to the newest snapshot and the slots after
+//! that are replayed.
 
+use super::diverge::Judgement;
+use super::image::{Image, Work};
 use super::log::Admission;
+use super::silence::Silence;
+use super::snapshot::Dumping;
 use super::{Admitted, AppReply, Event, Operation, Output, Record, Replica};
-use crate::ids::{ClientId, Digest, Run, Slot};
+use crate::ids::{ClientId, Digest, Position, Run, Slot};
 use crate::time::Instant;
-use crate::wire::peer::Batch;
+use crate::wire::peer::{Batch, Command};
 use crate::wire::{Body, Outcome, Tag};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +21,9 @@ pub(super) struct Execution {
     /// Counts the resets; results of an earlier run are not listened to.
     run: Run,
     running: bool,
+    /// Where a reset begins: the newest verified snapshot. `None`: the log was cut behind one that is gone, so a peer's
+    /// is needed.
+    pub base: Option<Base>,
     /// The last slot that was handed to the application.
     sent: Slot,
     /// The last slot whose replies are all here.
@@ -24,14 +32,49 @@ pub(super) struct Execution {
     /// The rolling hash of the forms of all replies up to `executed`, and at the last slot divisible by 1,000.
     digest: Digest,
     milestone: (Slot, Digest),
+    /// The snapshot that is being taken.
+    pub dumping: Option<Dumping>,
+    /// The request that the application fell silent on and whose outcome is not known (rule 23).
+    pub silence: Option<Silence>,
+    /// Requests of this slot up to this one were executed by a majority: here they have no time limit.
+    pub forced: Position,
+    /// Silence on a slot up to here is not stated: it may have been answered before this process (rule 23).
+    pub answered: Slot,
+    /// What is known of the others' replies (rule 31).
+    pub judgement: Judgement,
+    /// What the first step asks for.
+    begin: Begin,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Begin {
+    #[default]
+    Reset,
+    Resume,
+    Done,
+}
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Base {
+    pub slot: Slot,
+    pub work: Work,
+    pub digest: Digest,
+    pub milestone: (Slot, Digest),
+}
+
+impl Base {
+    pub(super) fn of(image: &Image) -> Self {
+        Self { slot: image.slot, work: image.work, digest: image.digest, milestone: image.milestone }
+    }
 }
 
 /// A slot that the application has.
 #[derive(Debug)]
 struct Outstanding {
     slot: Slot,
-    /// The calls whose replies are to come; none for a slot without calls that waits its turn.
-    calls: Vec<Tag>,
+    /// The calls whose replies are to come, with their places in the batch.
+    calls: Vec<(Tag, u32)>,
     /// Whether the application was given anything: a slot with nothing for it is executed when it is first in line.
     handed_over: bool,
 }
@@ -40,14 +83,28 @@ struct Outstanding {
 const MILESTONE: u64 = 1000;
 
 impl Execution {
+    pub(super) fn new(base: Base) -> Self {
+        let (sent, executed, digest, milestone) = (base.slot, base.slot, base.digest, base.milestone);
+        Self { base: Some(base), sent, executed, digest, milestone, ..Self::default() }
+    }
+
     pub(super) fn executed(&self) -> Slot {
         self.executed
+    }
+    pub(super) fn sent(&self) -> Slot {
+        self.sent
     }
     pub(super) fn is_running(&self) -> bool {
         self.running
     }
+    pub(super) fn is_idle(&self) -> bool {
+        self.outstanding.is_empty()
+    }
     pub(super) fn resets(&self) -> u64 {
         self.run.0.saturating_sub(1)
+    }
+    pub(super) fn run(&self) -> Run {
+        self.run
     }
     pub(super) fn digest(&self) -> Digest {
         self.digest
@@ -56,47 +113,105 @@ impl Execution {
         self.milestone
     }
     pub(super) fn has_begun(&self) -> bool {
-        self.run > Run(0)
+        self.begin == Begin::Done
     }
 
-    /// Asks for the application at the first step: whatever ran before is not known, so it is reset.
-    pub(super) fn begin(&mut self, out: &mut Vec<Output>) {
-        if !self.has_begun() {
-            self.reset(out);
-        }
+    /// The slot of the newest verified snapshot; 0 without one.
+    pub(super) fn snapshot(&self) -> Slot {
+        self.base.map_or(Slot(0), |base| base.slot)
     }
 
-    fn reset(&mut self, out: &mut Vec<Output>) {
-        *self = Self { run: Run(self.run.0 + 1), ..Self::default() };
-        out.push(Output::Reset { run: self.run, snapshot: None });
+    /// The application is not used any more, for now or until an operator looks.
+    pub(super) fn stop(&mut self) {
+        self.running = false;
     }
 
-    pub(super) fn on_lost(&mut self, run: Run, out: &mut Vec<Output>) {
-        if run == self.run {
-            self.reset(out);
-        }
-    }
-
-    /// The first slot in line was executed.
-    fn finish_first(&mut self) {
-        if let Some(first) = self.outstanding.pop_front() {
-            self.executed = first.slot;
-            if self.executed.0.is_multiple_of(MILESTONE) {
-                self.milestone = (self.executed, self.digest);
-            }
-        }
-        while self.outstanding.front().is_some_and(|next| !next.handed_over) {
-            self.finish_first();
-        }
+    /// The last slot that may be handed to the application now.
+    fn bound(&self, decided: Slot) -> Slot {
+        let silence = self.silence.map_or(decided, |silence| silence.at.slot.previous());
+        let dump = self.dumping.as_ref().map_or(decided, |dumping| dumping.image.slot);
+        decided.min(silence).min(dump)
     }
 }
 
 impl Replica {
+    /// Asks for the application at the first step.
+    pub(super) fn begin(&mut self, out: &mut Vec<Output>) {
+        match std::mem::replace(&mut self.execution.begin, Begin::Done) {
+            Begin::Done => {}
+            Begin::Reset => self.restart_app(out),
+            Begin::Resume => {
+                self.execution.run = Run(self.execution.run.0 + 1);
+                out.push(Output::Resume { run: self.execution.run });
+            }
+        }
+    }
+
+    /// Whatever the application did is not known, or is to be undone: it begins anew from the newest snapshot.
+    pub(super) fn restart_app(&mut self, out: &mut Vec<Output>) {
+        let base = self.execution.base.filter(|base| self.log.first() <= base.slot.next());
+        let execution = &mut self.execution;
+        execution.run = Run(execution.run.0 + 1);
+        execution.begin = Begin::Done;
+        execution.running = false;
+        execution.outstanding.clear();
+        execution.dumping = None;
+        execution.base = base;
+        let from = base.unwrap_or_default();
+        (execution.sent, execution.executed) = (from.slot, from.slot);
+        (execution.digest, execution.milestone) = (from.digest, from.milestone);
+        execution.judgement.begin(from.slot);
+        match base {
+            Some(base) => {
+                let snapshot = (base.slot > Slot(0)).then_some(base.slot);
+                out.push(Output::Reset { run: execution.run, snapshot });
+            }
+            // The log before is cut: only a peer's snapshot helps.
+            None => self.need_snapshot(out),
+        }
+    }
+
+    /// The application still runs, and has executed what the marker says (rule 25).
+    pub(super) fn resume(&mut self, resumed: super::Resumed) {
+        if resumed.executed > self.log.decided() || resumed.executed < self.execution.executed {
+            return;
+        }
+        let mut replies = resumed.replies.into_iter().peekable();
+        while self.execution.executed < resumed.executed {
+            let slot = self.execution.executed.next();
+            let given = replies.next_if(|(of, _)| *of == slot).map(|(_, given)| given).unwrap_or_default();
+            let calls = self.operations(slot).map(|(_, calls, _)| calls).unwrap_or_default();
+            if calls.len() != given.len() {
+                // The marker is of another log: begin anew.
+                let base = self.execution.base.unwrap_or_default();
+                let execution = &mut self.execution;
+                (execution.sent, execution.executed) = (base.slot, base.slot);
+                (execution.digest, execution.milestone) = (base.digest, base.milestone);
+                return;
+            }
+            for ((tag, _), reply) in calls.iter().zip(&given) {
+                self.execution.digest = self.execution.digest.chain(&reply.form.0);
+                // Nothing can differ: the table has no replies after the snapshot yet.
+                let _ = self.sessions.replied(tag, reply, &self.config.limits);
+            }
+            self.execution.sent = slot;
+            self.execution.outstanding.push_back(Outstanding { slot, calls: Vec::new(), handed_over: true });
+            self.finish_first();
+        }
+        self.execution.begin = Begin::Resume;
+    }
+
+    pub(super) fn on_lost(&mut self, run: Run, out: &mut Vec<Output>) {
+        if run == self.execution.run {
+            self.restart_app(out);
+        }
+    }
+
     /// Moves the decided mark as far as it goes and lets every slot through the session table.
     pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Output>) {
         let before = self.log.decided();
         while let Some((slot, batch)) = self.log.advance() {
-            self.admit(slot, &batch, out);
+            self.admit(now, slot, &batch, out);
         }
         if self.log.decided() > before {
             self.last_decided = now;
@@ -104,11 +219,18 @@ impl Replica {
             self.suspects = None;
             self.known_decided = self.known_decided.max(self.log.decided());
             self.execute(out);
+            if self.configured > before {
+                self.stand_anew(now, out);
+            }
         }
     }
 
-    fn admit(&mut self, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
-        let before = self.log.get(slot.previous()).map_or(0, |entry| entry.admission.time);
+    fn admit(&mut self, now: Instant, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
+        match batch.command {
+            Some(Command::Rejoin { member, life }) => self.rejoin(now, slot, member, life, out),
+            Some(Command::Abort { at }) => self.abort(slot, at, out),
+            None => {}
+        }
         let mut skipped = Vec::new();
         let mut ended: Vec<(ClientId, Slot)> = Vec::new();
         for (index, request) in batch.requests.iter().enumerate() {
@@ -117,54 +239,79 @@ impl Replica {
                 Admitted::Skipped => skipped.push(u32::try_from(index).unwrap_or(u32::MAX)),
                 Admitted::Done(outcome, end) => {
                     ended.extend(end);
-                    Self::reply(request.tag(), slot, outcome, out);
+                    self.reply(request.tag(), slot, outcome, out);
                 }
             }
             self.settle_held(request, out);
         }
-        self.note_settled(batch.settled);
-        let time = batch.time.max(before.saturating_add(1));
-        self.log.admit(slot, Admission { time, skipped: skipped.into(), ended: ended.into() });
+        let (time, work) = &mut self.admitted;
+        *time = batch.time.max(time.saturating_add(1));
+        work.requests += batch.requests.len() as u64;
+        work.bytes += batch.body_bytes() as u64;
+        let admission = Admission { time: *time, work: *work, skipped, ended: ended.into() };
+        if let Some(entry) = self.log.get_mut(slot) {
+            entry.admission = admission;
+        }
+        self.note_settled(batch.settled, 0);
+        if let Some((agreed, digest)) = batch.agreed {
+            self.on_agreed(agreed, digest);
+        }
     }
 
     /// Hands decided slots to the application, a bounded number ahead of its replies.
     pub(super) fn execute(&mut self, out: &mut Vec<Output>) {
+        let bound = self.execution.bound(self.log.decided());
         while self.execution.running
-            && self.execution.sent < self.log.decided()
+            && self.execution.sent < bound
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
             let Some((operations, calls, time)) = self.operations(slot) else { break };
             self.execution.sent = slot;
             let handed_over = !operations.is_empty();
+            let patient = self.patience(slot, &calls);
             self.execution.outstanding.push_back(Outstanding { slot, calls, handed_over });
             if handed_over {
-                out.push(Output::Execute { run: self.execution.run, slot, time, operations, patient: 0 });
+                let run = self.execution.run;
+                out.push(Output::Execute { run, slot, time, operations, patient });
             } else if self.execution.outstanding.len() == 1 {
-                self.execution.finish_first();
+                self.finish_first();
             }
         }
         self.update_settled();
     }
 
     /// What the application does in a decided slot.
-    fn operations(&self, slot: Slot) -> Option<(Vec<Operation>, Vec<Tag>, u64)> {
+    #[expect(clippy::type_complexity, reason = "taken apart at once")]
+    fn operations(&self, slot: Slot) -> Option<(Vec<Operation>, Vec<(Tag, u32)>, u64)> {
         let entry = self.log.get(slot)?;
         let admission = &entry.admission;
         let (mut operations, mut calls) = (Vec::new(), Vec::new());
         for (index, request) in entry.batch.requests.iter().enumerate() {
             let Body::Call(bytes) = &request.body else { continue };
-            if admission.skipped.binary_search(&u32::try_from(index).unwrap_or(u32::MAX)).is_err() {
+            let place = u32::try_from(index).unwrap_or(u32::MAX);
+            if admission.skipped.binary_search(&place).is_err() {
                 operations.push(Operation::Call { session: (request.client, request.opened), bytes: bytes.clone() });
-                calls.push(request.tag());
+                calls.push((request.tag(), place));
             }
         }
         operations.extend(admission.ended.iter().map(|session| Operation::End { session: *session }));
         Some((operations, calls, admission.time))
     }
 
+    /// The place in its batch of the first call of a slot that was not answered.
+    ///
+    /// # Panics
+    /// If the driver names another slot than the first outstanding one, or more answers than it has calls.
+    pub(super) fn unanswered(&self, slot: Slot, answered: usize) -> Position {
+        let first = self.execution.outstanding.front().filter(|first| first.slot == slot);
+        let call = first.and_then(|first| first.calls.get(answered));
+        let (_, call) = call.unwrap_or_else(|| panic!("slot {slot} has no call {answered} that waits for its answer"));
+        Position { slot, call: *call }
+    }
+
     pub(super) fn on_restored(&mut self, now: Instant, run: Run, out: &mut Vec<Output>) {
-        if run == self.execution.run {
+        if run == self.execution.run && !self.execution.judgement.is_stopped() {
             self.execution.running = true;
             self.execute(out);
             self.propose(now, out);
@@ -189,18 +336,60 @@ impl Replica {
             _ => panic!("slot {slot} was reported as executed out of order"),
         };
         assert_eq!(calls.len(), replies.len(), "one reply for each call of slot {slot}");
-        for (tag, reply) in calls.into_iter().zip(replies) {
+        let answers = self.answers();
+        for ((tag, _), reply) in calls.into_iter().zip(replies) {
             self.execution.digest = self.execution.digest.chain(&reply.form.0);
             if let Err(before) = self.sessions.replied(&tag, &reply, &self.config.limits) {
                 out.push(Output::Event(Event::ReplayDiffers { tag, slot, before, now: reply.clone() }));
             }
-            let outcome = Some(Outcome::Executed(reply.bytes));
-            out.push(Output::Reply { tag, slot, form: reply.form, outcome });
+            if let Some(dumping) = &mut self.execution.dumping {
+                let _ = dumping.sessions.replied(&tag, &reply, &self.config.limits);
+            }
+            if answers {
+                let outcome = Some(Outcome::Executed(reply.bytes));
+                out.push(Output::Reply { tag, slot, form: reply.form, outcome });
+            }
         }
-        self.execution.finish_first();
+        self.finish_first();
+        self.judge(now, out);
         self.execute(out);
         // What is settled now makes room.
         self.propose(now, out);
+    }
+
+    /// The first slots in line were executed.
+    fn finish_first(&mut self) {
+        let execution = &mut self.execution;
+        while let Some(first) = execution.outstanding.pop_front() {
+            execution.executed = first.slot;
+            if first.slot.0.is_multiple_of(MILESTONE) {
+                execution.milestone = (first.slot, execution.digest);
+            }
+            if let Some(entry) = self.log.get_mut(first.slot) {
+                entry.digest = execution.digest;
+            }
+            if execution.outstanding.front().is_none_or(|next| next.handed_over) {
+                break;
+            }
+        }
+    }
+
+    /// The rolling hash at a slot, if this run of the application has come by and it is still known.
+    pub(super) fn digest_at(&self, slot: Slot) -> Option<Digest> {
+        if slot > self.execution.executed {
+            return None;
+        }
+        match self.execution.base {
+            Some(base) if base.slot == slot => Some(base.digest),
+            Some(base) if base.slot > slot => None,
+            _ => self.log.get(slot).map(|entry| entry.digest),
+        }
+    }
+
+    /// Whether clients may be answered from here: by a voter whose application is not known to have diverged. A learner's
+    /// word could make a majority with that of a member whose earlier life fell silent on the same request.
+    pub(super) fn answers(&self) -> bool {
+        self.voting && !self.execution.judgement.is_quarantined()
     }
 
     /// Journals the decided mark with the next record, so that a restart need not ask for what it has.

@@ -1,7 +1,7 @@
 //! Requests that are known here and not decided: the leader's source of batches, the followers' reason to suspect it.
 
 use super::{Event, Known, Message, Output, Replica, Timer, To};
-use crate::ids::{ClientId, Seq};
+use crate::ids::{ClientId, Digest, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::submit::Steer;
 use crate::wire::{Body, Kind, Outcome, Request, Tag};
@@ -96,7 +96,7 @@ impl Replica {
             return Err(Steer::TooLarge);
         }
         match self.sessions.look_up(&request) {
-            Known::Outcome { slot, form, outcome } => out.push(Output::Reply { tag, slot, form, outcome }),
+            Known::Outcome { slot, form, outcome } => self.answer(tag, slot, form, outcome, out),
             Known::Running => {}
             Known::New => self.hold(now, request, out)?,
             Known::NoSession => return Err(Steer::NoSession),
@@ -122,7 +122,9 @@ impl Replica {
         }
         let limits = &self.config.limits;
         let bytes = self.intake.bytes + request.body_bytes();
-        if self.intake.held.len() >= limits.held_requests || bytes > limits.held_bytes {
+        // Refusals take room too: the log is not to grow by them for ever.
+        let overfull = self.log.bytes() > limits.log_bytes.saturating_mul(2);
+        if overfull || self.intake.held.len() >= limits.held_requests || bytes > limits.held_bytes {
             return Err(Steer::Busy);
         }
         self.intake.hold(now, request);
@@ -187,15 +189,7 @@ impl Replica {
         };
         if let Some(through) = through {
             for call in self.intake.calls_through(&tag, through) {
-                let Some(held) = self.intake.held.get(&call) else { continue };
-                match self.sessions.look_up(&held.request) {
-                    Known::Outcome { slot, form, outcome } => {
-                        out.push(Output::Reply { tag: call, slot, form, outcome });
-                    }
-                    Known::New => continue,
-                    _ => out.push(Output::Steer { tag: call, steer: Steer::NoSession }),
-                }
-                self.intake.release(&call);
+                self.settle_by_table(call, out);
             }
         }
         // A cancel that waits is settled by the execution of its own number.
@@ -205,13 +199,33 @@ impl Replica {
             && let Known::Outcome { slot, form, outcome } = self.sessions.look_up(&held.request)
         {
             self.intake.release(&cancel);
-            out.push(Output::Reply { tag: cancel, slot, form, outcome });
+            self.answer(cancel, slot, form, outcome, out);
         }
         if let Some(proposed) = self.intake.proposed.get(&tag.client) {
             let last = self.sessions.get(&tag).map(|session| session.last);
             if last.is_none_or(|last| last >= *proposed) {
                 self.intake.proposed.remove(&tag.client);
             }
+        }
+    }
+
+    /// What the session table says of a held request.
+    fn settle_by_table(&mut self, tag: Tag, out: &mut Vec<Output>) {
+        let Some(held) = self.intake.held.get(&tag) else { return };
+        match self.sessions.look_up(&held.request) {
+            Known::Outcome { slot, form, outcome } => self.answer(tag, slot, form, outcome, out),
+            Known::New => return,
+            Known::Running => {}
+            _ => out.push(Output::Steer { tag, steer: Steer::NoSession }),
+        }
+        self.intake.release(&tag);
+    }
+
+    /// The session table is another one: what of the held requests it knows ends.
+    pub(super) fn settle_all_held(&mut self, out: &mut Vec<Output>) {
+        let held: Vec<Tag> = self.intake.held.keys().copied().collect();
+        for tag in held {
+            self.settle_by_table(tag, out);
         }
     }
 
@@ -310,8 +324,15 @@ impl Replica {
     }
 
     /// The outcome of a request that the table decided by itself, for whoever waits for it here.
-    pub(super) fn reply(tag: Tag, slot: crate::ids::Slot, outcome: Outcome, out: &mut Vec<Output>) {
-        out.push(Output::Reply { tag, slot, form: outcome.form(), outcome: Some(outcome) });
+    pub(super) fn reply(&self, tag: Tag, slot: Slot, outcome: Outcome, out: &mut Vec<Output>) {
+        self.answer(tag, slot, outcome.form(), Some(outcome), out);
+    }
+
+    /// The same, with the form that is voted on; only whoever may answer says it.
+    pub(super) fn answer(&self, tag: Tag, slot: Slot, form: Digest, outcome: Option<Outcome>, out: &mut Vec<Output>) {
+        if self.answers() {
+            out.push(Output::Reply { tag, slot, form, outcome });
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The log: for each slot the value accepted last, whether it is decided, and what its admission said.
 
-use crate::ids::{Ballot, ClientId, Lsn, Slot};
+use super::image::Work;
+use crate::ids::{Ballot, ClientId, Digest, Lsn, Slot};
+use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::wire::peer::Batch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ pub(super) struct Entry {
     pub decided: bool,
     /// What the sessions said of it, once every slot before it was decided too.
     pub admission: Admission,
+    /// The rolling hash of all replies up to it, as the application's last run that came by gave them.
+    pub digest: Digest,
 }
 
 /// What of a slot is executed: a function of the log up to it, kept so that a replay needs no old session table.
@@ -25,28 +29,43 @@ pub(super) struct Entry {
 pub(super) struct Admission {
     /// The effective time, Unix time in ns (rule 7).
     pub time: u64,
-    /// The calls of the batch that are not executed, by their place in it, ascending: doubles and gaps.
-    pub skipped: Box<[u32]>,
+    /// What was ordered up to it.
+    pub work: Work,
+    /// The calls of the batch that are not executed, by their place in it, ascending: doubles, gaps, aborted ones.
+    pub skipped: Vec<u32>,
     /// Sessions that ended in this slot.
     pub ended: Box<[(ClientId, Slot)]>,
 }
 
-/// All entries, and the decided mark.
-#[derive(Clone, Debug, Default)]
+/// The entries that are kept, and the decided mark.
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     entries: BTreeMap<Slot, Entry>,
+    /// Every slot from here to the decided mark is here.
+    first: Slot,
     decided: Slot,
+    /// What the entries take, about.
+    bytes: u64,
+}
+
+fn size(batch: &Batch) -> u64 {
+    (batch.body_bytes() + batch.requests.len() * REQUEST_ENVELOPE_BYTES + 64) as u64
 }
 
 impl Log {
-    /// Every slot up to here is decided and here.
+    /// An empty log behind a snapshot of `slot`, or a new one with slot 0.
+    pub(super) fn after(slot: Slot) -> Self {
+        Self { entries: BTreeMap::new(), first: slot.next(), decided: slot, bytes: 0 }
+    }
+
+    /// Every slot up to here is decided, and here or cut.
     pub(super) fn decided(&self) -> Slot {
         self.decided
     }
 
-    /// The first slot kept. The log is whole: nothing is cut yet.
+    /// The first slot kept.
     pub(super) fn first(&self) -> Slot {
-        Slot(1)
+        self.first
     }
 
     /// The last slot with a value.
@@ -54,16 +73,61 @@ impl Log {
         self.entries.last_key_value().map_or(self.decided, |(slot, _)| *slot)
     }
 
+    /// What the entries take, about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn get(&self, slot: Slot) -> Option<&Entry> {
         self.entries.get(&slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+        self.entries.get_mut(&slot)
     }
 
     /// Takes a value for a slot above the decided mark; a decided slot stays decided.
     pub(super) fn put(&mut self, slot: Slot, ballot: Ballot, batch: Arc<Batch>, lsn: Lsn) {
         assert!(slot > self.decided, "a decided slot is never written again");
         let decided = self.entries.get(&slot).is_some_and(|entry| entry.decided);
-        let entry = Entry { ballot, batch, lsn, decided, admission: Admission::default() };
-        self.entries.insert(slot, entry);
+        self.insert(
+            slot,
+            Entry { ballot, batch, lsn, decided, admission: Admission::default(), digest: Digest::default() },
+        );
+    }
+
+    /// Takes decided values at or below the decided mark, for those who are a little late: as far down as they go
+    /// without a gap.
+    pub(super) fn put_tail(&mut self, mut below: BTreeMap<Slot, (Ballot, Arc<Batch>)>) {
+        while let Some((ballot, batch)) = below.remove(&self.first.previous()) {
+            self.first = self.first.previous();
+            let (admission, digest) = (Admission::default(), Digest::default());
+            self.insert(self.first, Entry { ballot, batch, lsn: Lsn(0), decided: true, admission, digest });
+        }
+    }
+
+    fn insert(&mut self, slot: Slot, entry: Entry) {
+        self.bytes += size(&entry.batch);
+        if let Some(old) = self.entries.insert(slot, entry) {
+            self.bytes -= size(&old.batch);
+        }
+    }
+
+    /// Lets go of every slot up to `through`, which is decided.
+    pub(super) fn cut(&mut self, through: Slot) {
+        assert!(through <= self.decided, "what is not decided is not cut");
+        let kept = self.entries.split_off(&through.next());
+        let gone = std::mem::replace(&mut self.entries, kept);
+        self.bytes -= gone.values().map(|entry| size(&entry.batch)).sum::<u64>();
+        self.first = self.first.max(through.next());
+    }
+
+    /// Goes on behind a snapshot of a slot that was not reached here.
+    pub(super) fn jump(&mut self, to: Slot) {
+        assert!(to > self.decided);
+        self.decided = to;
+        self.first = to.next();
+        self.cut(to);
     }
 
     /// Marks a slot's value as chosen.
@@ -79,9 +143,14 @@ impl Log {
         self.entries.range_mut(range).map(|(slot, entry)| (*slot, entry))
     }
 
+    /// The entries above `mark`.
+    pub(super) fn above(&self, mark: Slot) -> impl Iterator<Item = (Slot, &Entry)> {
+        self.entries.range(mark.next()..).map(|(slot, entry)| (*slot, entry))
+    }
+
     /// The entries above the decided mark.
     pub(super) fn above_decided(&self) -> impl Iterator<Item = (Slot, &Entry)> {
-        self.entries.range(self.decided.next()..).map(|(slot, entry)| (*slot, entry))
+        self.above(self.decided)
     }
 
     /// The entries from `from` up to the decided mark.
@@ -96,12 +165,5 @@ impl Log {
         let entry = self.entries.get(&next).filter(|entry| entry.decided)?;
         self.decided = next;
         Some((next, Arc::clone(&entry.batch)))
-    }
-
-    /// Keeps what the sessions said of a decided slot.
-    pub(super) fn admit(&mut self, slot: Slot, admission: Admission) {
-        if let Some(entry) = self.entries.get_mut(&slot) {
-            entry.admission = admission;
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! that is input and output. Its handlers live in files named after what they handle.
 
 mod catch_up;
+mod diverge;
 mod election;
 mod execute;
 mod image;
@@ -14,31 +15,42 @@ mod log;
 pub mod mutant;
 mod normal;
 mod output;
+mod recovery;
+mod rejoin;
 mod sessions;
+mod silence;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_recovery;
 mod timers;
 
 pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
 use crate::config::{Config, Durability};
-use crate::ids::{Ballot, Lsn, ReplicaId, Slot};
+use crate::ids::{Ballot, Epoch, Life, Lsn, Position, ReplicaId, Slot};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::Message;
+use crate::wire::peer::Batch;
 use catch_up::Fetching;
 use election::{Candidate, PreCandidate};
-use execute::Execution;
+use execute::{Base, Execution};
+use image::Work;
 use intake::Intake;
 use log::Log;
 use normal::Leading;
 use sessions::{Admitted, Known, Sessions};
-use std::collections::VecDeque;
+use snapshot::Transfer;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use timers::{Timer, Timers};
 
 /// One replica of the ordering core.
@@ -47,8 +59,13 @@ pub struct Replica {
     config: Config,
     rng: Rng,
     timers: Timers,
-    /// Whether votes of this incarnation may count: it knows every promise and vote that it ever sent (rule 12).
+    /// Whether this life's votes count: the configuration gives it the member's incarnation (rule 12).
     voting: bool,
+    /// Another life has got it since.
+    superseded: bool,
+    /// Changes of the configuration so far, and the slot of the last.
+    epoch: Epoch,
+    configured: Slot,
     /// No vote in any ballot below.
     promised: Ballot,
     /// The highest promise that the disk is known to hold.
@@ -71,16 +88,33 @@ pub struct Replica {
     awaiting_disk: VecDeque<(Lsn, AfterDisk)>,
     /// The decided mark that was last journaled.
     decided_recorded: Slot,
+    /// The decided mark of the journal at the start: what is below and missing is fetched, and is no reason to vote anew.
+    decided_before: Slot,
     /// When a slot was decided here last.
     last_decided: Instant,
 
     /// The highest slot that anybody is known to have decided.
     known_decided: Slot,
     fetching: Option<Fetching>,
-    /// The settled mark (rule 9), as far as it is known here.
+    /// The snapshot that is fetched, or was last.
+    transfer: Option<Transfer>,
+    /// The settled mark (rule 9), as far as it is known here, and how many requests of the slot after it a majority has
+    /// executed too.
     settled: Slot,
+    beyond: u32,
+    /// The slot up to which verified snapshots of a majority reach, as far as it is known here.
+    covered: Slot,
+    /// The lowest snapshot that is being served.
+    serving: Option<Slot>,
+    /// A snapshot is wanted, due or not; and not before then.
+    save: bool,
+    next_snapshot: Instant,
+    /// People were told that the log grows.
+    alarmed: bool,
 
     sessions: Sessions,
+    /// Of the last slot that went through the session table: its effective time, and what was ordered up to it.
+    admitted: (u64, Work),
     intake: Intake,
     execution: Execution,
     /// Until when this replica neither proposes nor stands: it said that it stops.
@@ -107,6 +141,8 @@ enum AfterDisk {
     Promise { ballot: Ballot, to: ReplicaId },
     /// The vote for a slot, to the ballot's leader (perhaps this replica).
     Vote { ballot: Ballot, slot: Slot, to: ReplicaId },
+    /// The statement that the application fell silent on a request.
+    Silence { at: Position },
 }
 
 impl AfterDisk {
@@ -123,10 +159,14 @@ impl Replica {
     #[must_use]
     pub fn new(config: Config, seed: u64, recovered: Recovered, now: Instant) -> Self {
         assert!(config.cluster.members.iter().any(|member| member.id == config.id), "not a member of its own cluster");
+        let image = recovered.image.map_or_else(|| Image::genesis(config.cluster.clone()), |image| *image);
         let mut replica = Self {
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
-            voting: config.life == crate::ids::Life(0),
+            voting: false,
+            superseded: false,
+            epoch: image.epoch,
+            configured: image.configured,
             promised: recovered.promised,
             promise_durable: recovered.promised,
             state: State::Follower,
@@ -134,39 +174,73 @@ impl Replica {
             leader_heard: now,
             suspects: None,
             round_seen: recovered.promised.round,
-            log: Log::default(),
+            log: Log::after(image.slot),
             next_lsn: Lsn(1),
             durable: Lsn(0),
             awaiting_disk: VecDeque::new(),
             decided_recorded: recovered.decided,
+            decided_before: recovered.decided,
             last_decided: now,
             known_decided: recovered.decided,
             fetching: None,
-            settled: Slot(0),
+            transfer: None,
+            settled: image.slot,
+            beyond: 0,
+            covered: Slot(0),
+            serving: None,
+            save: false,
+            next_snapshot: now,
+            alarmed: false,
             sessions: Sessions::new(config.cluster.sessions),
+            admitted: (0, Work::default()),
             intake: Intake::default(),
-            execution: Execution::default(),
+            execution: Execution::new(Base::of(&image)),
             draining: None,
             config,
         };
-        for (slot, ballot, batch) in recovered.entries {
-            replica.log.put(slot, ballot, batch, Lsn(0));
-            if slot <= recovered.decided {
-                replica.log.decide(slot);
-            }
-        }
+        replica.execution.answered = recovered.answered;
+        replica.recover_log(image.slot, recovered.decided, recovered.entries);
+        replica.install(image);
+        replica.voting = replica.has_incarnation();
         replica.advance(now, &mut Vec::new());
+        // One whose outcome the log knows by now is none.
+        let silent = recovered.silent.filter(|at| at.slot > replica.execution.snapshot() && !replica.is_skipped(*at));
+        replica.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
+        if let Some(resumed) = recovered.resumed {
+            replica.resume(resumed);
+        }
+        replica.note_known_decided(now, recovered.decided);
         replica.arm_election(now);
         replica
+    }
+
+    /// Puts what the journal had into the log: above the snapshot to go on from there, below it for those who are a little
+    /// late.
+    fn recover_log(&mut self, snapshot: Slot, decided: Slot, entries: Vec<(Slot, Ballot, Arc<Batch>)>) {
+        let mut below = BTreeMap::new();
+        for (slot, ballot, batch) in entries {
+            if slot <= snapshot {
+                below.insert(slot, (ballot, batch));
+                continue;
+            }
+            self.log.put(slot, ballot, batch, Lsn(0));
+            if slot <= decided {
+                self.log.decide(slot);
+            }
+        }
+        // Where the snapshot came from a peer, what the journal has below it may never have been decided.
+        if decided >= snapshot {
+            self.log.put_tail(below);
+        }
     }
 
     /// The only door in. Outputs are plain data, in order, without conditions: what must wait for the disk is produced
     /// when [`Input::Persisted`] comes back, never before.
     pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        self.execution.begin(out);
+        self.begin(out);
         self.draining = self.draining.filter(|until| *until > now);
         match input {
-            Input::Message { from, message, .. } => self.on_message(now, from, message, out),
+            Input::Message { from, life, message } => self.on_message(now, (from, life), message, out),
             Input::Persisted { lsn } => self.on_persisted(now, lsn, out),
             Input::Requests(requests) => {
                 for request in requests {
@@ -180,15 +254,19 @@ impl Replica {
             }
             Input::Restored { run } => self.on_restored(now, run, out),
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
-            Input::AppLost { run } | Input::AppSilent { run, .. } => self.execution.on_lost(run, out),
-            Input::SnapshotLost { .. }
-            | Input::Dumped { .. }
-            | Input::DumpFailed { .. }
-            | Input::Received { .. }
-            | Input::TransferFailed { .. }
-            | Input::Serving { .. }
-            | Input::Save
-            | Input::Abort { .. } => {}
+            Input::AppLost { run } => self.on_lost(run, out),
+            Input::AppSilent { run, slot, answered } => self.on_silent(run, slot, answered, out),
+            Input::SnapshotLost { slot } => self.on_snapshot_lost(slot, out),
+            Input::Dumped { slot } => self.on_dumped(now, slot, out),
+            Input::DumpFailed { slot } => self.on_dump_failed(now, slot, out),
+            Input::Received { image } => self.on_received(now, *image, out),
+            Input::TransferFailed { from } => self.on_transfer_failed(now, from),
+            Input::Serving { slot } => self.serving = slot,
+            Input::Save => self.save = true,
+            Input::Abort { at } => {
+                self.order_abort(at);
+                self.propose(now, out);
+            }
             Input::Drain => self.on_drain(now, out),
             Input::Timeout => {}
         }
@@ -201,6 +279,9 @@ impl Replica {
                 Timer::Waiting => self.on_waiting(now, out),
             }
         }
+        self.settle_silence(out);
+        self.judge_fresh(now, out);
+        self.look_after_snapshots(now, out);
         self.check();
     }
 
@@ -210,9 +291,13 @@ impl Replica {
         if self.execution.has_begun() { self.timers.next() } else { Some(Instant::ZERO) }
     }
 
-    fn on_message(&mut self, now: Instant, from: ReplicaId, message: Message, out: &mut Vec<Output>) {
+    fn on_message(&mut self, now: Instant, (from, life): (ReplicaId, Life), message: Message, out: &mut Vec<Output>) {
         if from == self.config.id || self.index_of(from).is_none() {
             return self.nonsense(from, "not a member", out);
+        }
+        if message.is_vote() && !self.is_current(from, life) {
+            // Of a life that does not count, or not any more: no reason to believe that it remembers.
+            return;
         }
         match message {
             Message::PreVote { round, decided, suspects } => {
@@ -221,20 +306,21 @@ impl Replica {
             Message::PreVoteGranted { round } => self.on_pre_vote_granted(now, from, round, out),
             Message::Prepare { ballot } => self.on_prepare(now, from, ballot, out),
             Message::Promise { ballot, decided, first_kept, settled, accepted } => {
-                self.note_settled(settled);
+                self.note_settled(settled, 0);
                 self.on_promise(now, from, ballot, election::Promise { decided, first_kept, accepted }, out);
             }
             Message::Promised { ballot, slot, accepted, batch } => {
                 self.on_promised(now, from, ballot, slot, (accepted, batch), out);
             }
             Message::Outvoted { promised } => self.on_outvoted(now, from, promised, out),
-            Message::Accept { ballot, slot, decided, batch, .. } => {
-                self.on_accept(now, from, ballot, slot, batch, out);
+            Message::Accept { ballot, slot, decided, configured, batch } => {
+                self.on_accept(now, from, ballot, (slot, configured), batch, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
             }
             Message::Accepted { ballot, slots, marks } => self.on_accepted(now, from, ballot, &slots, marks, out),
-            Message::Heartbeat { ballot, decided, settled, answer, .. } => {
-                self.on_heartbeat(now, from, ballot, settled, answer, out);
+            Message::Heartbeat { ballot, decided, settled, beyond, covered, answer } => {
+                let marks = normal::LeaderMarks { decided, settled, beyond, covered };
+                self.on_heartbeat(now, from, ballot, marks, answer, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
             }
             Message::Following { ballot, marks } => self.on_following(now, from, ballot, marks, out),
@@ -242,7 +328,8 @@ impl Replica {
             Message::Fetched { from: first, entries, decided } => {
                 self.on_fetched(now, first, entries, decided, out);
             }
-            Message::Cut { .. } | Message::Rejoin => {}
+            Message::Cut { snapshot } => self.on_cut(from, snapshot, out),
+            Message::Rejoin => self.on_rejoin(now, from, life, out),
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),
@@ -272,6 +359,7 @@ impl Replica {
                     Some((same, same_to, slots)) if *same == ballot && *same_to == to => slots.push(slot),
                     _ => votes.push((ballot, to, vec![slot])),
                 },
+                Some((_, AfterDisk::Silence { at })) => self.on_silence_durable(at, out),
                 None => {}
             }
         }
@@ -343,8 +431,18 @@ impl Replica {
         self.config.cluster.durability == Durability::Memory && self.members() == 3 && self.voting
     }
 
-    fn note_settled(&mut self, settled: Slot) {
-        self.settled = self.settled.max(settled);
+    /// A majority of applications executed every slot up to here, and so many requests of the next.
+    fn note_settled(&mut self, settled: Slot, beyond: u32) {
+        if settled > self.settled {
+            (self.settled, self.beyond) = (settled, beyond);
+        } else if settled == self.settled {
+            self.beyond = self.beyond.max(beyond);
+        }
+    }
+
+    /// Everything before this place was executed by a majority of applications.
+    fn settled_to(&self) -> Position {
+        Position { slot: self.settled.next(), call: self.beyond }
     }
 
     /// What must hold after every step, in release too.

@@ -17,17 +17,35 @@ pub enum Mutant {
     NoopOverCut,
     /// Members do not differ in their ballots (rule 1).
     EqualBallots,
+    /// A vote leaves before its record is durable.
+    AcknowledgeBeforeSync,
+    /// Damage in the middle of a journal is taken for a torn tail and cut.
+    SkipTailCheck,
+    /// A snapshot holds no session table.
+    SessionsForgotten,
+    /// A life without the incarnation votes, and its votes count (rule 12).
+    VoteAfterAmnesia,
+    /// One silent application is enough for an abort (rule 23).
+    AbortByOne,
+    /// The log is cut behind the own snapshot alone (rule 10).
+    CutUncovered,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
         (Self::DecidedAnyBallot, "decided-any-ballot"),
         (Self::NoopOverCut, "noop-over-cut"),
         (Self::EqualBallots, "equal-ballots"),
+        (Self::AcknowledgeBeforeSync, "acknowledge-before-sync"),
+        (Self::SkipTailCheck, "skip-tail-check"),
+        (Self::SessionsForgotten, "sessions-forgotten"),
+        (Self::VoteAfterAmnesia, "vote-after-amnesia"),
+        (Self::AbortByOne, "abort-by-one"),
+        (Self::CutUncovered, "cut-uncovered"),
     ];
 }
 

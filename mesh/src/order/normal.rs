@@ -1,10 +1,11 @@
 //! The normal case: the leader proposes, followers vote, decisions ride on what is sent anyway.
 
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
-use crate::ids::{Ballot, ReplicaId, Slot};
+use crate::ids::{Ballot, Digest, Position, ReplicaId, Slot};
 use crate::quorum::{MemberSet, majority, reached_by_majority};
 use crate::time::Instant;
-use crate::wire::peer::{Batch, Marks};
+use crate::wire::peer::{Batch, Command, Marks};
+use crate::wire::{Body, Refusal};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,13 +18,35 @@ pub(super) struct Leading {
     /// Proposed and not decided.
     in_flight: BTreeMap<Slot, Flight>,
     /// What is known of each member, in the order of the member list; the own place is not used.
-    peers: Vec<Peer>,
+    pub peers: Vec<Peer>,
     /// Bytes of each slot that was proposed and is not settled, and their sum (rule 9).
     unsettled: VecDeque<(Slot, usize)>,
     unsettled_bytes: usize,
     /// The decided mark that the others were told.
     told: Slot,
+    /// The cluster's own commands that wait to be proposed.
+    commands: VecDeque<Command>,
+    /// A change of the configuration is proposed: nothing goes above it until it is decided (rule 11).
+    configuring: bool,
+    /// The slot whose rolling hash the followers were asked for, and the last one that was judged.
+    pub compare: Slot,
+    pub compared: Slot,
+    /// A hash that a majority agrees on, for the next proposal; and whether that is to be made at once.
+    pub agreed: Option<(Slot, Digest)>,
+    pub urgent: bool,
 }
+
+/// What a leader's heartbeat says of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeaderMarks {
+    pub decided: Slot,
+    pub settled: Slot,
+    pub beyond: u32,
+    pub covered: Slot,
+}
+
+/// Commands that wait at one time.
+const COMMANDS: usize = 64;
 
 #[derive(Debug)]
 struct Flight {
@@ -32,9 +55,9 @@ struct Flight {
 }
 
 #[derive(Clone, Debug)]
-struct Peer {
+pub(super) struct Peer {
     heard: Instant,
-    marks: Marks,
+    pub marks: Marks,
 }
 
 /// Bytes of proposals that are sent again at one heartbeat, at most.
@@ -51,7 +74,18 @@ impl Leading {
             unsettled: VecDeque::new(),
             unsettled_bytes: 0,
             told,
+            commands: VecDeque::new(),
+            configuring: false,
+            compare: Slot(0),
+            compared: Slot(0),
+            agreed: None,
+            urgent: false,
         }
+    }
+
+    /// Whether a change of the configuration is proposed and not decided.
+    pub(super) fn is_configuring(&self) -> bool {
+        self.configuring
     }
 
     fn hear(&mut self, index: usize, now: Instant, marks: Marks) {
@@ -60,6 +94,9 @@ impl Leading {
         // Marks of reordered messages may be older; those of a restarted application are lower and true.
         peer.marks.decided = peer.marks.decided.max(marks.decided);
         peer.marks.executed = marks.executed;
+        peer.marks.silent = marks.silent;
+        peer.marks.snapshot = marks.snapshot;
+        peer.marks.digest = marks.digest.or(peer.marks.digest);
     }
 }
 
@@ -69,6 +106,7 @@ impl Replica {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
         self.draining.is_none()
+            && !leading.configuring
             && (leading.in_flight.len() as u64) < limits.window
             && leading.next.0 <= self.settled.0 + limits.unsettled_slots
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
@@ -76,15 +114,19 @@ impl Replica {
 
     /// Proposes what is queued: at once while few slots are in flight, else only whole batches.
     pub(super) fn propose(&mut self, now: Instant, out: &mut Vec<Output>) {
-        while self.intake.queued() > 0 && self.may_propose() {
-            let State::Leader(leading) = &self.state else { return };
+        while self.may_propose() {
+            let State::Leader(leading) = &mut self.state else { return };
+            let own = !leading.commands.is_empty() || std::mem::take(&mut leading.urgent);
+            if self.intake.queued() == 0 && !own {
+                return;
+            }
             let busy = leading.in_flight.len() as u64 >= self.config.limits.pipeline_depth;
-            if busy && self.intake.queued() < self.config.limits.batch_requests {
+            if busy && !own && self.intake.queued() < self.config.limits.batch_requests {
                 return;
             }
             let slot = leading.next;
             let batch = self.next_batch(now);
-            if batch.requests.is_empty() {
+            if batch.requests.is_empty() && batch.command.is_none() && batch.agreed.is_none() {
                 return;
             }
             self.propose_at(now, slot, Arc::new(batch), out);
@@ -92,14 +134,22 @@ impl Replica {
     }
 
     fn next_batch(&mut self, now: Instant) -> Batch {
+        let full = self.log_is_full();
         let limits = &self.config.limits;
         let time = self.config.wall_base.saturating_add(now.as_nanos());
         let mut batch = Batch { time, settled: self.settled, ..Batch::default() };
+        if let State::Leader(leading) = &mut self.state {
+            batch.agreed = leading.agreed.take();
+            batch.command = leading.commands.pop_front();
+        }
         let mut bytes = 0;
         while batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
             // The first request is taken whatever its size, so that none is too large for ever.
             let room = if batch.requests.is_empty() { usize::MAX } else { limits.batch_bytes - bytes };
-            let Some(request) = self.intake.next(room) else { break };
+            let Some(mut request) = self.intake.next(room) else { break };
+            if full && matches!(request.body, Body::Call(_)) {
+                request.body = Body::Refused(Refusal::LogFull);
+            }
             bytes += request.body_bytes();
             batch.requests.push(request);
         }
@@ -118,12 +168,26 @@ impl Replica {
         leading.unsettled.push_back((slot, bytes));
         leading.unsettled_bytes += bytes;
         leading.told = decided;
+        leading.configuring |= matches!(batch.command, Some(Command::Rejoin { .. }));
+        let configured = self.configured;
         self.record_decided(out);
         let record = Record::Accepted { slot, ballot, batch: Arc::clone(&batch) };
         let lsn = self.persist(record, Some(AfterDisk::Vote { ballot, slot, to: own }), out);
         self.log.put(slot, ballot, Arc::clone(&batch), lsn);
         if self.members() > 1 {
-            self.send(To::Others, Message::Accept { ballot, slot, decided, configured: Slot(0), batch }, out);
+            self.send(To::Others, Message::Accept { ballot, slot, decided, configured, batch }, out);
+        }
+    }
+
+    /// A command of the cluster waits for its slot, once.
+    pub(super) fn order(&mut self, command: Command) {
+        let in_flight = self.log.above_decided().any(|(_, entry)| entry.batch.command == Some(command));
+        if let State::Leader(leading) = &mut self.state
+            && !in_flight
+            && !leading.commands.contains(&command)
+            && leading.commands.len() < COMMANDS
+        {
+            leading.commands.push_back(command);
         }
     }
 
@@ -133,15 +197,17 @@ impl Replica {
         now: Instant,
         from: ReplicaId,
         ballot: Ballot,
-        slot: Slot,
+        (slot, configured): (Slot, Slot),
         batch: Arc<Batch>,
         out: &mut Vec<Output>,
     ) {
         if !self.follow(now, from, ballot, out) {
             return;
         }
-        if slot.0 > self.log.decided().0.saturating_add(self.config.limits.window * 2) {
-            // Too far ahead to hold: as if it was lost. What is decided of it is fetched.
+        if slot.0 > self.log.decided().0.saturating_add(self.config.limits.window * 2)
+            || configured > self.log.decided()
+        {
+            // Of a configuration that is not known yet (rule 11); or too far ahead to hold: as if it was lost. What is decided of it is fetched.
             return;
         }
         if slot <= self.log.decided() || self.log.get(slot).is_some_and(|entry| entry.ballot >= ballot) {
@@ -152,6 +218,10 @@ impl Replica {
         let record = Record::Accepted { slot, ballot, batch: Arc::clone(&batch) };
         let lsn = self.persist(record, after, out);
         self.log.put(slot, ballot, batch, lsn);
+        if mutant::on(Mutant::AcknowledgeBeforeSync) && self.voting {
+            let marks = self.marks();
+            self.send(To::One(from), Message::Accepted { ballot, slots: vec![slot], marks }, out);
+        }
     }
 
     /// A proposal that is here already: the leader has not heard of the vote. For a decided slot the vote may be given
@@ -210,10 +280,11 @@ impl Replica {
             return;
         }
         leading.hear(index, now, marks);
-        self.count_votes(now, index, slots, out);
         self.update_settled();
-        self.propose(now, out);
-        self.tell_decisions(out);
+        if marks.silent.is_some() {
+            self.consider_abort();
+        }
+        self.count_votes(now, index, slots, out);
     }
 
     fn count_votes(&mut self, now: Instant, index: usize, slots: &[Slot], out: &mut Vec<Output>) {
@@ -233,8 +304,8 @@ impl Replica {
     }
 
     /// Tells the others what is decided, if no proposal has carried it.
-    fn tell_decisions(&mut self, out: &mut Vec<Output>) {
-        let (decided, settled, early) = (self.log.decided(), self.settled, self.decides_early());
+    pub(super) fn tell_decisions(&mut self, out: &mut Vec<Output>) {
+        let (decided, early) = (self.log.decided(), self.decides_early());
         let alone = self.members() == 1;
         let State::Leader(leading) = &mut self.state else { return };
         // Followers that decide early know already.
@@ -243,16 +314,27 @@ impl Replica {
         }
         leading.told = decided;
         let ballot = leading.ballot;
-        self.send(
-            To::Others,
-            Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: false },
-            out,
-        );
+        let heartbeat = self.heartbeat(ballot, false);
+        self.send(To::Others, heartbeat, out);
+    }
+
+    /// What a leader says of the cluster.
+    pub(super) fn heartbeat(&self, ballot: Ballot, answer: bool) -> Message {
+        let (decided, settled, beyond, covered) = (self.log.decided(), self.settled, self.beyond, self.covered);
+        Message::Heartbeat { ballot, decided, settled, beyond, covered, answer }
     }
 
     /// How far this replica is.
     pub(super) fn marks(&self) -> Marks {
-        Marks { decided: self.log.decided(), executed: self.execution.executed(), ..Marks::default() }
+        let judgement = &self.execution.judgement;
+        let executed = self.execution.executed();
+        Marks {
+            decided: self.log.decided(),
+            executed: if judgement.is_quarantined() { executed.min(judgement.matched()) } else { executed },
+            silent: self.execution.silence.filter(|silence| silence.stated).map(|silence| silence.at),
+            snapshot: self.execution.snapshot(),
+            digest: None,
+        }
     }
 
     /// The leader's word on what is decided: counts with its ballot (rule 2).
@@ -264,10 +346,11 @@ impl Replica {
         decided: Slot,
         out: &mut Vec<Output>,
     ) {
+        // True whoever says it, also a leader whose incarnation is not known here yet.
+        self.note_known_decided(now, decided);
         if self.followed() != Some((from, ballot)) {
             return;
         }
-        self.note_known_decided(now, decided);
         if decided <= self.log.decided() {
             return;
         }
@@ -284,16 +367,23 @@ impl Replica {
         now: Instant,
         from: ReplicaId,
         ballot: Ballot,
-        settled: Slot,
+        marks: LeaderMarks,
         answer: bool,
         out: &mut Vec<Output>,
     ) {
         if !self.follow(now, from, ballot, out) {
             return;
         }
-        self.note_settled(settled);
+        let LeaderMarks { decided, settled, beyond, covered } = marks;
+        self.note_settled(settled, beyond);
+        if covered > self.covered {
+            self.covered = covered;
+            self.cut(out);
+        }
         if answer {
-            let marks = self.marks();
+            self.ask_to_rejoin(from, decided, out);
+            let digest = self.digest_at(settled).filter(|_| self.answers()).map(|digest| (settled, digest));
+            let marks = Marks { digest, ..self.marks() };
             self.send(To::One(from), Message::Following { ballot, marks }, out);
         }
     }
@@ -312,6 +402,9 @@ impl Replica {
         {
             leading.hear(index, now, marks);
             self.update_settled();
+            if marks.silent.is_some() {
+                self.consider_abort();
+            }
             self.propose(now, out);
         }
     }
@@ -319,11 +412,15 @@ impl Replica {
     /// The settled mark: the highest slot that a majority of applications has executed. It never falls.
     pub(super) fn update_settled(&mut self) {
         let own = self.own_index();
-        let executed = self.execution.executed();
+        let own_marks = self.marks();
+        let State::Leader(leading) = &self.state else { return };
+        // Who fell silent on a request executed everything before it.
+        let reached = |marks: &Marks| Position::after(marks.executed).max(marks.silent.unwrap_or_default());
+        let mut all: Vec<Position> = leading.peers.iter().map(|peer| reached(&peer.marks)).collect();
+        all[own] = reached(&own_marks);
+        let Position { slot, call } = reached_by_majority(&mut all);
+        self.note_settled(slot.previous(), call);
         let State::Leader(leading) = &mut self.state else { return };
-        let mut marks: Vec<Slot> = leading.peers.iter().map(|peer| peer.marks.executed).collect();
-        marks[own] = executed;
-        self.settled = self.settled.max(reached_by_majority(&mut marks));
         while leading.unsettled.front().is_some_and(|(slot, _)| *slot <= self.settled) {
             if let Some((_, bytes)) = leading.unsettled.pop_front() {
                 leading.unsettled_bytes -= bytes;
@@ -344,17 +441,19 @@ impl Replica {
                     out.push(Output::Event(Event::SteppedDown { ballot, reason: "no answer from a majority" }));
                     return self.step_down(now);
                 }
+                self.compare_digests(out);
+                self.cut(out);
+                if let State::Leader(leading) = &mut self.state {
+                    leading.compare = self.settled;
+                }
                 if self.members() > 1 {
-                    let (decided, settled) = (self.log.decided(), self.settled);
-                    self.send(
-                        To::Others,
-                        Message::Heartbeat { ballot, decided, settled, beyond: 0, covered: Slot(0), answer: true },
-                        out,
-                    );
+                    let heartbeat = self.heartbeat(ballot, true);
+                    self.send(To::Others, heartbeat, out);
                 }
                 self.resend(now, out);
                 self.record_decided(out);
                 self.hand_over(now, out);
+                self.propose(now, out);
             }
             State::Follower | State::PreCandidate(_) => self.timers.stop(Timer::Heartbeat),
         }
@@ -364,7 +463,7 @@ impl Replica {
     fn resend(&mut self, now: Instant, out: &mut Vec<Output>) {
         let decided = self.log.decided();
         let (patience, silence) = (self.config.timing.heartbeat * 2, self.config.timing.election_timeout);
-        let own = self.own_index();
+        let (own, configured) = (self.own_index(), self.configured);
         let State::Leader(leading) = &mut self.state else { return };
         let ballot = leading.ballot;
         let mut again = Vec::new();
@@ -383,7 +482,7 @@ impl Replica {
             }
         }
         for (to, slot, batch) in again {
-            self.send(To::One(to), Message::Accept { ballot, slot, decided, configured: Slot(0), batch }, out);
+            self.send(To::One(to), Message::Accept { ballot, slot, decided, configured, batch }, out);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A look at a replica from outside.
 
 use super::{Replica, State};
-use crate::ids::{Ballot, Digest, ReplicaId, Slot};
+use crate::ids::{Ballot, Digest, Epoch, Incarnation, Position, ReplicaId, Slot};
 
 /// What a replica is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,20 @@ pub struct Status {
     pub digest_now: Digest,
     /// The rolling hash at the newest executed slot divisible by 1,000, and that slot.
     pub digest: (Slot, Digest),
+    /// The slot of the newest verified snapshot; 0 without one.
+    pub snapshot: Slot,
+    /// Bytes of the log that is kept.
+    pub log_bytes: u64,
+    /// Changes of the configuration so far.
+    pub epoch: Epoch,
+    /// The incarnation that this member has by the configuration.
+    pub incarnation: Incarnation,
+    /// The request on which the application fell silent and whose outcome is not known.
+    pub silent: Option<Position>,
+    /// The application diverged and was not rebuilt yet: nobody is answered from here.
+    pub quarantined: bool,
+    /// How often it diverged since this process began.
+    pub divergences: u64,
     /// Slots that a peer is known to have decided and this replica has not.
     pub behind: u64,
 }
@@ -79,6 +93,13 @@ impl Replica {
             app_resets: self.execution.resets(),
             digest_now: self.execution.digest(),
             digest: self.execution.milestone(),
+            snapshot: self.execution.snapshot(),
+            log_bytes: self.log.bytes(),
+            epoch: self.epoch,
+            incarnation: self.config.cluster.members[self.own_index()].incarnation,
+            silent: self.execution.silence.map(|silence| silence.at),
+            quarantined: self.execution.judgement.is_quarantined(),
+            divergences: self.execution.judgement.divergences(),
             behind: self.known_decided.0.saturating_sub(self.log.decided().0),
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::auth::by_transport;
 use crate::config::{ClusterConfig, Config, Durability};
-use crate::ids::{ClientId, Digest, Incarnation, Run, Seq};
+use crate::ids::{ClientId, Digest, Incarnation, Life, Run, Seq};
 use crate::limits::{Limits, Timing};
 use crate::time::Duration;
 use crate::wire::peer::{Batch, Marks};
@@ -12,75 +12,91 @@ use crate::wire::{Body, Outcome, Request};
 use bytes::Bytes;
 use std::sync::Arc;
 
-const R0: ReplicaId = ReplicaId(0);
-const R1: ReplicaId = ReplicaId(1);
-const R2: ReplicaId = ReplicaId(2);
+pub(super) const R0: ReplicaId = ReplicaId(0);
+pub(super) const R1: ReplicaId = ReplicaId(1);
+pub(super) const R2: ReplicaId = ReplicaId(2);
 const CLIENT: ClientId = ClientId(7);
+pub(super) const LIFE: Life = Life(9);
 
-fn at(millis: u64) -> Instant {
+pub(super) fn at(millis: u64) -> Instant {
     Instant::from_nanos(millis * 1_000_000)
 }
 
-fn ballot(round: u64, replica: ReplicaId) -> Ballot {
+pub(super) fn ballot(round: u64, replica: ReplicaId) -> Ballot {
     Ballot { round, replica, incarnation: Incarnation(1) }
 }
 
-fn config(id: ReplicaId, n: u32) -> Config {
+pub(super) fn config(id: ReplicaId, n: u32) -> Config {
     Config {
         id,
-        incarnation: Incarnation(1),
+        life: Life(0),
         cluster: ClusterConfig::of(n, "line/shared", Durability::Sync),
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,
+        snapshots: None,
+        divergence: crate::config::Divergence::Rebuild,
         wall_base: 1_000,
     }
 }
 
 /// A replica whose application runs, with what it puts out on the way forgotten.
-fn replica(id: ReplicaId, n: u32, recovered: Recovered) -> Replica {
-    let mut replica = Replica::new(config(id, n), 1, recovered, at(0));
+pub(super) fn replica(id: ReplicaId, n: u32, recovered: Recovered) -> Replica {
+    started(config(id, n), recovered)
+}
+
+/// Member 1 of three in a life that has not got the incarnation.
+pub(super) fn learner() -> Replica {
+    started(Config { life: LIFE, ..config(R1, 3) }, Recovered::default())
+}
+
+pub(super) fn started(config: Config, recovered: Recovered) -> Replica {
+    let mut replica = Replica::new(config, 1, recovered, at(0));
     let started = step(&mut replica, 0, Input::Timeout);
-    assert_eq!(started.first(), Some(&Output::Reset { run: Run(1) }), "nothing is known of the application at first");
+    assert_eq!(
+        started.first(),
+        Some(&Output::Reset { run: Run(1), snapshot: None }),
+        "nothing is known of the application at first"
+    );
     step(&mut replica, 0, Input::Restored { run: Run(1) });
     replica
 }
 
-fn step(replica: &mut Replica, millis: u64, input: Input) -> Vec<Output> {
+pub(super) fn step(replica: &mut Replica, millis: u64, input: Input) -> Vec<Output> {
     let mut out = Vec::new();
     replica.step(at(millis), input, &mut out);
     out
 }
 
-fn message(replica: &mut Replica, millis: u64, from: ReplicaId, message: Message) -> Vec<Output> {
-    step(replica, millis, Input::Message { from, message })
+pub(super) fn message(replica: &mut Replica, millis: u64, from: ReplicaId, message: Message) -> Vec<Output> {
+    step(replica, millis, Input::Message { from, life: Life(0), message })
 }
 
-fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Output> {
+pub(super) fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Output> {
     step(replica, millis, Input::Persisted { lsn: Lsn(lsn) })
 }
 
-fn open() -> Request {
+pub(super) fn open() -> Request {
     Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4 } }
 }
 
-fn call(seq: u64, body: &'static str) -> Request {
+pub(super) fn call(seq: u64, body: &'static str) -> Request {
     Request { client: CLIENT, opened: Slot(1), seq: Seq(seq), body: Body::Call(Bytes::from_static(body.as_bytes())) }
 }
 
-fn batch(requests: Vec<Request>) -> Arc<Batch> {
-    Arc::new(Batch { time: 5, settled: Slot(0), requests })
+pub(super) fn batch(requests: Vec<Request>) -> Arc<Batch> {
+    Arc::new(Batch { time: 5, requests, ..Batch::default() })
 }
 
-fn accept(round: u64, leader: ReplicaId, slot: u64, decided: u64, requests: Vec<Request>) -> Message {
+pub(super) fn accept(round: u64, leader: ReplicaId, slot: u64, decided: u64, requests: Vec<Request>) -> Message {
     let (slot, decided) = (Slot(slot), Slot(decided));
-    Message::Accept { ballot: ballot(round, leader), slot, decided, batch: batch(requests) }
+    Message::Accept { ballot: ballot(round, leader), slot, decided, configured: Slot(0), batch: batch(requests) }
 }
 
-fn requests(list: Vec<Request>) -> Input {
+pub(super) fn requests(list: Vec<Request>) -> Input {
     Input::Requests(list.into_iter().map(by_transport).collect())
 }
 
-fn sent(out: &[Output]) -> Vec<(To, &Message)> {
+pub(super) fn sent(out: &[Output]) -> Vec<(To, &Message)> {
     let message = |output| match output {
         &Output::Send { to, ref message } => Some((to, message)),
         _ => None,
@@ -89,8 +105,8 @@ fn sent(out: &[Output]) -> Vec<(To, &Message)> {
 }
 
 /// A leader of three in round 1, with nothing in flight.
-fn leader() -> Replica {
-    let mut leader = replica(R0, 3, Recovered::first_start());
+pub(super) fn leader() -> Replica {
+    let mut leader = replica(R0, 3, Recovered::default());
     step(&mut leader, 1100, Input::Timeout);
     message(&mut leader, 1100, R1, Message::PreVoteGranted { round: 1 });
     persisted(&mut leader, 1100, 1);
@@ -108,7 +124,7 @@ fn leader() -> Replica {
 
 #[test]
 fn a_follower_votes_only_when_the_value_is_durable() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     let out = message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
     let record = Record::Accepted { slot: Slot(1), ballot: ballot(1, R0), batch: batch(vec![open()]) };
     let following = Output::Event(Event::Following { ballot: ballot(1, R0) });
@@ -119,7 +135,7 @@ fn a_follower_votes_only_when_the_value_is_durable() {
 
 #[test]
 fn a_promise_leaves_only_when_it_is_durable_and_says_what_was_accepted() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
     let out = message(&mut follower, 2, R2, Message::Prepare { ballot: ballot(2, R2) });
     let record = Record::Promised { ballot: ballot(2, R2) };
@@ -140,7 +156,7 @@ fn a_promise_leaves_only_when_it_is_durable_and_says_what_was_accepted() {
 
 #[test]
 fn a_lower_ballot_is_told_that_it_is_outvoted() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1, R2, Message::Prepare { ballot: ballot(2, R2) });
     let out = message(&mut follower, 2, R0, accept(1, R0, 1, 0, vec![]));
     let outvoted = Message::Outvoted { promised: ballot(2, R2) };
@@ -149,7 +165,7 @@ fn a_lower_ballot_is_told_that_it_is_outvoted() {
 
 #[test]
 fn a_ballot_of_somebody_else_is_nonsense() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     let out = message(&mut follower, 1, R2, accept(1, R0, 1, 0, vec![]));
     let event = Event::Nonsense { from: R2, what: "a leader's message in another member's ballot" };
     assert_eq!(out, [Output::Event(event)]);
@@ -157,9 +173,16 @@ fn a_ballot_of_somebody_else_is_nonsense() {
 
 #[test]
 fn a_decision_of_one_ballot_says_nothing_of_values_accepted_in_another() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
-    let heartbeat = Message::Heartbeat { ballot: ballot(2, R2), decided: Slot(1), settled: Slot(0), answer: false };
+    let heartbeat = Message::Heartbeat {
+        ballot: ballot(2, R2),
+        decided: Slot(1),
+        settled: Slot(0),
+        beyond: 0,
+        covered: Slot(0),
+        answer: false,
+    };
     message(&mut follower, 2, R2, heartbeat);
     assert_eq!(follower.status().decided, Slot(0), "the new leader may have decided another value (rule 2)");
     let out = step(&mut follower, 50, Input::Timeout);
@@ -212,7 +235,7 @@ fn a_slot_is_decided_by_a_majority_whose_votes_are_durable_the_leaders_too() {
 
 #[test]
 fn a_candidate_fetches_what_a_promiser_has_decided_and_fills_no_slot_there() {
-    let mut candidate = replica(R0, 3, Recovered::first_start());
+    let mut candidate = replica(R0, 3, Recovered::default());
     step(&mut candidate, 1100, Input::Timeout);
     message(&mut candidate, 1100, R1, Message::PreVoteGranted { round: 1 });
     persisted(&mut candidate, 1100, 1);
@@ -243,7 +266,7 @@ fn a_candidate_fetches_what_a_promiser_has_decided_and_fills_no_slot_there() {
 
 #[test]
 fn no_pre_vote_is_granted_while_a_leader_is_heard() {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1000, R0, accept(1, R0, 1, 0, vec![]));
     let asked = Message::PreVote { round: 2, decided: Slot(0), suspects: Ballot::NONE };
     assert_eq!(message(&mut follower, 1100, R2, asked.clone()), []);
@@ -253,7 +276,7 @@ fn no_pre_vote_is_granted_while_a_leader_is_heard() {
 
 #[test]
 fn a_learner_neither_votes_nor_promises_nor_stands() {
-    let mut learner = replica(R1, 3, Recovered::amnesiac());
+    let mut learner = learner();
     let out = message(&mut learner, 1, R0, accept(1, R0, 1, 0, vec![open()]));
     assert!(out.iter().any(|output| matches!(output, Output::Persist { lsn: Lsn(1), .. })));
     assert_eq!(persisted(&mut learner, 1, 1), []);
@@ -276,9 +299,16 @@ fn a_leader_without_a_majority_steps_down_after_one_election_timeout() {
 
 /// A follower that knows the session of [`open`].
 fn follower_with_session() -> Replica {
-    let mut follower = replica(R1, 3, Recovered::first_start());
+    let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
-    let heartbeat = Message::Heartbeat { ballot: ballot(1, R0), decided: Slot(1), settled: Slot(0), answer: false };
+    let heartbeat = Message::Heartbeat {
+        ballot: ballot(1, R0),
+        decided: Slot(1),
+        settled: Slot(0),
+        beyond: 0,
+        covered: Slot(0),
+        answer: false,
+    };
     message(&mut follower, 1, R0, heartbeat);
     assert_eq!(follower.status().sessions, 1);
     follower
@@ -286,7 +316,14 @@ fn follower_with_session() -> Replica {
 
 /// Keeps the leader alive for the follower, without deciding anything.
 fn hear_leader(follower: &mut Replica, millis: u64) -> Vec<Output> {
-    let heartbeat = Message::Heartbeat { ballot: ballot(1, R0), decided: Slot(1), settled: Slot(0), answer: false };
+    let heartbeat = Message::Heartbeat {
+        ballot: ballot(1, R0),
+        decided: Slot(1),
+        settled: Slot(0),
+        beyond: 0,
+        covered: Slot(0),
+        answer: false,
+    };
     message(follower, millis, R0, heartbeat)
 }
 
@@ -343,7 +380,7 @@ fn a_leader_puts_a_sessions_requests_in_order() {
 
 /// A single replica that decides whatever it is given at once.
 fn alone() -> (Replica, u64) {
-    let mut alone = replica(R0, 1, Recovered::first_start());
+    let mut alone = replica(R0, 1, Recovered::default());
     step(&mut alone, 1, Input::Timeout);
     persisted(&mut alone, 1, 1);
     assert!(alone.status().ready);
@@ -416,7 +453,7 @@ fn a_lost_application_is_reset_and_everything_replayed() {
     run(&mut replica, &mut lsn, &[open()]);
     run(&mut replica, &mut lsn, &[call(1, "a"), call(2, "b")]);
     let (digest, executed) = (replica.status().digest_now, replica.status().executed);
-    assert_eq!(step(&mut replica, 5, Input::AppLost { run: Run(1) }), [Output::Reset { run: Run(2) }]);
+    assert_eq!(step(&mut replica, 5, Input::AppLost { run: Run(1) }), [Output::Reset { run: Run(2), snapshot: None }]);
     assert_eq!(replica.status().executed, Slot(0));
     assert_eq!(step(&mut replica, 5, Input::AppLost { run: Run(1) }), [], "an old run's end is no news");
     let out = step(&mut replica, 6, Input::Restored { run: Run(2) });
@@ -464,7 +501,7 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     let mut config = config(R0, 1);
     config.cluster.sessions.sessions = 2;
     config.cluster.sessions.retention_slots = 3;
-    let mut replica = Replica::new(config, 1, Recovered::first_start(), at(0));
+    let mut replica = Replica::new(config, 1, Recovered::default(), at(0));
     step(&mut replica, 0, Input::Timeout);
     step(&mut replica, 0, Input::Restored { run: Run(1) });
     persisted(&mut replica, 1, 1);
@@ -488,7 +525,7 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
 fn in_memory_mode_a_follower_of_three_decides_when_it_accepts() {
     let mut config = config(R1, 3);
     config.cluster.durability = Durability::Memory;
-    let mut follower = Replica::new(config, 1, Recovered::first_start(), at(0));
+    let mut follower = Replica::new(config, 1, Recovered::default(), at(0));
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
     persisted(&mut follower, 1, 1);
     assert_eq!(follower.status().decided, Slot(1));
@@ -497,7 +534,7 @@ fn in_memory_mode_a_follower_of_three_decides_when_it_accepts() {
 #[test]
 fn a_leader_that_drains_lets_the_furthest_member_take_over() {
     let mut leader = leader();
-    let marks = Marks { decided: Slot(3), executed: Slot(3) };
+    let marks = Marks { decided: Slot(3), executed: Slot(3), ..Marks::default() };
     message(&mut leader, 1200, R2, Message::Following { ballot: ballot(1, R0), marks });
     let out = step(&mut leader, 1201, Input::Drain);
     assert_eq!(sent(&out), [(To::One(R2), &Message::TakeOver { ballot: ballot(1, R0) })]);
@@ -506,9 +543,9 @@ fn a_leader_that_drains_lets_the_furthest_member_take_over() {
 
 #[test]
 fn deadlines_are_asked_for_until_everything_is_quiet() {
-    let mut learner = replica(R1, 3, Recovered::amnesiac());
+    let mut learner = learner();
     assert_eq!(learner.deadline(), None, "a learner without anything to do sleeps");
-    let mut follower = replica(R2, 3, Recovered::first_start());
+    let mut follower = replica(R2, 3, Recovered::default());
     assert!(follower.deadline().is_some_and(|at| at <= self::at(0) + Duration::from_secs(1)));
     step(&mut learner, 1, Input::Timeout);
     step(&mut follower, 1, Input::Timeout);

@@ -196,6 +196,20 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether it counts only in the life that has the member's incarnation: a promise, a vote, or a mark that quorums
+    /// are counted with.
+    #[must_use]
+    pub const fn is_vote(&self) -> bool {
+        matches!(
+            self,
+            Self::PreVoteGranted { .. }
+                | Self::Promise { .. }
+                | Self::Promised { .. }
+                | Self::Accepted { .. }
+                | Self::Following { .. }
+        )
+    }
+
     /// A short name for metrics and logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

@@ -1,13 +1,15 @@
 //! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
 
-use super::admin::{AdminReply, AdminRequest};
+use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, NothingSent, Told, Unknown};
 use super::peer::{Batch, Marks, PeerFrame};
 use super::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
+use crate::transfer::Manifest;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ fn ballot() -> Ballot {
 }
 
 fn batch() -> Arc<Batch> {
-    Arc::new(Batch { time: 1, settled: Slot(2), requests: vec![request()] })
+    Arc::new(Batch { time: 1, settled: Slot(2), requests: vec![request()], ..Batch::default() })
 }
 
 fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, hex: &str) {
@@ -38,10 +40,14 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&request(), "8202ac0205010647455420610a");
-    golden(&PeerFrame::Core(Message::Prepare { ballot: ballot() }), "0002030101");
-    let accept = Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), batch: batch() };
-    golden(&accept, "0603010107060102018202ac0205010647455420610a");
-    golden(&Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() }, "0703010101070000");
+    golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot() }), "000002030101");
+    let accept =
+        Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
+    golden(&accept, "0603010107060501020000018202ac0205010647455420610a");
+    golden(
+        &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
+        "0703010101070000000000",
+    );
     golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a01");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
@@ -61,7 +67,7 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&AdminRequest::Commit { token: 9 }, "0209");
     golden(
         &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },
-        "01070301010102018202ac0205010647455420610a",
+        "010703010101020000018202ac0205010647455420610a",
     );
     golden(&Record::Decided { slot: Slot(7) }, "0207");
 }
@@ -72,7 +78,7 @@ fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
     let body = Body::Call(Bytes::from(vec![0; REQUEST_BYTES_MAX]));
     let largest = Request { client, opened, seq, body };
     assert!(encode(&largest).len() - REQUEST_BYTES_MAX <= REQUEST_ENVELOPE_BYTES);
-    let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest] };
+    let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest], ..Batch::default() };
     assert!(encode(&batch).len() < Limits::DEFAULT.message_bytes);
 }
 
@@ -88,15 +94,47 @@ proptest! {
         let _ = decode::<AdminRequest>(&bytes);
         let _ = decode::<AdminReply>(&bytes);
         let _ = decode::<Record>(&bytes);
+        let _ = decode::<TransferAsk>(&bytes);
+        let _ = decode::<TransferAnswer>(&bytes);
     }
 
     #[test]
     fn cut_or_lengthened_messages_are_refused(cut in 0usize..40, more in 1usize..9) {
-        let frame = PeerFrame::Core(Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), batch: batch() });
+        let frame = PeerFrame::Core(Life(0), Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() });
         let bytes = encode(&frame);
         let cut = cut.min(bytes.len() - 1);
         prop_assert_eq!(decode::<PeerFrame>(&bytes[..cut]), Err(Malformed));
         let longer = [&bytes[..], &vec![0; more][..]].concat();
         prop_assert_eq!(decode::<PeerFrame>(&longer), Err(Malformed));
     }
+}
+
+#[test]
+fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
+    golden(&TransferAsk::Manifest { least: Slot(300) }, "00ac02");
+    let ask = TransferAsk::Chunk { slot: Slot(9), manifest: Digest([7; 32]), index: 300 };
+    golden(&ask, &format!("0109{}ac02", "07".repeat(32)));
+    let manifest = Manifest {
+        cluster: "kv".to_owned(),
+        member: ReplicaId(1),
+        slot: Slot(9),
+        image_len: 2,
+        total_len: 300,
+        chunks: vec![Digest([8; 32])],
+    };
+    let hex = format!("00026b76010902ac0201{}", "08".repeat(32));
+    golden(&TransferAnswer::Manifest(Box::new(manifest)), &hex);
+    golden(&TransferAnswer::Chunk(Bytes::from_static(b"abc")), "0103616263");
+    golden(&TransferAnswer::Nothing, "02");
+    golden(&TransferAnswer::Gone, "03");
+}
+
+#[test]
+fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
+    golden(&AdminRequest::Save, "03");
+    golden(&AdminRequest::Snapshots, "04");
+    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
+    let (newest, executed) = (Slot(7), Slot(9));
+    let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
+    golden(&AdminReply::Snapshots(view), "03070901020103");
 }

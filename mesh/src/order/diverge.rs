@@ -1,0 +1,177 @@
+//! Divergence (rule 31): the rolling hash of all replies, as a majority of applications has it, rides in the log; whoever
+//! has another one is quarantined and rebuilt.
+
+use super::execute::Base;
+use super::{Event, Output, Replica, State};
+use crate::config::Divergence;
+use crate::ids::{Digest, Slot};
+use crate::quorum::majority;
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What is known of the others' replies.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// Hashes that a majority agreed on, the newest of them.
+    agreed: BTreeMap<Slot, Digest>,
+    /// This run of the application was judged up to here.
+    judged: Slot,
+    /// The last slot on which it agreed with the majority.
+    matched: Slot,
+    /// It differed on this slot; until it agrees there it answers nobody.
+    quarantined: Option<Slot>,
+    /// It is not to be used any more.
+    stopped: bool,
+    /// When it was rebuilt lately.
+    rebuilds: VecDeque<Instant>,
+    divergences: u64,
+    /// Something was agreed since the last look.
+    fresh: bool,
+}
+
+/// Agreed hashes that are kept.
+const AGREED: usize = 4096;
+/// More rebuilds than this within [`WINDOW`]: the policy falls to alarm.
+const REBUILDS: usize = 3;
+const WINDOW: Duration = Duration::from_secs(600);
+
+impl Judgement {
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.quarantined.is_some()
+    }
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+    pub(super) fn matched(&self) -> Slot {
+        self.matched
+    }
+    pub(super) fn divergences(&self) -> u64 {
+        self.divergences
+    }
+
+    /// A new run begins behind this slot.
+    pub(super) fn begin(&mut self, base: Slot) {
+        self.judged = base.previous();
+        self.fresh = true;
+    }
+
+    /// Rebuilds of the last while, before one more.
+    fn lately(&mut self, now: Instant) -> usize {
+        self.rebuilds.retain(|at| now.since(*at) < WINDOW);
+        self.rebuilds.len()
+    }
+}
+
+impl Replica {
+    /// The log says what a majority has.
+    pub(super) fn on_agreed(&mut self, slot: Slot, digest: Digest) {
+        let judgement = &mut self.execution.judgement;
+        judgement.agreed.insert(slot, digest);
+        judgement.fresh = true;
+        if judgement.agreed.len() > AGREED {
+            judgement.agreed.pop_first();
+        }
+    }
+
+    /// Compares, if there is anything new to compare.
+    pub(super) fn judge_fresh(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if std::mem::take(&mut self.execution.judgement.fresh) {
+            self.judge(now, out);
+        }
+    }
+
+    /// Compares what the application replied with what the majority agreed on.
+    pub(super) fn judge(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let executed = self.execution.executed();
+        loop {
+            let from = self.execution.judgement.judged.next();
+            let Some((slot, majority)) = next_between(&self.execution.judgement.agreed, from, executed) else { return };
+            let own = self.digest_at(slot);
+            let judgement = &mut self.execution.judgement;
+            judgement.judged = slot;
+            match own {
+                None => {}
+                Some(own) if own == majority => {
+                    judgement.matched = judgement.matched.max(slot);
+                    if judgement.quarantined.is_some_and(|differed| slot >= differed) && !judgement.stopped {
+                        judgement.quarantined = None;
+                        out.push(Output::Event(Event::Rebuilt { slot }));
+                    }
+                }
+                Some(own) => return self.diverged(now, slot, (own, majority), out),
+            }
+        }
+    }
+
+    fn diverged(&mut self, now: Instant, slot: Slot, (own, majority): (Digest, Digest), out: &mut Vec<Output>) {
+        let judgement = &mut self.execution.judgement;
+        let lately = judgement.lately(now);
+        let policy = match self.config.divergence {
+            Divergence::Rebuild if lately >= REBUILDS => Divergence::Alarm,
+            policy => policy,
+        };
+        let (agreed, rebuild) = (judgement.matched, policy == Divergence::Rebuild);
+        judgement.divergences += 1;
+        out.push(Output::Event(Event::Diverged { slot, agreed, own, majority, rebuild }));
+        match policy {
+            // It goes on by the majority of each reply.
+            Divergence::Alarm => judgement.quarantined = None,
+            Divergence::Stop => {
+                judgement.quarantined = Some(slot);
+                judgement.stopped = true;
+                self.execution.stop();
+            }
+            Divergence::Rebuild => {
+                let again = judgement.quarantined.is_some();
+                judgement.quarantined = judgement.quarantined.max(Some(slot));
+                judgement.rebuilds.push_back(now);
+                if again || self.execution.snapshot() > agreed {
+                    out.push(Output::Discard { after: if again { Slot(0) } else { agreed } });
+                    self.execution.base = (self.log.first() == Slot(1)).then(Base::default);
+                }
+                self.restart_app(out);
+            }
+        }
+    }
+
+    /// The leader's look at what it heard since its last heartbeat, which asked for the hash at `compare`.
+    pub(super) fn compare_digests(&mut self, out: &mut Vec<Output>) {
+        let (own, members) = (self.own_index(), self.members());
+        let State::Leader(leading) = &self.state else { return };
+        let compare = leading.compare;
+        if compare == Slot(0) || compare <= leading.compared {
+            return;
+        }
+        let own_digest = self.digest_at(compare).filter(|_| self.answers());
+        let heard = leading.peers.iter().enumerate().filter_map(|(index, peer)| {
+            let digest = if index == own { own_digest.map(|digest| (compare, digest)) } else { peer.marks.digest };
+            digest.filter(|(slot, _)| *slot == compare).map(|(_, digest)| digest)
+        });
+        let heard: Vec<Digest> = heard.collect();
+        let count = |digest: &Digest| heard.iter().filter(|other| *other == digest).count();
+        let agreed = heard.iter().find(|digest| count(digest) >= majority(members)).copied();
+        let differ = heard.windows(2).any(|pair| pair[0] != pair[1]);
+        let all = heard.len() == members;
+        let State::Leader(leading) = &mut self.state else { return };
+        match agreed {
+            Some(digest) => {
+                leading.compared = compare;
+                leading.agreed = Some((compare, digest));
+                // With nothing to order it would not be noticed for as long.
+                leading.urgent |= differ;
+            }
+            None if all && differ => {
+                leading.compared = compare;
+                out.push(Output::Event(Event::NoAgreement { slot: compare }));
+            }
+            None => {}
+        }
+    }
+}
+
+fn next_between(agreed: &BTreeMap<Slot, Digest>, from: Slot, to: Slot) -> Option<(Slot, Digest)> {
+    if from > to {
+        return None;
+    }
+    agreed.range(from..=to).next().map(|(slot, digest)| (*slot, *digest))
+}

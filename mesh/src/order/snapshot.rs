@@ -1,0 +1,262 @@
+//! Snapshots: when one is taken, what is cut behind it, and those of peers (rule 10).
+
+use super::catch_up::Fetching;
+use super::execute::Base;
+use super::image::{Image, Work};
+use super::sessions::Sessions;
+use super::{Event, Mutant, Output, Replica, State, Timer, mutant};
+use crate::config::Snapshots;
+use crate::ids::{ReplicaId, Slot};
+use crate::quorum::reached_by_majority;
+use crate::time::{Duration, Instant};
+
+/// A snapshot that is being taken.
+#[derive(Debug)]
+pub(super) struct Dumping {
+    /// Complete but for what execution up to its slot yields.
+    pub image: Box<Image>,
+    /// The session table at its slot.
+    pub sessions: Sessions,
+    /// When the application was asked for its part.
+    pub since: Option<Instant>,
+}
+
+/// After a snapshot the next one waits so many times as long as it took, so that the application is not paused for more
+/// than a small part of the time.
+const REST: u32 = 9;
+/// After one that failed.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// The next snapshot is due when the work done passes a multiple of `every`, shifted for each member so that they do not
+/// pause together.
+fn turns(work: u64, every: u64, index: usize, members: usize) -> u64 {
+    let every = every.max(1);
+    let shift = (u128::from(every) * (index as u128 + 1) / members as u128) as u64;
+    work.saturating_add(every - shift) / every
+}
+
+impl Replica {
+    /// What there is to do after any input: take a snapshot, hand out one that is complete, cut.
+    pub(super) fn look_after_snapshots(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.execution.dumping.is_none() && self.snapshot_is_due(now) {
+            self.begin_snapshot();
+        }
+        self.dump(now, out);
+        self.alarm_of_size(out);
+    }
+
+    fn snapshot_is_due(&self, now: Instant) -> bool {
+        let execution = &self.execution;
+        let Some(base) = execution.base else { return false };
+        if !execution.is_running()
+            || execution.silence.is_some()
+            || execution.judgement.is_quarantined()
+            || execution.executed() <= base.slot
+        {
+            return false;
+        }
+        let Some(Snapshots { every_requests, every_bytes }) = self.config.snapshots else { return false };
+        if self.save {
+            return true;
+        }
+        let Some(done) = self.log.get(execution.executed()).map(|entry| entry.admission.work) else { return false };
+        let (index, members) = (self.own_index(), self.members());
+        let passed = |of: fn(&Work) -> u64, every| {
+            turns(of(&done), every, index, members) > turns(of(&base.work), every, index, members)
+        };
+        now >= self.next_snapshot
+            && (passed(|work| work.requests, every_requests) || passed(|work| work.bytes, every_bytes))
+    }
+
+    /// The session table goes ahead of the application, so the snapshot is of where the table is; the application then
+    /// executes up to there and not further.
+    fn begin_snapshot(&mut self) {
+        self.save = false;
+        let (time, work) = self.admitted;
+        let image = Image {
+            slot: self.log.decided(),
+            time,
+            work,
+            cluster: self.config.cluster.clone(),
+            epoch: self.epoch,
+            configured: self.configured,
+            ..Image::genesis(self.config.cluster.clone())
+        };
+        self.execution.dumping = Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), since: None });
+    }
+
+    /// Only settled slots enter a snapshot: what is not settled may still be aborted (rule 23).
+    fn dump(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let (digest, milestone) = (self.execution.digest(), self.execution.milestone());
+        let (run, executed, idle) = (self.execution.run(), self.execution.executed(), self.execution.is_idle());
+        let Some(dumping) = &mut self.execution.dumping else { return };
+        let slot = dumping.image.slot;
+        if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
+            return;
+        }
+        dumping.since = Some(now);
+        dumping.image.digest = digest;
+        dumping.image.milestone = milestone;
+        if !mutant::on(Mutant::SessionsForgotten) {
+            dumping.image.sessions = dumping.sessions.table();
+        }
+        out.push(Output::Dump { run, image: dumping.image.clone() });
+    }
+
+    pub(super) fn on_dumped(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
+        let Some(dumping) = self.execution.dumping.take_if(|dumping| dumping.image.slot == slot) else { return };
+        self.execution.base = Some(Base::of(&dumping.image));
+        self.next_snapshot = now + now.since(dumping.since.unwrap_or(now)) * REST;
+        self.cut(out);
+        self.execute(out);
+        self.propose(now, out);
+    }
+
+    pub(super) fn on_dump_failed(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
+        if self.execution.dumping.take_if(|dumping| dumping.image.slot == slot).is_some() {
+            self.next_snapshot = now + REST_AFTER_FAILURE;
+            self.execute(out);
+            self.propose(now, out);
+        }
+    }
+
+    /// The snapshot that a reset was to load is damaged or gone.
+    pub(super) fn on_snapshot_lost(&mut self, slot: Slot, out: &mut Vec<Output>) {
+        if self.execution.base.is_some_and(|base| base.slot == slot) {
+            self.execution.base = (self.log.first() == Slot(1)).then(Base::default);
+            self.restart_app(out);
+        }
+    }
+
+    /// The mark up to which verified snapshots of a majority reach, as far as the leader knows.
+    pub(super) fn update_covered(&mut self) {
+        let own = self.own_index();
+        let snapshot = self.execution.snapshot();
+        let State::Leader(leading) = &self.state else { return };
+        let mut marks: Vec<Slot> = leading.peers.iter().map(|peer| peer.marks.snapshot).collect();
+        marks[own] = snapshot;
+        self.covered = self.covered.max(reached_by_majority(&mut marks));
+    }
+
+    /// Lets go of what is covered (rule 10): by the own snapshot, by those of a majority, settled, not needed by a
+    /// transfer; but for a tail.
+    pub(super) fn cut(&mut self, out: &mut Vec<Output>) {
+        self.update_covered();
+        let own = self.execution.snapshot();
+        let covered = if mutant::on(Mutant::CutUncovered) { own } else { self.covered };
+        let serving = self.serving.unwrap_or(own);
+        let through = own.min(covered).min(self.settled).min(serving);
+        let through = Slot(through.0.saturating_sub(self.config.limits.log_tail_slots));
+        if through >= self.log.first() {
+            self.log.cut(through);
+            out.push(Output::Cut { through });
+        }
+    }
+
+    /// Whether the leader takes no more calls.
+    pub(super) fn log_is_full(&self) -> bool {
+        self.log.bytes() >= self.config.limits.log_bytes
+    }
+
+    fn alarm_of_size(&mut self, out: &mut Vec<Output>) {
+        let (bytes, half) = (self.log.bytes(), self.config.limits.log_bytes / 2);
+        if bytes >= half && !self.alarmed {
+            self.alarmed = true;
+            out.push(Output::Event(Event::LogGrows { bytes }));
+        }
+        self.alarmed &= bytes >= half / 2;
+    }
+
+    /// Asks the next peer for a snapshot that reaches the kept log.
+    pub(super) fn need_snapshot(&mut self, out: &mut Vec<Output>) {
+        let after = self.transfer.map_or(self.config.id, |transfer| transfer.from);
+        if let Some(from) = self.after(after) {
+            self.transfer_from(from, self.log.first().previous(), out);
+        }
+    }
+
+    fn transfer_from(&mut self, from: ReplicaId, least: Slot, out: &mut Vec<Output>) {
+        self.transfer = Some(Transfer { from, under_way: true });
+        self.fetching = None;
+        out.push(Output::Transfer { from, least });
+    }
+
+    /// What was to be fetched is cut at this peer.
+    pub(super) fn on_cut(&mut self, from: ReplicaId, snapshot: Slot, out: &mut Vec<Output>) {
+        let next = self.log.decided().next();
+        let asked = self.fetching.is_some_and(|Fetching { peer, .. }| peer == from);
+        if snapshot >= next && asked && !self.transfers() {
+            self.transfer_from(from, next, out);
+        }
+    }
+
+    /// Whether a peer's snapshot is on its way.
+    pub(super) fn transfers(&self) -> bool {
+        self.transfer.is_some_and(|transfer| transfer.under_way)
+    }
+
+    pub(super) fn on_transfer_failed(&mut self, now: Instant, from: ReplicaId) {
+        if let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.from == from) {
+            transfer.under_way = false;
+            // The next peer's turn.
+            self.fetching = Some(Fetching { peer: from, until: now });
+            self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
+        }
+    }
+
+    /// A peer's snapshot is stored.
+    pub(super) fn on_received(&mut self, now: Instant, image: Image, out: &mut Vec<Output>) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.under_way = false;
+        }
+        if image.slot > self.log.decided() {
+            self.jump(now, image, out);
+        } else if self.execution.base.is_none() && image.slot.next() >= self.log.first() {
+            self.execution.base = Some(Base::of(&image));
+            self.restart_app(out);
+        }
+    }
+
+    /// Goes on from a snapshot ahead of everything here.
+    fn jump(&mut self, now: Instant, image: Image, out: &mut Vec<Output>) {
+        if self.leads() {
+            self.step_down(now);
+        }
+        let (slot, epoch) = (image.slot, self.epoch);
+        self.log.jump(slot);
+        self.install(image);
+        self.configuration_changed(now, out);
+        self.settle_all_held(out);
+        self.restart_app(out);
+        out.push(Output::Cut { through: slot });
+        self.last_decided = now;
+        self.known_decided = self.known_decided.max(slot);
+        self.advance(now, out);
+        if self.epoch > epoch {
+            self.stand_anew(now, out);
+        }
+        self.on_recovery_progress(now, out);
+    }
+
+    /// Takes everything but the application's state from a snapshot.
+    pub(super) fn install(&mut self, image: Image) {
+        let base = Base::of(&image);
+        let Image { slot, time, work, cluster, epoch, configured, sessions, .. } = image;
+        self.sessions = Sessions::restore(cluster.sessions, sessions, &self.config.limits);
+        self.config.cluster = cluster;
+        (self.epoch, self.configured) = (epoch, configured);
+        self.admitted = (time, work);
+        self.settled = self.settled.max(slot);
+        if self.execution.silence.is_some_and(|silence| silence.at.slot <= slot) {
+            self.execution.silence = None;
+        }
+        self.execution.base = Some(base);
+    }
+}
+
+/// The peer whose snapshot was asked for last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer {
+    pub from: ReplicaId,
+    pub under_way: bool,
+}
