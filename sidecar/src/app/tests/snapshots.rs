@@ -157,7 +157,9 @@ async fn a_dump_is_given_up_for_another_beginning_and_for_a_death() {
     let file = app.dir.path().join("app/begun");
     app.send(Command::Dump { run: Run(1), image: image() }).await;
     eventually_async("the dump is begun", || file.exists()).await;
-    app.reset(2).await;
+    app.send(Command::Reset { run: Run(2), snapshot: None }).await;
+    assert_eq!(app.next().await, Event::DumpFailed { slot: Slot(0) });
+    assert_eq!(app.next().await, Event::Restored { run: Run(2) });
     std::fs::remove_file(&file).expect("the program ran there");
     app.send(Command::Dump { run: Run(2), image: image() }).await;
     eventually_async("the dump is begun", || file.exists()).await;
