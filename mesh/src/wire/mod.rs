@@ -10,6 +10,7 @@ pub mod request;
 pub mod submit;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 pub use peer::Message;
 pub use request::{Body, Kind, Outcome, Refusal, Request, Tag};
