@@ -1,10 +1,11 @@
 //! What the admin port shows of a sidecar. Reads snapshots only: it never holds up the driver.
 
 use crate::app;
+use crate::hints::hints;
 use crate::inputs::Control;
 use crate::publish::{Phase, Snapshot};
-use crate::{App, Config};
-use mesh::config::Durability;
+use crate::{App, Config, SnapshotMode, transfer};
+use mesh::config::{Divergence, Durability};
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
 use prometheus_client::metrics::counter::Counter;
@@ -20,6 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const LEADER_WITHIN: Duration = Duration::from_secs(3);
 /// Decided slots that wait for the application longer than this, with none executed, are overdue.
 const OVERDUE: Duration = Duration::from_secs(5);
+/// A snapshot that is taken keeps the application busy for this long without being overdue.
+const DUMPING: Duration = Duration::from_secs(60);
 /// Slots that a replica may be behind its peers and still count as caught up.
 const BEHIND_MAX: u64 = 64;
 /// Decided slots that may wait for the application in a replica that is caught up.
@@ -33,25 +36,32 @@ pub(crate) struct AdminState {
     /// When the certificate expires, Unix time.
     pub(crate) not_after: i64,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) transfers: watch::Receiver<Option<transfer::View>>,
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) divergences: Counter,
+    pub(crate) aborted_requests: Counter,
 }
 
 impl Admin for AdminState {
     fn ready(&self) -> Vec<(&'static str, bool)> {
         let app = self.app.borrow().state == app::State::Running;
         let snapshot = self.snapshots.borrow();
-        let Phase::Running { status, leader_seen, stuck_since, .. } = &snapshot.phase else {
+        let Phase::Running { status, leader_seen, stuck_since, dumping_since, .. } = &snapshot.phase else {
             return vec![("member", false), ("caught_up", false), ("application", app), ("leader", false)];
         };
         let within = |since: &Option<Instant>, time| since.is_some_and(|since| since.elapsed() <= time);
         let unexecuted = status.decided.0.saturating_sub(status.executed.0);
+        let overdue = match dumping_since {
+            Some(_) => !within(dumping_since, DUMPING),
+            None => stuck_since.is_some() && !within(stuck_since, OVERDUE),
+        };
+        let waits = overdue || status.silent.is_some() || status.quarantined;
         vec![
-            ("member", true),
+            ("member", status.role != Role::Learner),
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
-            ("application", app && (stuck_since.is_none() || within(stuck_since, OVERDUE))),
+            ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
         ]
     }
@@ -67,12 +77,15 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, snapshot.log_bytes);
+        let mut value = self.surroundings(&app, snapshot.journal_bytes);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, .. } => {
                 let members: Vec<u32> = membership.cluster.members.iter().map(|member| member.id.0).collect();
-                running(status, &members)
+                let mut fields = running(status, &members);
+                fields["life"] = json!(format!("{:016x}", membership.life.0));
+                fields["hints"] = json!(hints(&self.config, members.len(), status));
+                fields
             }
         };
         if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
@@ -102,7 +115,16 @@ impl Admin for AdminState {
             "reply_bytes": config.adapter.reply_bytes,
             "durability": durability(config.durability),
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
+            "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
+            "app_reset_request": config.app_reset_request,
+            "snapshot": snapshot_mode(&config.app_snapshot),
+            "snapshot_every_requests": config.snapshots.map(|snapshots| snapshots.every_requests),
+            "snapshot_every_bytes": config.snapshots.map(|snapshots| snapshots.every_bytes),
+            "snapshot_timeout_seconds": config.app_snapshot_timeout.as_secs_f64(),
+            "log_max_bytes": config.limits.log_bytes,
+            "log_tail_slots": config.limits.log_tail_slots,
+            "divergence": divergence(config.divergence),
             "election_timeout_seconds": config.timing.election_timeout.as_secs_f64(),
             "heartbeat_seconds": config.timing.heartbeat.as_secs_f64(),
             "request_timeout_seconds": config.timing.request_timeout.as_secs_f64(),
@@ -122,7 +144,7 @@ impl Admin for AdminState {
 
 impl AdminState {
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, log_bytes: u64) -> Value {
+    fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
         let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
             .ok()
             .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
@@ -130,20 +152,34 @@ impl AdminState {
             "kind": "sidecar",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "snapshot_slot": 0,
-            "log_bytes": log_bytes,
+            "journal_bytes": journal_bytes,
+            "log_max_bytes": self.config.limits.log_bytes,
+            "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
             "app": app.state.name(),
             "app_pid": app.pid,
             "app_addr": self.config.app.address().to_string(),
             "app_incarnation": app.incarnation,
             "divergences": self.divergences.get(),
-            "state_transfer": null,
+            "state_transfer": self.transfers.borrow().as_ref().map(transferring),
+            "aborted_requests": self.aborted_requests.get(),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
             "quic": self.quic.to_string(),
         })
     }
+}
+
+/// A snapshot that is being fetched.
+fn transferring(view: &transfer::View) -> Value {
+    json!({
+        "from": view.from.0,
+        "slot": view.slot.0,
+        "done_bytes": view.done_bytes,
+        "total_bytes": view.total_bytes,
+        "bytes_per_second": view.rate.round(),
+        "seconds": view.started.elapsed().unwrap_or_default().as_secs_f64(),
+    })
 }
 
 /// The fields of a member that is not part of a cluster yet.
@@ -154,12 +190,21 @@ fn blank(target: usize) -> Value {
         "ballot": "0.0.0",
         "leader": null,
         "epoch": 0,
+        "incarnation": 0,
+        "life": null,
         "members": [],
         "target_members": target,
         "decided": 0,
         "executed": 0,
+        "settled": 0,
+        "behind": 0,
+        "held": 0,
         "log_first": 0,
         "log_last": 0,
+        "log_bytes": 0,
+        "snapshot_slot": 0,
+        "silent": null,
+        "hints": [],
         "app_resets": 0,
         "sessions": 0,
         "digest": { "slot": 0, "blake3": nothing },
@@ -170,10 +215,11 @@ fn blank(target: usize) -> Value {
 fn running(status: &Status, members: &[u32]) -> Value {
     let digest = |slot: u64, digest: &mesh::ids::Digest| json!({ "slot": slot, "blake3": digest.to_string() });
     json!({
-        "role": role(status.role),
+        "role": if status.quarantined { "quarantined" } else { role(status.role) },
         "ballot": status.ballot.to_string(),
         "leader": status.leader.map(|leader| leader.0),
-        "epoch": 0,
+        "epoch": status.epoch.0,
+        "incarnation": status.incarnation.0,
         "members": members,
         "target_members": members.len(),
         "decided": status.decided.0,
@@ -182,6 +228,9 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "behind": status.behind,
         "log_first": status.log_first.0,
         "log_last": status.log_last.0,
+        "log_bytes": status.log_bytes,
+        "snapshot_slot": status.snapshot.0,
+        "silent": status.silent.map(|at| at.to_string()),
         "app_resets": status.app_resets,
         "sessions": status.sessions,
         "held": status.held,
@@ -196,6 +245,23 @@ const fn role(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Candidate => "candidate",
         Role::Learner => "learner",
+    }
+}
+
+const fn snapshot_mode(mode: &SnapshotMode) -> &'static str {
+    match mode {
+        SnapshotMode::None => "none",
+        SnapshotMode::Request(_) => "request",
+        SnapshotMode::Command { .. } => "command",
+        SnapshotMode::Directory => "directory",
+    }
+}
+
+const fn divergence(policy: Divergence) -> &'static str {
+    match policy {
+        Divergence::Rebuild => "rebuild",
+        Divergence::Alarm => "alarm",
+        Divergence::Stop => "stop",
     }
 }
 

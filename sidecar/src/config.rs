@@ -2,9 +2,9 @@
 
 use anyhow::{Context, ensure};
 use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
-use mesh::framing::Adapter;
+use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
-use mesh::limits::{MEMBERS_MAX, Timing};
+use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +37,61 @@ impl App {
     }
 }
 
+/// How the state of an unmodified application is saved and brought back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotMode {
+    /// Not at all: the log is kept whole and replayed.
+    #[default]
+    None,
+    /// In the application's own protocol.
+    Request(Dialect),
+    /// By programs of the user, run in the application's directory with `PORT`, `HOST` and `LOCKSTEP_SLOT` in their
+    /// environment.
+    Command {
+        /// Its standard output is the dump.
+        dump: Vec<String>,
+        /// Has the dump as its standard input; the application is in its initial state.
+        load: Vec<String>,
+    },
+    /// The application is stopped, its working directory archived, and it is started again; only for a child of the
+    /// sidecar. Each reset empties that directory.
+    Directory,
+}
+
+impl SnapshotMode {
+    /// Whether the application is ended and started for it.
+    #[must_use]
+    pub const fn ends_application(&self) -> bool {
+        matches!(self, Self::Directory)
+    }
+}
+
+/// How a protocol says "give me everything" and "take everything back".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Redis: `SCAN`, `DUMP`, `RESTORE`, of every database.
+    Resp,
+    /// The example application: `DUMP` in pages, `LOAD`.
+    Hashmap,
+    /// Requests that the user names: the reply to `dump` is the dump, and `load`, a space and the dump is the request
+    /// that brings it back. One request and one reply must hold everything.
+    Configured {
+        /// The request that is answered with the dump.
+        dump: String,
+        /// What stands before the dump in the request that loads it.
+        load: String,
+    },
+}
+
+/// A request that tells whether the application is in its initial state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The request, without its frame or line end.
+    pub request: String,
+    /// The reply of an application in its initial state, likewise.
+    pub reply: String,
+}
+
 /// What a sidecar is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,12 +121,25 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time-outs of the ordering.
     pub timing: Timing,
+    /// Bounds of the ordering, the log's size among them.
+    pub limits: Limits,
     /// When snapshots are taken; `None`: never.
     pub snapshots: Option<Snapshots>,
+    /// Bytes in a second at which a peer's snapshot is fetched at most; 0: no bound.
+    pub transfer_rate: u64,
     /// What happens when this member's application diverged.
     pub divergence: Divergence,
     /// How long the application may take for one reply before it counts as lost.
     pub app_timeout: Duration,
+    /// How the application's state is saved and brought back.
+    pub app_snapshot: SnapshotMode,
+    /// How long saving it, or bringing it back, may take.
+    pub app_snapshot_timeout: Duration,
+    /// A request that brings the application to its initial state, for protocols without a general one: without its
+    /// frame or line end. RESP has one built in.
+    pub app_reset_request: Option<String>,
+    /// How to ask whether it is in its initial state, for protocols without a general question.
+    pub app_empty_probe: Option<Probe>,
 }
 
 impl Config {
@@ -107,6 +175,34 @@ impl Config {
             ensure!(argv.first().is_some_and(|program| !program.is_empty()), "the application's command is empty");
         }
         ensure!(!self.app_timeout.is_zero(), "the application's time-out must not be zero");
+        self.validate_snapshot()
+    }
+
+    fn validate_snapshot(&self) -> anyhow::Result<()> {
+        ensure!(!self.app_snapshot_timeout.is_zero(), "the time-out of the application's snapshot must not be zero");
+        let some = self.app_snapshot != SnapshotMode::None;
+        ensure!(!some || self.data_dir.is_some(), "--data-dir is needed with snapshots of the application");
+        let protocol = self.adapter.protocol;
+        match &self.app_snapshot {
+            SnapshotMode::None => {}
+            SnapshotMode::Request(Dialect::Resp) => {
+                ensure!(protocol == Protocol::Resp, "snapshots by SCAN and DUMP go with --protocol resp");
+            }
+            SnapshotMode::Request(Dialect::Hashmap) => {
+                ensure!(protocol == Protocol::Line, "snapshots of the hashmap go with --protocol line");
+            }
+            SnapshotMode::Request(Dialect::Configured { dump, load }) => {
+                ensure!(!dump.is_empty() && !load.is_empty(), "snapshots by requests need both, for dump and load");
+            }
+            SnapshotMode::Command { dump, load } => {
+                let named = |command: &[String]| command.first().is_some_and(|program| !program.is_empty());
+                ensure!(named(dump) && named(load), "snapshots by commands need both, for dump and load");
+            }
+            SnapshotMode::Directory => {
+                let child = matches!(self.app, App::Command { .. });
+                ensure!(child, "snapshots of the directory need the application as a COMMAND of the sidecar");
+            }
+        }
         Ok(())
     }
 

@@ -12,10 +12,12 @@ mod clock;
 mod config;
 mod driver;
 mod entropy;
+mod hints;
 mod inputs;
 mod intake;
 mod journal;
 mod metrics;
+pub mod operator;
 mod peers;
 mod publish;
 mod report;
@@ -24,7 +26,10 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod waiting;
 
-pub use config::{App, Config};
+pub use config::{App, Config, Dialect, Probe, SnapshotMode};
+pub use journal::tool as journal_tool;
 pub use run::run;
+pub use snapshot::offline as snapshots;

@@ -51,12 +51,14 @@ pub(crate) struct Metrics {
     pub(crate) snapshot: Histogram,
     pub(crate) snapshot_age: Seconds,
     pub(crate) state_transfer_bytes: Counter,
+    pub(crate) journal_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
     pub(crate) execute: Histogram,
     pub(crate) sessions: Gauge,
     pub(crate) app_up: Gauge,
     pub(crate) app_resets: Counter,
     pub(crate) divergences: Counter,
+    pub(crate) aborted_requests: Counter,
     pub(crate) reply_cache_hits: Counter,
     pub(crate) members: Family<MemberKind, Gauge>,
     pub(crate) drain_state: Gauge,
@@ -84,12 +86,14 @@ impl Metrics {
             snapshot: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
             snapshot_age: Seconds::default(),
             state_transfer_bytes: Counter::default(),
+            journal_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             execute: Histogram::new(exponential_buckets(25e-6, 2.0, 20)),
             sessions: Gauge::default(),
             app_up: Gauge::default(),
             app_resets: Counter::default(),
             divergences: Counter::default(),
+            aborted_requests: Counter::default(),
             reply_cache_hits: Counter::default(),
             members: Family::default(),
             drain_state: Gauge::default(),
@@ -121,12 +125,19 @@ impl Metrics {
         registry.register("proposals_pending", "Requests held that are not decided", self.proposals_pending.clone());
         registry.register("batch_requests", "Requests of an accepted batch", self.batch_requests.clone());
         registry.register("journal_sync_seconds", "Time of one sync of the journal", self.journal_sync.clone());
-        registry.register("log_bytes", "Bytes of the journal", self.log_bytes.clone());
+        registry.register("log_bytes", "Bytes of the requests in the log, which are limited", self.log_bytes.clone());
+        registry.register("journal_bytes", "Bytes of the journal on the disk", self.journal_bytes.clone());
         registry.register("disk_free_bytes", "Free bytes where the journal is", self.disk_free_bytes.clone());
         registry.register("sessions", "Live sessions", self.sessions.clone());
-        registry.register("divergences", "Replies that differed between two runs", self.divergences.clone());
+        let help = "Judgements that the application's replies differ from the majority's, or from its own before";
+        registry.register("divergences", help, self.divergences.clone());
+        registry.register("aborted_requests", "Requests aborted by order", self.aborted_requests.clone());
         registry.register("reply_cache_hits", "Requests answered with a stored outcome", self.reply_cache_hits.clone());
-        registry.register("members", "Members by kind", self.members.clone());
+        registry.register(
+            "members",
+            "Members configured; 1 for what this one is: voting or learning",
+            self.members.clone(),
+        );
     }
 
     fn register_snapshots(&self, registry: &mut Registry) {

@@ -2,6 +2,7 @@
 //! and not at every step.
 
 use crate::metrics::{MemberKind, Metrics};
+use crate::snapshot::Snapshots;
 use crate::store::Membership;
 use mesh::ids::Slot;
 use mesh::order::{Role, Status};
@@ -32,6 +33,8 @@ pub(crate) enum Phase {
         leader_seen: Option<std::time::Instant>,
         /// Since when decided slots wait for the application with none executed.
         stuck_since: Option<std::time::Instant>,
+        /// Since when a snapshot is taken: the application gets nothing else meanwhile.
+        dumping_since: Option<std::time::Instant>,
     },
 }
 
@@ -40,8 +43,8 @@ pub(crate) enum Phase {
 pub(crate) struct Snapshot {
     /// How far it is.
     pub(crate) phase: Phase,
-    /// Bytes of the journal.
-    pub(crate) log_bytes: u64,
+    /// Bytes of the journal on the disk.
+    pub(crate) journal_bytes: u64,
 }
 
 /// See the module.
@@ -51,9 +54,11 @@ pub(crate) struct Publisher {
     membership: Membership,
     metrics: Metrics,
     data_dir: Option<PathBuf>,
+    kept: Option<Snapshots>,
     due: Option<Instant>,
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
+    dumping_since: Option<std::time::Instant>,
     last_executed: Slot,
     /// Slots that the counters have.
     counted: (u64, u64),
@@ -66,6 +71,7 @@ impl Publisher {
         membership: Membership,
         metrics: Metrics,
         data_dir: Option<PathBuf>,
+        kept: Option<Snapshots>,
     ) -> Self {
         let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
         metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
@@ -74,9 +80,11 @@ impl Publisher {
             membership,
             metrics,
             data_dir,
+            kept,
             due: None,
             leader_seen: None,
             stuck_since: None,
+            dumping_since: None,
             last_executed: Slot(0),
             counted: (0, 0),
             next_disk: Instant::ZERO,
@@ -93,6 +101,13 @@ impl Publisher {
         self.due = Some(now);
     }
 
+    /// A snapshot of the application was begun, or ended.
+    pub(crate) fn dumping(&mut self, begun: bool) {
+        self.dumping_since = begun.then(std::time::Instant::now);
+        // The slots that waited for it have not waited for the application.
+        self.stuck_since = None;
+    }
+
     /// When [`Self::publish`] is to be called.
     pub(crate) const fn due(&self) -> Option<Instant> {
         self.due
@@ -103,7 +118,7 @@ impl Publisher {
     }
 
     /// Shows how the replica is.
-    pub(crate) fn publish(&mut self, now: Instant, status: Status, log_bytes: u64) {
+    pub(crate) fn publish(&mut self, now: Instant, status: Status, journal_bytes: u64) {
         self.due = None;
         if status.leader.is_some() {
             self.leader_seen = Some(std::time::Instant::now());
@@ -114,15 +129,22 @@ impl Publisher {
             self.stuck_since = Some(std::time::Instant::now());
         }
         self.last_executed = status.executed;
-        self.count(&status, log_bytes);
+        self.count(&status, journal_bytes);
         self.look_at_disk(now);
-        let (leader_seen, stuck_since) = (self.leader_seen, self.stuck_since);
-        let phase =
-            Phase::Running { membership: self.membership.clone(), status: Box::new(status), leader_seen, stuck_since };
-        self.snapshots.send_replace(Snapshot { phase, log_bytes });
+        if let Some(kept) = &self.kept {
+            kept.show_age();
+        }
+        let phase = Phase::Running {
+            membership: self.membership.clone(),
+            status: Box::new(status),
+            leader_seen: self.leader_seen,
+            stuck_since: self.stuck_since,
+            dumping_since: self.dumping_since,
+        };
+        self.snapshots.send_replace(Snapshot { phase, journal_bytes });
     }
 
-    fn count(&mut self, status: &Status, log_bytes: u64) {
+    fn count(&mut self, status: &Status, journal_bytes: u64) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
         metrics.has_leader.set(i64::from(status.leader.is_some()));
@@ -130,7 +152,11 @@ impl Publisher {
         metrics.ballot.set(gauge(status.ballot.round));
         metrics.proposals_pending.set(gauge(status.held as u64));
         metrics.sessions.set(gauge(status.sessions as u64));
-        metrics.log_bytes.set(gauge(log_bytes));
+        metrics.log_bytes.set(gauge(status.log_bytes));
+        metrics.journal_bytes.set(gauge(journal_bytes));
+        let votes = status.role != Role::Learner;
+        metrics.members.get_or_create(&MemberKind { kind: "voting" }).set(i64::from(votes));
+        metrics.members.get_or_create(&MemberKind { kind: "learning" }).set(i64::from(!votes));
         // A replay executes again what was counted: counters only go up.
         let (decided, executed) = &mut self.counted;
         metrics.slots_decided.inc_by(status.decided.0.saturating_sub(*decided));

@@ -9,6 +9,11 @@ use mesh::time::{Duration, Instant};
 /// Between two log lines of what others can cause.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Why a member must end whose place another life of it took (rule 12).
+pub(crate) const SUPERSEDED: &str = "another life of this member was granted its vote, so this one is over: a second process runs with the same --id, or \
+     this data directory is an old copy. If no other process has this --id, move the data directory away and start again: \
+     the member is then filled by the others";
+
 /// See the module.
 pub(crate) struct Reporter {
     metrics: Metrics,
@@ -52,20 +57,69 @@ impl Reporter {
                     );
                 }
             }
-            Event::Diverged { .. }
-            | Event::Rebuilt { .. }
-            | Event::NoAgreement { .. }
-            | Event::Silent { .. }
-            | Event::Aborted { .. }
-            | Event::Rejoined { .. }
-            | Event::Superseded
-            | Event::LogGrows { .. } => {}
+            Event::Diverged { .. } | Event::Rebuilt { .. } | Event::NoAgreement { .. } => self.divergence(event),
+            Event::Silent { .. } | Event::Aborted { .. } => self.silence(event),
+            Event::Rejoined { .. } | Event::Superseded => life(event),
+            Event::LogGrows { bytes } => tracing::warn!(
+                bytes,
+                "the log has more than half of the bytes it may have (--log-max-bytes); at the whole new requests are \
+                 refused. `lockstep status` says what makes room"
+            ),
             Event::Nonsense { from, what } => {
                 self.count("nonsense");
                 if let Some(suppressed) = self.may_speak(now) {
                     tracing::warn!(%from, what, suppressed, "a peer sent what no correct peer sends; dropped");
                 }
             }
+        }
+    }
+
+    fn divergence(&self, event: &Event) {
+        match event {
+            Event::Diverged { slot, agreed, own, majority, rebuild } => {
+                self.metrics.divergences.inc();
+                let next = if *rebuild {
+                    "it is taken out and rebuilt from the majority's state"
+                } else {
+                    "it is not rebuilt: by policy, or because it was too often lately"
+                };
+                tracing::error!(
+                    %slot, %agreed, own = %own, majority = %majority,
+                    "the application diverged: up to this slot its replies differ from the majority's; {next}. Is it \
+                     deterministic?"
+                );
+            }
+            Event::Rebuilt { slot } => {
+                tracing::info!(%slot, "the diverged application was rebuilt and agrees with the majority again");
+            }
+            Event::NoAgreement { slot } => {
+                self.metrics.divergences.inc();
+                tracing::error!(
+                    %slot,
+                    "the applications' replies differ and no majority agrees: nobody can be rebuilt from another. The \
+                     application is not deterministic, or its copies were not all the same from the beginning"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn silence(&self, event: &Event) {
+        match event {
+            Event::Silent { at } => tracing::warn!(
+                %at,
+                "the application does not answer this request, or died on it: said to the others; their answers decide \
+                 whether it is run again or aborted"
+            ),
+            Event::Aborted { at, tag } => {
+                self.metrics.aborted_requests.inc();
+                tracing::error!(
+                    %at, client = %tag.client, seq = %tag.seq,
+                    "a request was aborted by order: the applications of a majority fell silent on it, or an operator \
+                     gave it up. It is skipped everywhere, now and in every replay, and its client is told"
+                );
+            }
+            _ => {}
         }
     }
 
@@ -102,5 +156,19 @@ impl Reporter {
         }
         self.next = now + QUIET;
         Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// What becomes of members that lost their memory (rule 12).
+fn life(event: &Event) {
+    match event {
+        Event::Rejoined { incarnation, own: true, .. } => {
+            tracing::info!(%incarnation, "this member was granted a new incarnation and votes again");
+        }
+        Event::Rejoined { member, incarnation, .. } => {
+            tracing::info!(%member, %incarnation, "a member that lost its memory was granted a new incarnation");
+        }
+        Event::Superseded => tracing::error!("{SUPERSEDED}"),
+        _ => {}
     }
 }

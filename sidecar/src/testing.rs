@@ -1,5 +1,12 @@
 //! What the unit tests of this crate share.
 
+use crate::{App, Config, SnapshotMode};
+use mesh::config::{Divergence, Durability};
+use mesh::framing::{Adapter, Connections, Protocol};
+use mesh::ids::{Ballot, Digest, Epoch, Incarnation, ReplicaId, Slot};
+use mesh::limits::{Limits, Timing};
+use mesh::order::{Role, Status};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +34,64 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Settings of a member that nobody starts.
+pub(crate) fn config() -> Config {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (protocol, connections) = (Protocol::Line, Connections::Shared);
+    Config {
+        cluster: "test".to_owned(),
+        id: 0,
+        pki: PathBuf::new(),
+        trust_bundle: None,
+        quic: nowhere,
+        admin: nowhere,
+        seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),
+        data_dir: None,
+        app: App::Address(nowhere),
+        adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
+        durability: Durability::Sync,
+        drain_timeout: PATIENCE,
+        timing: Timing::DEFAULT,
+        limits: Limits::DEFAULT,
+        snapshots: None,
+        divergence: Divergence::Rebuild,
+        app_timeout: PATIENCE,
+        app_snapshot: SnapshotMode::None,
+        app_snapshot_timeout: PATIENCE,
+        app_reset_request: None,
+        app_empty_probe: None,
+    }
+}
+
+/// A replica that follows, and has executed everything.
+pub(crate) fn following() -> Status {
+    Status {
+        role: Role::Follower,
+        ballot: Ballot::NONE,
+        leader: Some(ReplicaId(1)),
+        ready: false,
+        decided: Slot(9),
+        executed: Slot(9),
+        settled: Slot(9),
+        log_first: Slot(1),
+        log_last: Slot(9),
+        sessions: 0,
+        held: 0,
+        app_running: true,
+        app_resets: 1,
+        digest_now: Digest::default(),
+        digest: (Slot(0), Digest::default()),
+        snapshot: Slot(0),
+        log_bytes: 0,
+        epoch: Epoch(0),
+        incarnation: Incarnation(1),
+        silent: None,
+        quarantined: false,
+        divergences: 0,
+        behind: 0,
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Each member is a thread with a runtime of its own; dropping the runtime is its crash.
 
-use mesh::config::Durability;
+use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{ClientId, Digest, Seq, Slot};
-use mesh::limits::Timing;
+use mesh::limits::{Limits, Timing};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits};
 use mesh::wire::submit::{Reply, Steer, Submit, Votes};
 use mesh::wire::{Body, Outcome, Request, Tag, decode, encode};
 use serde_json::Value;
-use sidecar::{App, Config, bootstrap};
+use sidecar::{App, Config, SnapshotMode, bootstrap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -86,7 +86,14 @@ impl Cluster {
             durability: Durability::Sync,
             drain_timeout: Duration::from_secs(5),
             timing: Timing::DEFAULT,
+            limits: Limits::DEFAULT,
+            snapshots: None,
+            divergence: Divergence::Rebuild,
             app_timeout: PATIENCE,
+            app_snapshot: SnapshotMode::None,
+            app_snapshot_timeout: PATIENCE,
+            app_reset_request: None,
+            app_empty_probe: None,
         }
     }
 

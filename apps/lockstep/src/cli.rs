@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{bootstrap, call, certs, status};
+use crate::commands::{abort, bootstrap, call, certs, journal, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -40,11 +40,25 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
+    /// List, verify, take and restore snapshots
+    Snapshot {
+        /// What to do
+        #[command(subcommand)]
+        command: snapshot::Command,
+    },
+    /// End a request that the application does not answer: it is skipped everywhere, and its client is told
+    Abort(abort::Args),
     /// Make the certificate authority and the certificates of the parts
     Certs {
         /// What to do
         #[command(subcommand)]
         command: certs::Command,
+    },
+    /// Read the journal of a server
+    Journal {
+        /// What to do
+        #[command(subcommand)]
+        command: journal::Command,
     },
     /// Run the example application, a hashmap over TCP
     Hashmap(hashmap::Args),

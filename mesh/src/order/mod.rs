@@ -15,6 +15,7 @@ mod log;
 pub mod mutant;
 mod normal;
 mod output;
+mod recovery;
 mod rejoin;
 mod sessions;
 mod silence;
@@ -22,12 +23,15 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_recovery;
 mod timers;
 
 pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
 use crate::config::{Config, Durability};

@@ -40,6 +40,8 @@ struct Plan {
     digest: Digest,
     have: Vec<bool>,
     missing: usize,
+    /// Bytes that are there.
+    done: u64,
     /// Every chunk below is there or asked for.
     next: usize,
     damaged: BTreeMap<usize, u32>,
@@ -124,8 +126,7 @@ impl Receiver {
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
         let Some(plan) = self.agreed_plan() else { return (0, 0) };
-        let have = plan.have.iter().enumerate().filter(|(_, have)| **have);
-        (have.map(|(index, _)| plan.manifest.chunk_len(index) as u64).sum(), plan.manifest.total_len)
+        (plan.done, plan.manifest.total_len)
     }
 
     /// Every chunk was verified.
@@ -190,10 +191,6 @@ impl Receiver {
             }
             (TransferAsk::Manifest { least }, TransferAnswer::Nothing) => Err(GiveUp::Nothing(*least)),
             (_, TransferAnswer::Gone) => Err(GiveUp::Gone),
-            (_, TransferAnswer::Busy) => {
-                self.on_failure(now, ask);
-                Ok(Taken::Nothing)
-            }
             _ => Err(GiveUp::Nonsense),
         }
     }
@@ -223,6 +220,7 @@ impl Receiver {
             digest,
             have: vec![false; chunks],
             missing: chunks,
+            done: 0,
             next: 0,
             damaged: BTreeMap::new(),
         });
@@ -243,6 +241,7 @@ impl Receiver {
         // Asked for, so there is such a chunk, and it was not there.
         plan.have[index] = true;
         plan.missing -= 1;
+        plan.done += bytes.len() as u64;
         self.useful(now, ask);
         Ok(Taken::Chunk { index, bytes })
     }

@@ -182,9 +182,4 @@ fn a_peer_without_a_use_is_given_up_at_once() {
     assert_eq!(given_up(TransferAnswer::Chunk(Bytes::new())), GiveUp::Nonsense);
     assert_eq!(given_up(with(|manifest| manifest.slot = Slot(4))), GiveUp::Nonsense, "older than what is of use");
     assert!(matches!(given_up(with(|manifest| manifest.cluster.push('x'))), GiveUp::Manifest(_)));
-    let mut receiver = receiver();
-    assert_eq!(asks(&mut receiver, now), [ask.clone()]);
-    assert_eq!(receiver.on_answer(now, &ask, TransferAnswer::Busy), Ok(Taken::Nothing));
-    assert_eq!(asks(&mut receiver, now), []);
-    assert_eq!(asks(&mut receiver, now + RETRY), [ask]);
 }

@@ -1,12 +1,12 @@
 //! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
 
-use super::admin::{AdminReply, AdminRequest};
+use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, NothingSent, Told, Unknown};
 use super::peer::{Batch, Marks, PeerFrame};
 use super::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
 use crate::transfer::Manifest;
@@ -127,5 +127,14 @@ fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
     golden(&TransferAnswer::Chunk(Bytes::from_static(b"abc")), "0103616263");
     golden(&TransferAnswer::Nothing, "02");
     golden(&TransferAnswer::Gone, "03");
-    golden(&TransferAnswer::Busy, "04");
+}
+
+#[test]
+fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
+    golden(&AdminRequest::Save, "03");
+    golden(&AdminRequest::Snapshots, "04");
+    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
+    let (newest, executed) = (Slot(7), Slot(9));
+    let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
+    golden(&AdminReply::Snapshots(view), "03070901020103");
 }

@@ -35,6 +35,4 @@ pub enum TransferAnswer {
     Nothing,
     /// That snapshot is not served any more, or is damaged.
     Gone,
-    /// Too many are served now: ask again.
-    Busy,
 }

@@ -145,11 +145,21 @@ impl Found {
             "ingresses": self.ingresses,
             "healthy": problems.is_empty(),
             "problems": problems,
+            "hints": self.hints(),
         });
         if !self.unknown.is_empty() {
             document["unknown"] = json!(self.unknown);
         }
         document
+    }
+
+    /// What the replicas say that can be done, a line each.
+    pub(crate) fn hints(&self) -> Vec<String> {
+        let of = |replica: &Value| -> Vec<String> {
+            let hints = replica["hints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            hints.map(|hint| format!("replica {}: {hint}", plain(&replica["id"]))).collect()
+        };
+        self.replicas.iter().flat_map(of).collect()
     }
 
     /// Everything that keeps this from being healthy, a line each.
@@ -196,6 +206,15 @@ fn replica_problems(replica: &Value) -> Vec<String> {
     let app = replica["app"].as_str().unwrap_or("unknown");
     if app != "running" && role != "witness" {
         problems.push(format!("has its application {app}"));
+    }
+    if let Some(at) = replica["silent"].as_str() {
+        problems.push(format!("waits for the outcome of request {at}, which its application does not answer"));
+    }
+    let log = replica["log_bytes"].as_u64().zip(replica["log_max_bytes"].as_u64());
+    if let Some((bytes, most)) = log
+        && bytes >= most / 2
+    {
+        problems.push(format!("has {bytes} of {most} bytes of its log used: at the whole new requests are refused"));
     }
     match replica["divergences"].as_u64() {
         Some(0) | None => {}

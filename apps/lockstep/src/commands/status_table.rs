@@ -5,13 +5,16 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// Columns of a replica: heading and field.
-const REPLICA: [(&str, &str); 9] = [
+const REPLICA: [(&str, &str); 12] = [
     ("ID", "id"),
     ("ROLE", "role"),
     ("LEADER", "leader"),
     ("BALLOT", "ballot"),
     ("DECIDED", "decided"),
     ("EXECUTED", "executed"),
+    ("SNAPSHOT", "snapshot_slot"),
+    ("LOG FROM", "log_first"),
+    ("LOG BYTES", "log_bytes"),
     ("APP", "app"),
     ("RESETS", "app_resets"),
     ("ADMIN", "admin"),
@@ -33,16 +36,24 @@ pub(crate) fn render(found: &Found, problems: &[String]) -> String {
             table(&mut text, title, list, columns);
         }
     }
+    // What can be done stands before the verdict, which is the last word.
+    lines(&mut text, "what to do:", &found.hints());
     if problems.is_empty() {
         text.push_str("healthy\n");
     } else {
-        text.push_str("not healthy:\n");
-        for problem in problems {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {problem}");
-        }
+        lines(&mut text, "not healthy:", problems);
     }
     text
+}
+
+fn lines(text: &mut String, title: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{title}");
+        for line in lines {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
 }
 
 fn table(text: &mut String, title: &str, list: &[Value], columns: &[(&str, &str)]) {

@@ -43,13 +43,35 @@ fn a_part_that_cannot_be_reached_keeps_its_place_and_says_why() {
 
 #[test]
 fn a_replica_without_its_application_a_leader_or_agreement_is_not_healthy() {
-    for (field, value) in
-        [("app", json!("down")), ("leader", Value::Null), ("divergences", json!(2)), ("role", json!("quarantined"))]
-    {
+    for (field, value) in [
+        ("app", json!("down")),
+        ("leader", Value::Null),
+        ("divergences", json!(2)),
+        ("role", json!("quarantined")),
+        ("silent", json!("7.0")),
+    ] {
         let mut found = three();
         found.replicas[1][field] = value;
         assert_eq!(found.problems().len(), 1, "{field}: {:?}", found.problems());
     }
+}
+
+#[test]
+fn what_replicas_say_can_be_done_is_shown() {
+    let mut found = three();
+    found.replicas[2]["hints"] = json!(["`lockstep abort 7.0` gives it up"]);
+    let line = "replica 2: `lockstep abort 7.0` gives it up";
+    assert!(status_table::render(&found, &[]).contains(line));
+    assert_eq!(found.document(&[])["hints"], json!([line]));
+}
+
+#[test]
+fn a_log_that_is_half_full_is_a_problem() {
+    let mut found = three();
+    (found.replicas[0]["log_bytes"], found.replicas[0]["log_max_bytes"]) = (json!(49), json!(100));
+    assert_eq!(found.problems(), Vec::<String>::new());
+    found.replicas[0]["log_bytes"] = json!(50);
+    assert_eq!(found.problems().len(), 1);
 }
 
 #[test]

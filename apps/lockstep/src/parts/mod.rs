@@ -4,5 +4,6 @@ pub(crate) mod adapter;
 pub(crate) mod addresses;
 pub(crate) mod common;
 pub(crate) mod ingress;
+pub(crate) mod recovery;
 pub(crate) mod sidecar;
 pub(crate) mod smart_client;

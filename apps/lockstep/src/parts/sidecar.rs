@@ -3,11 +3,12 @@
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
 use super::addresses::{Target, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
+use super::recovery::{self, Recovery};
 use crate::exit::Failure;
 use mesh::limits::Timing;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
-use sidecar::App;
+use sidecar::{App, SnapshotMode};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,8 +36,8 @@ pub(crate) struct Args {
     /// The directory that COMMAND runs in; app in the data directory where this is not given
     #[arg(long, value_name = "DIR")]
     app_dir: Option<PathBuf>,
-    /// How long the application may take for one request
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
+    /// How long the application may take for one request; less than half of the ingress' --deadline
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = human::parse_positive_duration)]
     app_timeout: Duration,
     /// The application's protocol
     #[arg(long, value_enum)]
@@ -49,6 +50,11 @@ pub(crate) struct Args {
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
+    /// Bytes in a second at which this member fetches another's snapshot at most; 0: no bound
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = human::parse_size)]
+    transfer_rate: u64,
+    #[command(flatten)]
+    recovery: Recovery,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -63,6 +69,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     begin("sidecar", &args.logging, &args.life)?;
     tracing::info!(?config, "effective configuration");
+    if config.app_snapshot == SnapshotMode::None {
+        tracing::warn!("{}", recovery::LOG_GROWS);
+    }
     Ok(sidecar::run(config).await?)
 }
 
@@ -86,8 +95,12 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
     let app = app(args, id.unwrap_or_default(), &mut problems);
-    let complete = match (id, seeds, adapter, app) {
-        (Some(id), Some(seeds), Some(adapter), Some(app)) => Some(sidecar::Config {
+    let recovery = args.recovery.check(args.protocol, args.data_dir.is_some(), &mut problems);
+    if let Some(recovery) = &recovery {
+        check_snapshots(args, &recovery.mode, &mut problems);
+    }
+    let complete = match (id, seeds, adapter, app, recovery) {
+        (Some(id), Some(seeds), Some(adapter), Some(app), Some(recovery)) => Some(sidecar::Config {
             cluster: args.identity.cluster.clone(),
             id,
             pki: args.identity.certificate("server", &id.to_string()),
@@ -101,13 +114,27 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             durability: args.durability.into(),
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
-            snapshots: None,
-            divergence: mesh::config::Divergence::Rebuild,
+            transfer_rate: args.transfer_rate,
+            limits: recovery.limits,
+            snapshots: recovery.snapshots,
+            divergence: recovery.divergence,
             app_timeout: args.app_timeout,
+            app_snapshot: recovery.mode,
+            app_snapshot_timeout: recovery.snapshot_timeout,
+            app_reset_request: recovery.reset_request,
+            app_empty_probe: recovery.empty_probe,
         }),
         _ => None,
     };
     problems.into_result(complete)
+}
+
+/// What snapshots need of the other settings.
+fn check_snapshots(args: &Args, mode: &SnapshotMode, problems: &mut Problems) {
+    let kept = *mode == SnapshotMode::None || args.data_dir.is_some();
+    problems.check(kept, "--data-dir is missing: snapshots are kept there; or give --snapshot none");
+    let child = *mode != SnapshotMode::Directory || !args.command.is_empty();
+    problems.check(child, "--snapshot directory: needs the application as a COMMAND, which can be stopped");
 }
 
 fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
@@ -223,6 +250,16 @@ mod tests {
         for part in ["--seeds: this member, 5", "--data-dir is missing", "--app-connections: ", "what to replicate"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn snapshots_need_a_place_and_those_of_a_directory_a_child() {
+        let common = ["--cluster", "c", "--id", "0", "--seeds", "a:1", "--protocol", "resp", "--app", "127.0.0.1:1"];
+        let text =
+            read(&[&common[..], &["--snapshot", "directory"]].concat()).expect_err("both are missing").to_string();
+        assert!(text.contains("snapshots are kept there") && text.contains("--snapshot directory: needs"), "{text}");
+        let config = read(&[&common[..], &["--data-dir", "/d"]].concat()).expect("all is given");
+        assert_eq!(config.app_snapshot, SnapshotMode::Request(sidecar::Dialect::Resp));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::output::Format;
 use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote};
 use crate::parts::addresses::tcp_address;
 use crate::parts::common::{Logging, cluster_name, flag};
+use crate::parts::recovery::{Dialect, Mode, Recovery};
 use mesh::framing::Adapter;
 use mesh::limits::MEMBERS_MAX;
 use mesh::node::config::{Problems, SettingsError};
@@ -11,6 +12,9 @@ use mesh::node::human;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// How long the application may take for one request, unless told otherwise.
+const APP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Settings of `up`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,9 +48,8 @@ pub(crate) struct Args {
     /// Name of the cluster: DNS labels, as in the certificates
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = cluster_name)]
     cluster: String,
-    /// Snapshots of the application: none (the log is kept whole and replayed)
-    #[arg(long, value_name = "MODE", default_value = "none")]
-    snapshot: String,
+    #[command(flatten)]
+    recovery: Recovery,
     /// Signatures on requests and replies: off
     #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
     signatures: String,
@@ -59,9 +62,10 @@ pub(crate) struct Args {
     /// After this a client is told what is known of its request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
     deadline: Duration,
-    /// How long the application may take for one request
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
-    app_timeout: Duration,
+    /// How long the application may take for one request; less than half of --deadline. By default 4s, or two fifths of
+    /// the deadline where that is less
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_positive_duration)]
+    app_timeout: Option<Duration>,
     /// How long the end of everything may take after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = human::parse_positive_duration)]
     drain_timeout: Duration,
@@ -91,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) connections: Connections,
     pub(crate) adapter: Adapter,
     pub(crate) durability: Durability,
+    pub(crate) recovery: Recovery,
     pub(crate) reply_vote: Vote,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) cluster: String,
@@ -108,7 +113,7 @@ pub(crate) struct Settings {
 
 impl Args {
     /// The settings, or everything that is wrong with them.
-    pub(crate) fn settings(self) -> Result<Settings, SettingsError> {
+    pub(crate) fn settings(mut self) -> Result<Settings, SettingsError> {
         let mut problems = Problems::default();
         self.check_later_options(&mut problems);
         let protocol = self.checked_protocol(&mut problems);
@@ -121,6 +126,8 @@ impl Args {
                 "--admin-base-port: must leave room for 300 more ports",
             );
         }
+        self.check_snapshots(protocol, &mut problems);
+        let app_timeout = self.checked_app_timeout(&mut problems);
         let connections = self.app_connections.unwrap_or_else(|| protocol.default_connections());
         let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
         let settings = adapter.map(|adapter| Settings {
@@ -131,11 +138,12 @@ impl Args {
             connections,
             adapter,
             durability: self.durability,
+            recovery: self.recovery,
             reply_vote: self.reply_vote,
             data_dir: self.data_dir,
             cluster: self.cluster,
             deadline: self.deadline,
-            app_timeout: self.app_timeout,
+            app_timeout,
             drain_timeout: self.drain_timeout,
             restart: !self.no_restart,
             admin_base_port: self.admin_base_port,
@@ -157,8 +165,31 @@ impl Args {
         ] {
             problems.check(value == "off", format!("--{name} {value}: {off}"));
         }
-        let only = "this version takes no snapshots yet; leave it out, or give none";
-        problems.check(self.snapshot == "none", format!("--snapshot {}: {only}", self.snapshot));
+    }
+
+    /// The hashmap's way to dump is known; its directory holds nothing of it.
+    fn check_snapshots(&mut self, protocol: Protocol, problems: &mut Problems) {
+        let hashmap = self.command.is_empty();
+        let recovery = &mut self.recovery;
+        if hashmap && protocol == Protocol::Line && matches!(recovery.snapshot, None | Some(Mode::Request)) {
+            recovery.snapshot_dialect.get_or_insert(Dialect::Hashmap);
+        }
+        let kept = !hashmap || recovery.snapshot != Some(Mode::Directory);
+        problems.check(kept, "--snapshot directory: the hashmap keeps nothing in its directory; give request");
+        // The sidecars check it again, but too late for a clear word.
+        recovery.check(protocol, true, problems);
+    }
+
+    /// A request that no application answers is aborted by order; its sender must still be there to be told (rule 23).
+    fn checked_app_timeout(&self, problems: &mut Problems) -> Duration {
+        let most = self.deadline.mul_f64(0.4);
+        let Some(given) = self.app_timeout else { return most.min(APP_TIMEOUT) };
+        let (app, all) = (human::format_duration(given), human::format_duration(self.deadline));
+        problems.check(
+            given.saturating_mul(2) < self.deadline,
+            format!("--app-timeout {app}: must be less than half of --deadline, which is {all}: raise that too"),
+        );
+        given
     }
 
     fn checked_protocol(&self, problems: &mut Problems) -> Protocol {
@@ -234,12 +265,34 @@ mod tests {
 
     #[test]
     fn options_of_later_versions_are_refused_and_not_ignored() {
-        for option in
-            [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"], &["--snapshot", "request"]]
-        {
+        for option in [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"]] {
             assert!(problems(option).contains("this version"), "{option:?}");
         }
-        read(&["--signatures", "off", "--snapshot", "none"]).expect("both say what is so anyway");
+        read(&["--signatures", "off"]).expect("it says what is so anyway");
+    }
+
+    #[test]
+    fn snapshots_are_on_where_the_way_to_dump_is_known() {
+        let mode = |argv: &[&str]| {
+            let settings = read(argv).expect("good settings");
+            settings.recovery.mode(settings.protocol, true)
+        };
+        assert_eq!(mode(&[]), Mode::Request);
+        assert_eq!(mode(&["--protocol", "resp", "--", "sh"]), Mode::Request);
+        assert_eq!(mode(&["--protocol", "line", "--", "sh"]), Mode::None);
+        assert_eq!(mode(&["--protocol", "close"]), Mode::None);
+        assert_eq!(mode(&["--snapshot", "none"]), Mode::None);
+        assert!(problems(&["--snapshot", "directory"]).contains("the hashmap keeps nothing"));
+        assert!(problems(&["--protocol", "line", "--snapshot", "request", "--", "sh"]).contains("how does it dump"));
+    }
+
+    #[test]
+    fn an_application_has_less_than_half_of_the_time_that_a_client_waits() {
+        let timeout = |argv: &[&str]| read(argv).expect("good settings").app_timeout;
+        assert_eq!(timeout(&[]), Duration::from_secs(4));
+        assert_eq!(timeout(&["--deadline", "1s"]), Duration::from_millis(400));
+        assert_eq!(timeout(&["--deadline", "60s", "--app-timeout", "20s"]), Duration::from_secs(20));
+        assert!(problems(&["--app-timeout", "5s"]).contains("half of --deadline"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod supervisor;
 pub(crate) use args::Args;
 
 use crate::exit::Failure;
+use crate::parts::recovery::{LOG_GROWS, Mode};
 use args::Settings;
 use data_dir::DataDir;
 use supervisor::Supervisor;
@@ -44,5 +45,7 @@ fn warn(settings: &Settings) {
     if n.is_multiple_of(2) {
         tracing::warn!("{n} replicas survive the loss of no more than {} do: an odd number is better", n - 1);
     }
-    tracing::warn!("--snapshot none: the log grows with every request, and a restarted application replays all of it");
+    if settings.recovery.mode(settings.protocol, true) == Mode::None {
+        tracing::warn!("{LOG_GROWS}");
+    }
 }

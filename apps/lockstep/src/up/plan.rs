@@ -186,6 +186,9 @@ impl Builder<'_> {
         line.flag("app-port", part.app.map_or(0, |app| app.port()).to_string());
         line.flag("app-dir", self.dir.join(format!("app-{}", part.id)));
         line.flag("app-timeout", human::format_duration(settings.app_timeout));
+        for (name, value) in settings.recovery.flags(settings.protocol) {
+            line.flag(name, value);
+        }
         self.adapter(line);
         line.0.push("--".into());
         if settings.command.is_empty() {
