@@ -26,7 +26,8 @@ impl Lineage {
         self.states.split_off(&slot);
         match self.snapshots.range(slot..).next() {
             Some((snapshot, who)) => {
-                let what = format!("replica {who}'s snapshot of slot {snapshot} has slot {slot}, which was not settled");
+                let what =
+                    format!("replica {who}'s snapshot of slot {snapshot} has slot {slot}, which was not settled");
                 Violation::raise(NAME, what)
             }
             None => Ok(()),

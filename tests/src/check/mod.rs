@@ -188,9 +188,9 @@ impl Checks {
     fn on_command(&mut self, slot: Slot) -> Verdict {
         let Some(value) = self.quorum.chosen(slot) else { return Ok(()) };
         match self.values.batch(value).command {
-            Some(Command::Rejoin { member, life }) => {
+            Some(Command::Rejoin { member, life, over }) => {
                 let who = member.0 as usize;
-                if self.rejoin.on_grant(slot, who, life) {
+                if self.rejoin.on_grant(slot, who, life, over) {
                     self.quorum.on_grant(who, slot);
                 }
                 Ok(())
@@ -243,6 +243,14 @@ impl Checks {
         let votes = self.ledgers[who].restart(keep);
         self.decided[who] = self.ledgers[who].decided();
         self.on_votes(who, &votes)
+    }
+
+    /// The end of replica `who`'s journal was found torn and cut: so many records are left, of all it ever had.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_torn(&mut self, who: usize, keep: usize) -> Verdict {
+        self.on_crash(who, keep)
     }
 
     /// Replica `who` begins another life with an empty journal.
@@ -365,12 +373,18 @@ impl Checks {
         if tainted { Ok(()) } else { self.lineage.on_snapshot(who, slot, state, &self.execution) }
     }
 
-    /// Replica `who` cuts its log.
+    /// Replica `who` cuts its log; behind a snapshot that it fetched because its log does not reach that far, or its own.
     ///
     /// # Errors
     /// What the checkers say.
-    pub fn on_cut(&mut self, who: usize, through: Slot) -> Verdict {
+    pub fn on_cut(&mut self, who: usize, through: Slot, fetched: bool) -> Verdict {
         self.cut.on_cut(who, through)?;
+        if fetched {
+            self.decided[who] = self.decided[who].max(through);
+        } else {
+            self.on_decided_upto(who, through)?;
+            self.cut.on_covered(who, through)?;
+        }
         self.settled.on_mark(who, through, &self.execution)
     }
 

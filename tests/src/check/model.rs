@@ -43,7 +43,9 @@ impl MapOp {
             Self::Remove(key) => format!("REMOVE {key} #{}", call.0),
             Self::Size => format!("SIZE #{}", call.0),
             Self::Poison(Poison { kills, victim: None }) => format!("POISON {} #{}", u8::from(*kills), call.0),
-            Self::Poison(Poison { kills, victim: Some(who) }) => format!("POISON {} {who} #{}", u8::from(*kills), call.0),
+            Self::Poison(Poison { kills, victim: Some(who) }) => {
+                format!("POISON {} {who} #{}", u8::from(*kills), call.0)
+            }
         };
         while line.len() < bytes {
             line.push(' ');

@@ -28,10 +28,11 @@ impl Rejoin {
         self.lives[who] = life;
     }
 
-    /// The order of `slot` gives the member's next incarnation to a life. True if that changes the configuration.
-    pub fn on_grant(&mut self, slot: Slot, who: usize, life: Life) -> bool {
+    /// The order of `slot` gives the member's next incarnation to a life, if `over` has the one before. True if that
+    /// changes the configuration.
+    pub fn on_grant(&mut self, slot: Slot, who: usize, life: Life, over: Life) -> bool {
         let grants = &mut self.grants[who];
-        let changes = grants.last().is_none_or(|(_, holder)| *holder != life);
+        let changes = grants.last().is_some_and(|(_, holder)| *holder == over && *holder != life);
         if changes {
             grants.push((slot, life));
         }
@@ -113,8 +114,9 @@ mod tests {
         check.on_life(1, Life(7));
         assert!(check.on_send(1, &vote).is_err());
         assert!(check.on_superseded(1).is_err(), "it never had the vote");
-        assert!(check.on_grant(Slot(5), 1, Life(7)));
-        assert!(!check.on_grant(Slot(6), 1, Life(7)), "it has it already");
+        assert!(!check.on_grant(Slot(4), 1, Life(7), Life(9)), "another one has the vote");
+        assert!(check.on_grant(Slot(5), 1, Life(7), Life(0)));
+        assert!(!check.on_grant(Slot(6), 1, Life(7), Life(0)), "it has it already");
         check.on_send(1, &vote).unwrap();
         assert!(!check.counts(1, Slot(5)) && check.counts(1, Slot(6)));
         assert_eq!((check.configured(Slot(5)), check.configured(Slot(6))), (Slot(0), Slot(5)));

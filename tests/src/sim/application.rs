@@ -208,6 +208,10 @@ impl World {
     }
 
     pub(super) fn on_app_stale(&mut self, index: usize, run: Run, slot: Option<Slot>) -> Verdict {
+        if run == self.servers[index].app.run {
+            // The run is not over: whoever said that its application fell silent says no more of it.
+            return Ok(());
+        }
         self.counters.late_answers += 1;
         let bytes = bytes::Bytes::from_static(b"STALE");
         let reply = AppReply { form: Digest::of(&bytes), bytes };

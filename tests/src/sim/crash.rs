@@ -320,7 +320,8 @@ impl World {
     /// where nobody may call it silent any more.
     pub(super) fn operate(&mut self) -> Verdict {
         self.queue.push(self.now + OPERATOR, Event::Operator);
-        let poison = |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
+        let poison =
+            |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
         let mut stuck = Vec::new();
         for server in &self.servers {
             let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
@@ -357,12 +358,7 @@ impl World {
                 Fault::Drain => least.drains = 1,
                 Fault::DiskStall => least.stalls = 1,
                 // These need room in the budget, something stored, or luck.
-                Fault::DiskFull
-                | Fault::DiskLost
-                | Fault::Rot
-                | Fault::SnapshotRot
-                | Fault::Differ
-                | Fault::Save => {}
+                Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => {}
             }
         }
         let expected = |per_mille: u32| u64::from(self.lossy_messages > u64::from(20_000 / per_mille.max(1)));

@@ -3,7 +3,7 @@
 
 use mesh::config::Durability;
 use mesh::ids::{Ballot, Lsn, Position, Slot};
-use mesh::order::Record;
+use mesh::order::{self, Record};
 use mesh::rng::Rng;
 use mesh::time::Duration;
 use std::collections::VecDeque;
@@ -27,13 +27,7 @@ impl DiskFaults {
     /// A disk that works.
     #[must_use]
     pub fn healed() -> Self {
-        Self {
-            sync_max: Duration::from_millis(1),
-            slow: 0,
-            slow_max: Duration::ZERO,
-            failing: 0,
-            failing_snapshots: 0,
-        }
+        Self { sync_max: Duration::from_millis(1), slow: 0, slow_max: Duration::ZERO, failing: 0, failing_snapshots: 0 }
     }
 }
 
@@ -269,21 +263,55 @@ impl Disk {
 
     /// What a start finds; a torn end is cut.
     pub fn judge(&mut self) -> Found {
-        let damaged = |segment: &Segment| segment.sound() < segment.groups.len();
-        if self.forgotten || self.segments.iter().any(damaged) {
-            return Found::Unusable;
+        // A journal is made before its member takes part: without a record it is one that is whole.
+        if self.segments.is_empty() && !self.forgotten {
+            self.torn = false;
+            return Found::Whole;
         }
-        if std::mem::take(&mut self.torn) { Found::Torn } else { Found::Whole }
+        match order::judge(&self.scan()) {
+            order::Verdict::Whole => Found::Whole,
+            order::Verdict::Torn { segment } => {
+                self.cut_torn(segment);
+                Found::Torn
+            }
+            order::Verdict::Forgotten | order::Verdict::Damaged { .. } => Found::Unusable,
+        }
+    }
+
+    fn scan(&self) -> order::Scan {
+        let mut before = self.let_go as u64;
+        let mut segments = Vec::new();
+        for (at, segment) in (1..).zip(&self.segments) {
+            let (groups, sound) = (segment.groups.len(), segment.sound());
+            let behind = match groups - sound {
+                0 if at == self.segments.len() && self.torn => order::Behind::Remains,
+                0 => order::Behind::Nothing,
+                1 => order::Behind::Remains,
+                _ => order::Behind::More,
+            };
+            let end = segment.number * 1000 + sound as u64;
+            let head = (sound > 0).then_some(before);
+            segments.push(order::Segment { number: segment.number, header: true, head, end, behind });
+            before = segment.number * 1000 + groups as u64;
+        }
+        order::Scan { segments, forgotten: self.forgotten }
+    }
+
+    fn cut_torn(&mut self, number: u64) {
+        self.torn = false;
+        self.segments.retain(|segment| segment.number <= number);
+        if let Some(last) = self.segments.back_mut() {
+            last.groups.truncate(last.sound());
+        }
+        self.durable = self.let_go + self.segments.iter().map(Segment::records).sum::<usize>();
+        self.base = self.durable;
     }
 
     /// Every record, as a start reads them.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let Head { promised, decided, silent } = self.head;
-        let head = [
-            Record::Promised { ballot: promised },
-            Record::Decided { slot: decided },
-            Record::Silent { at: silent },
-        ];
+        let head =
+            [Record::Promised { ballot: promised }, Record::Decided { slot: decided }, Record::Silent { at: silent }];
         let head = head.into_iter().take(if self.let_go > 0 { 3 } else { 0 });
         let groups = self.segments.iter().flat_map(|segment| &segment.groups);
         head.chain(groups.flat_map(|group| group.records.iter().cloned()))

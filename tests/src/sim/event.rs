@@ -3,13 +3,13 @@
 use super::Process;
 use super::clock::Time;
 use super::crash::Fault;
-use mesh::client::smart_client::Ticket;
 use bytes::Bytes;
+use mesh::client::smart_client::Ticket;
 use mesh::ids::{Lsn, ReplicaId, Run, Slot};
 use mesh::order::Image;
-use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::client::{Ask, Told};
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
+use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Message, Tag};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

@@ -157,7 +157,9 @@ impl World {
         let durability = options.cluster.durability;
         let mut clock_chance = rng.fork();
         let mut clock = || Clock::start(Time::ZERO, &options.clock, &mut clock_chance);
-        let servers = (0..options.n()).map(|_| Server::new(clock(), disk::Disk::new(durability, options.segment_records))).collect();
+        let servers = (0..options.n())
+            .map(|_| Server::new(clock(), disk::Disk::new(durability, options.segment_records)))
+            .collect();
         let smarts = (0..options.smart_clients).map(|_| Smart::new(clock())).collect();
         let senders = (0..options.senders).map(|_| SenderProcess::new(clock())).collect();
         let checks = Checks::new(options.n(), options.limits.clone(), durability != Durability::Sync);
@@ -230,9 +232,9 @@ impl World {
         let leader = statuses.iter().find(|status| status.ready).and_then(|s| Some((s.leader?, s.ballot)));
         match leader {
             Some((leader, ballot))
-                if statuses.iter().all(|s| {
-                    s.role == Role::Learner || (s.leader == Some(leader) && s.ballot == ballot)
-                }) =>
+                if statuses
+                    .iter()
+                    .all(|s| s.role == Role::Learner || (s.leader == Some(leader) && s.ballot == ballot)) =>
             {
                 Ok((leader, ballot))
             }

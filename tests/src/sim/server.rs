@@ -58,6 +58,8 @@ pub struct Server {
     pub snapshots: BTreeMap<Slot, Snapshot>,
     /// Slots up to here are nowhere but in a snapshot.
     pub needs: Slot,
+    /// The newest snapshot that it fetched.
+    pub fetched: Slot,
     /// The snapshot that it fetches.
     pub fetch: Option<Fetch>,
     /// What it serves, by who fetches it.
@@ -100,6 +102,7 @@ impl Server {
             full_until: Time::ZERO,
             snapshots: BTreeMap::new(),
             needs: Slot(0),
+            fetched: Slot(0),
             fetch: None,
             serving: BTreeMap::new(),
             app: App::default(),

@@ -107,7 +107,10 @@ impl World {
         let image = server.snapshots.last_key_value().map(|(_, snapshot)| Box::new(snapshot.image.clone()));
         let slot = image.as_ref().map_or(Slot(0), |image| image.slot);
         let found = server.disk.judge();
-        self.counters.torn += u64::from(found == Found::Torn);
+        if found == Found::Torn {
+            self.counters.torn += 1;
+            self.checks.on_torn(index, server.disk.durable())?;
+        }
         if found == Found::Unusable {
             self.begin_life(index, slot);
             let server = &mut self.servers[index];
@@ -220,7 +223,7 @@ impl World {
 
     pub(super) fn cut(&mut self, index: usize, through: Slot) -> Verdict {
         self.counters.cuts += 1;
-        self.checks.on_cut(index, through)?;
+        self.checks.on_cut(index, through, self.servers[index].fetched >= through)?;
         let server = &mut self.servers[index];
         let gone = server.disk.cut(through);
         server.needs = server.needs.max(server.disk.cut_through());

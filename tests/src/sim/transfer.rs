@@ -58,11 +58,7 @@ impl World {
             Some(Fetch { receiver, manifest, chunks }) => {
                 Fetch { receiver: receiver.again(from, least), manifest, chunks }
             }
-            None => Fetch {
-                receiver: Receiver::new(CLUSTER, from, least),
-                manifest: None,
-                chunks: BTreeMap::new(),
-            },
+            None => Fetch { receiver: Receiver::new(CLUSTER, from, least), manifest: None, chunks: BTreeMap::new() },
         });
         // Not within the step that asked for it.
         let life = self.servers[index].life;
@@ -148,8 +144,8 @@ impl World {
             return TransferAnswer::Gone;
         }
         serving.asked_at = self.now;
-        if !self.healed && self.chance.chance(50) {
-            return TransferAnswer::Busy;
+        if !self.healed && self.chance.chance(20) {
+            return TransferAnswer::Gone;
         }
         let offset = (chunk * CHUNK_BYTES).min(serving.content.len());
         let bytes = serving.content.slice(offset..offset + serving.manifest.chunk_len(chunk));
@@ -231,6 +227,7 @@ impl World {
         self.checks.on_image(index, image.slot);
         let server = &mut self.servers[index];
         server.needs = server.needs.max(image.slot);
+        server.fetched = server.fetched.max(image.slot);
         self.keep(index, snapshot)?;
         self.step_server(index, Input::Received { image })
     }
