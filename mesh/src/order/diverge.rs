@@ -1,7 +1,6 @@
 //! Divergence (rule 31): the rolling hash of all replies, as a majority of applications has it, rides in the log; whoever
 //! has another one is quarantined and rebuilt.
 
-use super::execute::Base;
 use super::{Event, Output, Replica, State};
 use crate::config::Divergence;
 use crate::ids::{Digest, Slot};
@@ -127,7 +126,7 @@ impl Replica {
                 judgement.rebuilds.push_back(now);
                 if again || self.execution.snapshot() > agreed {
                     out.push(Output::Discard { after: if again { Slot(0) } else { agreed } });
-                    self.execution.base = (self.log.first() == Slot(1)).then(Base::default);
+                    self.begin_from_log(now);
                 }
                 self.restart_app(out);
             }

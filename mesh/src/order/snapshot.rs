@@ -121,11 +121,43 @@ impl Replica {
     }
 
     /// The snapshot that a reset was to load is damaged or gone.
-    pub(super) fn on_snapshot_lost(&mut self, slot: Slot, out: &mut Vec<Output>) {
+    pub(super) fn on_snapshot_lost(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
         if self.execution.base.is_some_and(|base| base.slot == slot) {
-            self.execution.base = (self.log.first() == Slot(1)).then(Base::default);
+            self.begin_from_log(now);
             self.restart_app(out);
         }
+    }
+
+    /// There is no snapshot to go on from: the log alone must do, if it is whole.
+    pub(super) fn begin_from_log(&mut self, now: Instant) {
+        self.execution.base = None;
+        if self.log.first() == Slot(1) {
+            let genesis = Image::genesis(self.bootstrap.clone());
+            self.go_back(now, genesis);
+        }
+    }
+
+    /// The application is to begin from this snapshot. What of the slots after it is executed may not be known here, where
+    /// a later one was installed: then they go through the session table again.
+    fn go_back(&mut self, now: Instant, image: Image) {
+        if image.slot >= self.admitted_from {
+            self.execution.base = Some(Base::of(&image));
+            return;
+        }
+        let decided = self.log.decided();
+        let voting = std::mem::replace(&mut self.voting, false);
+        let recorded = std::mem::replace(&mut self.decided_recorded, decided);
+        self.log.go_back(image.slot);
+        self.admitted_from = image.slot;
+        self.install(image);
+        // Everybody who waited was told; what the application does begins anew afterwards.
+        let mut told = Vec::new();
+        while self.log.decided() < decided
+            && let Some((slot, batch)) = self.log.advance()
+        {
+            self.admit(now, slot, &batch, &mut told);
+        }
+        (self.voting, self.decided_recorded) = (voting, recorded);
     }
 
     /// The mark up to which verified snapshots of a majority reach, as far as the leader knows.
@@ -224,6 +256,7 @@ impl Replica {
         }
         let (slot, epoch) = (image.slot, self.epoch);
         self.log.jump(slot);
+        self.admitted_from = slot;
         self.install(image);
         self.configuration_changed(now, out);
         self.settle_all_held(out);
