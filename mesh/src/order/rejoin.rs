@@ -73,6 +73,9 @@ impl Replica {
             self.step_down(now);
             out.push(Output::Event(Event::Superseded));
         } else if !voted && self.voting {
+            // Before the first vote: one that starts again must not wait for others to say that it has its vote, since
+            // they may be too few without it.
+            self.record_decided(out);
             self.arm_election(now);
         }
     }
