@@ -101,23 +101,30 @@ impl Leading {
 }
 
 impl Replica {
-    /// Whether a new slot may be opened: the window and the settled mark allow it (rule 9).
+    /// Whether a new slot may be opened: the window allows it.
+    fn may_open(&self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let window = self.config.limits.window;
+        self.draining.is_none() && !leading.configuring && (leading.in_flight.len() as u64) < window
+    }
+
+    /// Whether requests may be in it: the settled mark allows it (rule 9). The cluster's own commands do not wait for it:
+    /// an abort may be what it takes to move the mark.
     pub(super) fn may_propose(&self) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
-        self.draining.is_none()
-            && !leading.configuring
-            && (leading.in_flight.len() as u64) < limits.window
+        self.may_open()
             && leading.next.0 <= self.settled.0 + limits.unsettled_slots
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
     }
 
     /// Proposes what is queued: at once while few slots are in flight, else only whole batches.
     pub(super) fn propose(&mut self, now: Instant, out: &mut Vec<Output>) {
-        while self.may_propose() {
+        while self.may_open() {
+            let room = self.may_propose();
             let State::Leader(leading) = &mut self.state else { return };
-            let own = !leading.commands.is_empty() || std::mem::take(&mut leading.urgent);
-            if self.intake.queued() == 0 && !own {
+            let own = !leading.commands.is_empty() || (room && std::mem::take(&mut leading.urgent));
+            if !own && (!room || self.intake.queued() == 0) {
                 return;
             }
             let busy = leading.in_flight.len() as u64 >= self.config.limits.pipeline_depth;
@@ -125,7 +132,7 @@ impl Replica {
                 return;
             }
             let slot = leading.next;
-            let batch = self.next_batch(now);
+            let batch = self.next_batch(now, room);
             if batch.requests.is_empty() && batch.command.is_none() && batch.agreed.is_none() {
                 return;
             }
@@ -133,7 +140,7 @@ impl Replica {
         }
     }
 
-    fn next_batch(&mut self, now: Instant) -> Batch {
+    fn next_batch(&mut self, now: Instant, room: bool) -> Batch {
         let full = self.log_is_full();
         let limits = &self.config.limits;
         let time = self.config.wall_base.saturating_add(now.as_nanos());
@@ -143,7 +150,7 @@ impl Replica {
             batch.command = leading.commands.pop_front();
         }
         let mut bytes = 0;
-        while batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
+        while room && batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
             // The first request is taken whatever its size, so that none is too large for ever.
             let room = if batch.requests.is_empty() { usize::MAX } else { limits.batch_bytes - bytes };
             let Some(mut request) = self.intake.next(room) else { break };
