@@ -244,7 +244,7 @@ impl Replica {
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
         } else if self.execution.base.is_none() && image.slot.next() >= self.log.first() {
-            self.execution.base = Some(Base::of(&image));
+            self.go_back(now, image);
             self.restart_app(out);
         }
     }
