@@ -266,6 +266,9 @@ impl Replica {
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
+            if slot <= self.settled && !self.has_read_ahead() {
+                break;
+            }
             let Some((operations, calls, time)) = self.operations(slot) else { break };
             self.execution.sent = slot;
             let handed_over = !operations.is_empty();
@@ -279,6 +282,12 @@ impl Replica {
             }
         }
         self.update_settled();
+    }
+
+    /// Whether every abort of a settled slot is known: what is settled may be so without a call that is aborted later in the
+    /// log, and replay reads ahead to the decided end first (rule 23).
+    pub(super) fn has_read_ahead(&self) -> bool {
+        self.log.decided() >= self.known_decided
     }
 
     /// What the application does in a decided slot.

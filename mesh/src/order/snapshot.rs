@@ -89,9 +89,10 @@ impl Replica {
     fn dump(&mut self, now: Instant, out: &mut Vec<Output>) {
         let (digest, milestone) = (self.execution.digest(), self.execution.milestone());
         let (run, executed, idle) = (self.execution.run(), self.execution.executed(), self.execution.is_idle());
+        let read_ahead = self.has_read_ahead();
         let Some(dumping) = &mut self.execution.dumping else { return };
         let slot = dumping.image.slot;
-        if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
+        if !read_ahead || dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
             return;
         }
         dumping.since = Some(now);
