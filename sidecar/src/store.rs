@@ -64,7 +64,9 @@ impl Store {
     /// The journal's thread could not be started.
     pub(crate) fn into_journal(self, observe: Observe) -> anyhow::Result<(Journal, Option<File>)> {
         match self {
-            Self::File(file) => Ok((Journal::start(*file, observe).context("cannot start the journal's thread")?, None)),
+            Self::File(file) => {
+                Ok((Journal::start(*file, observe).context("cannot start the journal's thread")?, None))
+            }
             Self::Memory(lock) => Ok((Journal::memory(), lock)),
         }
     }
