@@ -2,7 +2,7 @@
 //!
 //! Each member is a thread with a runtime of its own; dropping the runtime is its crash.
 
-use mesh::config::Durability;
+use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{ClientId, Digest, Seq, Slot};
 use mesh::limits::Timing;
@@ -86,6 +86,9 @@ impl Cluster {
             durability: Durability::Sync,
             drain_timeout: Duration::from_secs(5),
             timing: Timing::DEFAULT,
+            snapshots: None,
+            transfer_rate: 0,
+            divergence: Divergence::Rebuild,
             app_timeout: PATIENCE,
         }
     }
