@@ -1,7 +1,6 @@
 //! Divergence (rule 31): the rolling hash of all replies, as a majority of applications has it, rides in the log; whoever
 //! has another one is quarantined and rebuilt.
 
-use super::execute::Base;
 use super::{Event, Output, Replica, State};
 use crate::config::Divergence;
 use crate::ids::{Digest, Slot};
@@ -138,7 +137,7 @@ impl Replica {
                 let agreed = if again { Slot(0) } else { agreed };
                 out.push(Output::Discard { after: agreed });
                 if self.execution.snapshot() > agreed {
-                    self.execution.base = (self.log.replayable() == Slot(1)).then(Base::default);
+                    self.begin_from_log(now);
                 }
                 self.sessions.unreply(agreed.next(), &self.config.limits);
                 self.restart_app(out);

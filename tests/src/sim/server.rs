@@ -167,16 +167,11 @@ impl Server {
 impl World {
     /// The only caller of [`Replica::step`].
     pub(super) fn step_server(&mut self, index: usize, input: Input) -> Verdict {
-        let server = &mut self.servers[index];
-        if server.replica.is_none() {
+        if self.servers[index].replica.is_none() {
             return Ok(());
         }
-        self.checks.on_health(
-            index,
-            (server.snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot), server.whole_snapshot()),
-            server.is_damaged(),
-            server.is_tainted(),
-        );
+        self.report_health(index);
+        let server = &mut self.servers[index];
         self.counters.steps += 1;
         self.trace.note(&(self.now, index));
         self.trace.line(self.now, format_args!("server {index} < {input:?}"));
@@ -202,6 +197,14 @@ impl World {
         self.rearm(Process::Server(index));
         self.note_vote(index);
         Ok(())
+    }
+
+    /// The checkers hear what a replica has, in truth.
+    pub(super) fn report_health(&mut self, index: usize) {
+        let server = &self.servers[index];
+        let known = server.snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot);
+        let snapshots = (known, server.whole_snapshot());
+        self.checks.on_health(index, snapshots, server.is_damaged(), server.is_tainted());
     }
 
     /// A new life may have got its vote.
