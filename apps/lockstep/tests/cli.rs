@@ -89,3 +89,24 @@ fn a_directory_that_is_not_ours_is_refused() {
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     std::fs::remove_dir_all(&dir).expect("it is ours");
 }
+
+#[test]
+fn what_is_no_snapshot_is_invalid_and_who_is_meant_must_be_said() {
+    let dir = scratch("snapshot");
+    std::fs::create_dir_all(&dir).expect("the temporary directory can be written");
+    let file = dir.join("00000000000000000007.snapshot");
+    std::fs::write(&file, b"neither long enough nor a snapshot, but longer than a trailer").expect("written");
+    let path = file.to_str().expect("a name");
+    let verified = lockstep(&["snapshot", "verify", path]);
+    assert_eq!(code(&verified), 4);
+    assert!(stderr(&verified).contains("does not check out"), "{}", stderr(&verified));
+    let member = dir.join("member");
+    let restored = lockstep(&["snapshot", "restore", path, "--data-dir", member.to_str().expect("a name")]);
+    assert_eq!(code(&restored), 4);
+    assert!(!member.exists(), "nothing is made for a snapshot that is none");
+    let nobody = lockstep(&["snapshot", "save"]);
+    assert_eq!(code(&nobody), 2);
+    assert!(stderr(&nobody).contains("--seeds"), "{}", stderr(&nobody));
+    assert_eq!(code(&lockstep(&["abort", "first"])), 2);
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}

@@ -329,7 +329,7 @@ impl Replica {
                 self.on_fetched(now, first, entries, decided, out);
             }
             Message::Cut { snapshot } => self.on_cut(from, snapshot, out),
-            Message::Rejoin => self.on_rejoin(now, from, life, out),
+            Message::Rejoin { over } => self.on_rejoin(now, (from, life), over, out),
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),

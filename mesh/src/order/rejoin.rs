@@ -22,22 +22,36 @@ impl Replica {
     /// A learner that has what the leader decided asks for its vote.
     pub(super) fn ask_to_rejoin(&self, leader: ReplicaId, decided: Slot, out: &mut Vec<Output>) {
         if !self.voting && !self.superseded && self.log.decided() >= decided {
-            self.send(To::One(leader), Message::Rejoin, out);
+            let over = self.config.cluster.members[self.own_index()].life;
+            self.send(To::One(leader), Message::Rejoin { over }, out);
         }
     }
 
-    pub(super) fn on_rejoin(&mut self, now: Instant, from: ReplicaId, life: Life, out: &mut Vec<Output>) {
-        if self.leads() && !self.is_current(from, life) {
-            self.order(Command::Rejoin { member: from, life });
+    pub(super) fn on_rejoin(
+        &mut self,
+        now: Instant,
+        (from, life): (ReplicaId, Life),
+        over: Life,
+        out: &mut Vec<Output>,
+    ) {
+        if self.leads() && self.is_current(from, over) && life != over {
+            self.order(Command::Rejoin { member: from, life, over });
             self.propose(now, out);
         }
     }
 
     /// A change of the configuration takes effect.
-    pub(super) fn rejoin(&mut self, now: Instant, slot: Slot, member: ReplicaId, life: Life, out: &mut Vec<Output>) {
+    pub(super) fn rejoin(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        member: ReplicaId,
+        (life, over): (Life, Life),
+        out: &mut Vec<Output>,
+    ) {
         let Some(index) = self.index_of(member) else { return };
         let entry = &mut self.config.cluster.members[index];
-        if entry.life == life {
+        if entry.life != over || life == over {
             return;
         }
         entry.incarnation = Incarnation(entry.incarnation.0 + 1);

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
     /// Bytes in a second at which this member fetches another's snapshot at most; 0: no bound
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = human::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = human::parse_size)]
     transfer_rate: u64,
     #[command(flatten)]
     recovery: Recovery,
