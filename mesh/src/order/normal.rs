@@ -34,6 +34,8 @@ pub(super) struct Leading {
     /// A hash that a majority agrees on, for the next proposal; and whether that is to be made at once.
     pub agreed: Option<(Slot, Digest)>,
     pub urgent: bool,
+    /// The last hash that a majority agreed on.
+    pub told_agreed: Option<Digest>,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -77,6 +79,7 @@ impl Leading {
             configuring: false,
             compare: Slot(0),
             compared: Slot(0),
+            told_agreed: None,
             agreed: None,
             urgent: false,
         }
@@ -404,7 +407,7 @@ impl Replica {
             self.cut(out);
         }
         if answer {
-            let digest = self.digest_at(settled).filter(|_| self.answers()).map(|digest| (settled, digest));
+            let digest = self.digest_at(settled).filter(|_| self.voting).map(|digest| (settled, digest));
             let marks = Marks { digest, ..self.marks() };
             self.send(To::One(from), Message::Following { ballot, marks }, out);
         }
@@ -468,6 +471,7 @@ impl Replica {
                     return self.step_down(now);
                 }
                 self.compare_digests(out);
+                self.consider_abort();
                 self.cut(out);
                 if let State::Leader(leading) = &mut self.state {
                     leading.compare = self.settled;

@@ -58,7 +58,7 @@ pub struct Server {
     pub snapshots: BTreeMap<Slot, Snapshot>,
     /// Slots up to here are nowhere but in a snapshot.
     pub needs: Slot,
-    /// The newest snapshot that it fetched.
+    /// The newest snapshot that took the place of what its journal does not have.
     pub fetched: Slot,
     /// The snapshot that it fetches.
     pub fetch: Option<Fetch>,
@@ -74,6 +74,8 @@ pub struct Server {
     pub stuck: Option<(Slot, Bytes)>,
     /// How often poisonous calls struck here.
     pub poisoned: BTreeMap<Bytes, u32>,
+    /// The first slot of which a call was aborted.
+    pub undone: Option<Slot>,
     /// Its application answered wrongly at some time, or its state came from one that did.
     pub differed: bool,
     waiters: BTreeMap<Tag, Vec<Waiter>>,
@@ -110,6 +112,7 @@ impl Server {
             orphan: false,
             stuck: None,
             poisoned: BTreeMap::new(),
+            undone: None,
             differed: false,
             waiters: BTreeMap::new(),
             inbox: Vec::new(),
@@ -276,9 +279,11 @@ impl World {
             Told::Leading { .. } => counters.elections += 1,
             Told::Suspected { .. } => counters.suspicions += 1,
             Told::Silent { .. } => counters.silences += 1,
-            Told::Aborted { tag, .. } => {
+            Told::Aborted { at, tag } => {
                 counters.aborts += 1;
                 self.aborted.insert(*tag);
+                let undone = &mut self.servers[index].undone;
+                *undone = Some(undone.map_or(at.slot, |first| first.min(at.slot)));
             }
             Told::Rejoined { own, .. } => counters.rejoins += u64::from(*own),
             Told::Rebuilt { .. } => counters.rebuilds += 1,
@@ -288,8 +293,10 @@ impl World {
             }
             Told::NoAgreement { .. } => return self.checks.on_no_agreement(index),
             Told::Superseded => return self.checks.on_superseded(index),
-            // Who answered wrongly once says something else the second time.
-            Told::ReplayDiffers { tag, slot, .. } if !self.servers[index].differed => {
+            // Who answered wrongly once says something else the second time; so does who executed what was then aborted.
+            Told::ReplayDiffers { tag, slot, .. }
+                if !self.servers[index].differed && self.servers[index].undone.is_none_or(|first| *slot < first) =>
+            {
                 let what = format!("replica {index}: a replay of {tag:?} in slot {slot} gave another reply");
                 return Violation::raise("execution", what);
             }

@@ -124,7 +124,9 @@ impl World {
     fn open(&mut self, index: usize, by: usize, least: Slot) -> TransferAnswer {
         let server = &mut self.servers[index];
         let newest = server.snapshots.last_key_value();
-        let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && !snapshot.rotten) else {
+        // Outside the budget: a snapshot of wrong answers that is fetched before anybody noticed makes two that differ.
+        let usable = |snapshot: &Snapshot| !snapshot.rotten && !snapshot.tainted;
+        let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && usable(snapshot)) else {
             return TransferAnswer::Nothing;
         };
         let (manifest, content) = content(snapshot, index, self.options.padding);
