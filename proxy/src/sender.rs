@@ -228,6 +228,8 @@ fn reason(why: &Refused) -> &'static str {
         Refused::NoSession => "no_session",
         Refused::NoAnswer => "no_answer",
         Refused::Ordered(_) => "ordered",
+        Refused::Cancelled => "cancelled",
+        Refused::Aborted => "aborted",
     }
 }
 

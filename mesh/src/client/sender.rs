@@ -8,7 +8,7 @@ use crate::ids::{ClientId, Seq, Slot};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
-use crate::wire::{Body, Kind, Outcome, Request, Tag};
+use crate::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -104,9 +104,18 @@ pub enum Refused {
     /// No session came free before the deadline.
     #[error("no session came free in time; the request was not run")]
     NoSession,
-    /// An ordered refusal, or the number was cancelled.
+    /// An ordered refusal.
     #[error("{0}; the request was not run")]
-    Ordered(&'static str),
+    Ordered(Refusal),
+    /// Its number was cancelled before it ran.
+    #[error("the request was cancelled; it was not run")]
+    Cancelled,
+    /// It was aborted by order (rule 23).
+    #[error(
+        "the application did not answer this request in time, or died on it, on a majority of the servers; it was undone \
+         and will not be run"
+    )]
+    Aborted,
 }
 
 /// Something to do.
@@ -616,16 +625,16 @@ impl Sender {
         }
         let Some(flight) = self.land(&tag) else { return };
         match (tag.kind, outcome) {
-            (Kind::Call, Outcome::Executed(bytes)) => {
+            (Kind::Call, outcome) => {
+                let answer = match outcome {
+                    Outcome::Executed(bytes) => Answer::Reply(bytes),
+                    Outcome::Refused(refusal) => Answer::Refused(Refused::Ordered(refusal)),
+                    Outcome::Aborted => Answer::Refused(Refused::Aborted),
+                    _ => Answer::Refused(Refused::Cancelled),
+                };
                 if let Some(call) = flight.call {
-                    self.end_call(now, call, Answer::Reply(bytes), out);
-                    self.serve(now, call.0, out);
-                }
-            }
-            (Kind::Call, _) => {
-                if let Some(call) = flight.call {
-                    let answer = Answer::Refused(Refused::Ordered("the request was cancelled"));
                     self.end_call(now, call, answer, out);
+                    self.serve(now, call.0, out);
                 }
             }
             (Kind::Open, Outcome::Opened { opened, window }) => {

@@ -22,6 +22,8 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_recovery;
 mod timers;
 
 pub use image::Image;

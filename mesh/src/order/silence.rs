@@ -50,18 +50,19 @@ impl Replica {
 
     /// The outcome is known: a majority executed the request, so it is run again, without a limit.
     pub(super) fn settle_silence(&mut self, out: &mut Vec<Output>) {
-        let Some(Silence { at, .. }) = self.execution.silence else { return };
+        let Some(Silence { at, stated }) = self.execution.silence else { return };
         if at >= self.settled_to() {
             return;
         }
         self.execution.silence = None;
         self.execution.forced = at;
         self.persist(Record::Silent { at: Position::default() }, None, out);
-        if !self.execution.is_running() {
-            // The statement was not durable yet, so nothing was reset; or the reset is under way already.
+        if stated {
+            self.execute(out);
+        } else {
+            // What waits for the statement to be durable finds it gone.
             self.restart_app(out);
         }
-        self.execute(out);
     }
 
     /// So many of a slot's first calls have no time limit.

@@ -209,13 +209,9 @@ impl Replica {
         if let Some(transfer) = &mut self.transfer {
             transfer.under_way = false;
         }
-        let held = self.execution.base.map_or(Slot(0), |base| base.slot);
-        if image.slot <= held && self.execution.base.is_some() {
-            return;
-        }
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
-        } else if image.slot.next() >= self.log.first() {
+        } else if self.execution.base.is_none() && image.slot.next() >= self.log.first() {
             self.execution.base = Some(Base::of(&image));
             self.restart_app(out);
         }

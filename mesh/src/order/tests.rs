@@ -12,21 +12,21 @@ use crate::wire::{Body, Outcome, Request};
 use bytes::Bytes;
 use std::sync::Arc;
 
-const R0: ReplicaId = ReplicaId(0);
-const R1: ReplicaId = ReplicaId(1);
-const R2: ReplicaId = ReplicaId(2);
+pub(super) const R0: ReplicaId = ReplicaId(0);
+pub(super) const R1: ReplicaId = ReplicaId(1);
+pub(super) const R2: ReplicaId = ReplicaId(2);
 const CLIENT: ClientId = ClientId(7);
-const LIFE: Life = Life(9);
+pub(super) const LIFE: Life = Life(9);
 
-fn at(millis: u64) -> Instant {
+pub(super) fn at(millis: u64) -> Instant {
     Instant::from_nanos(millis * 1_000_000)
 }
 
-fn ballot(round: u64, replica: ReplicaId) -> Ballot {
+pub(super) fn ballot(round: u64, replica: ReplicaId) -> Ballot {
     Ballot { round, replica, incarnation: Incarnation(1) }
 }
 
-fn config(id: ReplicaId, n: u32) -> Config {
+pub(super) fn config(id: ReplicaId, n: u32) -> Config {
     Config {
         id,
         life: Life(0),
@@ -40,16 +40,16 @@ fn config(id: ReplicaId, n: u32) -> Config {
 }
 
 /// A replica whose application runs, with what it puts out on the way forgotten.
-fn replica(id: ReplicaId, n: u32, recovered: Recovered) -> Replica {
+pub(super) fn replica(id: ReplicaId, n: u32, recovered: Recovered) -> Replica {
     started(config(id, n), recovered)
 }
 
 /// Member 1 of three in a life that has not got the incarnation.
-fn learner() -> Replica {
+pub(super) fn learner() -> Replica {
     started(Config { life: LIFE, ..config(R1, 3) }, Recovered::default())
 }
 
-fn started(config: Config, recovered: Recovered) -> Replica {
+pub(super) fn started(config: Config, recovered: Recovered) -> Replica {
     let mut replica = Replica::new(config, 1, recovered, at(0));
     let started = step(&mut replica, 0, Input::Timeout);
     assert_eq!(
@@ -61,42 +61,42 @@ fn started(config: Config, recovered: Recovered) -> Replica {
     replica
 }
 
-fn step(replica: &mut Replica, millis: u64, input: Input) -> Vec<Output> {
+pub(super) fn step(replica: &mut Replica, millis: u64, input: Input) -> Vec<Output> {
     let mut out = Vec::new();
     replica.step(at(millis), input, &mut out);
     out
 }
 
-fn message(replica: &mut Replica, millis: u64, from: ReplicaId, message: Message) -> Vec<Output> {
+pub(super) fn message(replica: &mut Replica, millis: u64, from: ReplicaId, message: Message) -> Vec<Output> {
     step(replica, millis, Input::Message { from, life: Life(0), message })
 }
 
-fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Output> {
+pub(super) fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Output> {
     step(replica, millis, Input::Persisted { lsn: Lsn(lsn) })
 }
 
-fn open() -> Request {
+pub(super) fn open() -> Request {
     Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4 } }
 }
 
-fn call(seq: u64, body: &'static str) -> Request {
+pub(super) fn call(seq: u64, body: &'static str) -> Request {
     Request { client: CLIENT, opened: Slot(1), seq: Seq(seq), body: Body::Call(Bytes::from_static(body.as_bytes())) }
 }
 
-fn batch(requests: Vec<Request>) -> Arc<Batch> {
+pub(super) fn batch(requests: Vec<Request>) -> Arc<Batch> {
     Arc::new(Batch { time: 5, requests, ..Batch::default() })
 }
 
-fn accept(round: u64, leader: ReplicaId, slot: u64, decided: u64, requests: Vec<Request>) -> Message {
+pub(super) fn accept(round: u64, leader: ReplicaId, slot: u64, decided: u64, requests: Vec<Request>) -> Message {
     let (slot, decided) = (Slot(slot), Slot(decided));
     Message::Accept { ballot: ballot(round, leader), slot, decided, configured: Slot(0), batch: batch(requests) }
 }
 
-fn requests(list: Vec<Request>) -> Input {
+pub(super) fn requests(list: Vec<Request>) -> Input {
     Input::Requests(list.into_iter().map(by_transport).collect())
 }
 
-fn sent(out: &[Output]) -> Vec<(To, &Message)> {
+pub(super) fn sent(out: &[Output]) -> Vec<(To, &Message)> {
     let message = |output| match output {
         &Output::Send { to, ref message } => Some((to, message)),
         _ => None,
@@ -105,7 +105,7 @@ fn sent(out: &[Output]) -> Vec<(To, &Message)> {
 }
 
 /// A leader of three in round 1, with nothing in flight.
-fn leader() -> Replica {
+pub(super) fn leader() -> Replica {
     let mut leader = replica(R0, 3, Recovered::default());
     step(&mut leader, 1100, Input::Timeout);
     message(&mut leader, 1100, R1, Message::PreVoteGranted { round: 1 });

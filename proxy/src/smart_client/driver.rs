@@ -137,7 +137,9 @@ impl Around {
     fn tell(&mut self, now: Instant, ticket: Ticket, told: Told) {
         let Some((answer, since)) = self.asked.remove(&ticket) else { return };
         let how = match &told {
-            Told::Outcome(Outcome::Refused(_)) | Told::NothingSent(_) => Ended::Refused,
+            Told::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) | Told::NothingSent(_) => {
+                Ended::Refused
+            }
             Told::Outcome(_) => Ended::Ok,
             Told::Unknown(_) => Ended::Unknown,
         };
