@@ -17,6 +17,7 @@ pub mod order;
 pub mod quorum;
 pub mod rng;
 pub mod time;
+pub mod transfer;
 pub mod wire;
 
 #[cfg(feature = "net")]

@@ -21,6 +21,7 @@ mod peers;
 mod publish;
 mod report;
 mod run;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -49,6 +49,9 @@ pub(crate) struct Metrics {
     pub(crate) journal_sync: Histogram,
     pub(crate) log_bytes: Gauge,
     pub(crate) journal_bytes: Gauge,
+    pub(crate) snapshot: Histogram,
+    pub(crate) snapshot_age: Seconds,
+    pub(crate) state_transfer_bytes: Counter,
     pub(crate) disk_free_bytes: Gauge,
     pub(crate) execute: Histogram,
     pub(crate) sessions: Gauge,
@@ -81,6 +84,9 @@ impl Metrics {
             journal_sync: Histogram::new(exponential_buckets(25e-6, 2.0, 16)),
             log_bytes: Gauge::default(),
             journal_bytes: Gauge::default(),
+            snapshot: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
+            snapshot_age: Seconds::default(),
+            state_transfer_bytes: Counter::default(),
             disk_free_bytes: Gauge::default(),
             execute: Histogram::new(exponential_buckets(25e-6, 2.0, 20)),
             sessions: Gauge::default(),
@@ -97,7 +103,10 @@ impl Metrics {
             rejected: Family::default(),
             malformed: Family::default(),
         };
+        // No age is not an age of nothing.
+        metrics.snapshot_age.set(f64::NAN);
         metrics.register_ordering(registry);
+        metrics.register_snapshots(registry);
         metrics.register_surroundings(registry);
         metrics
     }
@@ -129,6 +138,13 @@ impl Metrics {
             "Members configured; 1 for what this one is: voting or learning",
             self.members.clone(),
         );
+    }
+
+    fn register_snapshots(&self, registry: &mut Registry) {
+        registry.register("snapshot_seconds", "Time to take and verify a snapshot", self.snapshot.clone());
+        registry.register("snapshot_age_seconds", "Age of the newest snapshot", self.snapshot_age.clone());
+        let help = "Bytes of snapshots fetched from peers and verified";
+        registry.register("state_transfer_bytes", help, self.state_transfer_bytes.clone());
     }
 
     fn register_surroundings(&self, registry: &mut Registry) {

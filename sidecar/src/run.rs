@@ -221,6 +221,12 @@ fn app_settings(config: &Config, metrics: &Metrics) -> app::Settings {
         adapter: config.adapter,
         timeout: config.app_timeout,
         sessions: config.seed().sessions.sessions as usize,
+        snapshot: config.app_snapshot.clone(),
+        snapshot_timeout: config.app_snapshot_timeout,
+        reset_request: config.app_reset_request.clone(),
+        empty_probe: config.app_empty_probe.clone(),
+        snapshots: Arc::default(),
+        evidence: app::Evidence::new(config.data_dir.clone()),
         metrics: metrics.clone(),
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 use tokio::time::timeout;
 
 /// Why the application counts as lost; a sentence for people.
@@ -36,13 +37,28 @@ pub(super) enum Loss {
     Local(String),
 }
 
+impl Loss {
+    /// Whether a call that was under way may be to blame: the application was asked, and fell silent or misbehaved.
+    pub(super) const fn blames_call(&self) -> bool {
+        match self {
+            Self::Link(_) | Self::Closed(_) | Self::Reply(_) | Self::Unasked | Self::Silent(_) | Self::Ended(_) => true,
+            Self::Connect(_) | Self::Restarted | Self::Sessions(_) | Self::Local(_) => false,
+        }
+    }
+}
+
+/// How long to wait for one reply; `None`: for ever (a majority executed the call already, rule 23).
+pub(super) type Patience = Option<Duration>;
+
 /// Bytes that are read at once, at least.
 pub(super) const READ_BYTES: usize = 64 << 10;
+/// How long the rest of a broken connection is read.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) async fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream, Loss> {
     let stream = match timeout(patience, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(|error| Loss::Connect(error.to_string()))?,
-        Err(_) => return Err(Loss::Silent(patience)),
+        Err(_) => return Err(Loss::Connect(format!("nothing answers within {patience:?}"))),
     };
     stream.set_nodelay(true).map_err(|error| Loss::Connect(error.to_string()))?;
     Ok(stream)
@@ -63,18 +79,24 @@ pub(super) fn take_reply(
     Ok(Some(AppReply { bytes, form }))
 }
 
+/// A reply, and how it ended.
+pub(super) struct Answer {
+    pub(super) reply: AppReply,
+    /// The connection's end was seen with it. An application that died closes too: only its incarnation tells.
+    pub(super) closed: bool,
+}
+
 /// Sends one request and reads its whole reply. What was read beyond it stays in `input`.
 pub(super) async fn exchange(
     stream: &mut TcpStream,
     adapter: &Adapter,
     request: &Bytes,
     input: &mut BytesMut,
-    patience: Duration,
-) -> Result<AppReply, Loss> {
-    match timeout(patience, send_and_read(stream, adapter, request, input)).await {
-        Ok(result) => result,
-        Err(_) => Err(Loss::Silent(patience)),
-    }
+    patience: Patience,
+) -> Result<Answer, Loss> {
+    let reply = send_and_read(stream, adapter, request, input);
+    let Some(patience) = patience else { return reply.await };
+    timeout(patience, reply).await.unwrap_or(Err(Loss::Silent(patience)))
 }
 
 async fn send_and_read(
@@ -82,7 +104,7 @@ async fn send_and_read(
     adapter: &Adapter,
     request: &Bytes,
     input: &mut BytesMut,
-) -> Result<AppReply, Loss> {
+) -> Result<Answer, Loss> {
     let (mut reader, mut writer) = stream.split();
     let mut output = request.clone();
     let mut half_close = adapter.half_closes_after_request();
@@ -99,15 +121,47 @@ async fn send_and_read(
             read = reader.read_buf(input) => {
                 let closed = read.map_err(failed)? == 0;
                 if let Some(reply) = take_reply(adapter, &mut scan, request, input, closed)? {
-                    return Ok(reply);
+                    return Ok(Answer { reply, closed });
                 }
                 if closed {
                     return Err(Loss::Closed(1));
                 }
             }
             written = writer.write_buf(&mut output), if output.has_remaining() => {
-                written.map_err(failed)?;
+                if let Err(error) = written {
+                    // Whoever does not read on may have answered before.
+                    return rest(&mut reader, adapter, request, input, failed(error)).await;
+                }
             }
         }
     }
+}
+
+/// The reply that came before the connection broke, or why there is none.
+async fn rest(
+    reader: &mut ReadHalf<'_>,
+    adapter: &Adapter,
+    request: &Bytes,
+    input: &mut BytesMut,
+    loss: Loss,
+) -> Result<Answer, Loss> {
+    drain(reader, input).await;
+    match take_reply(adapter, &mut Scan::default(), request, input, true) {
+        // A close that ends a reply is worth nothing on a broken connection.
+        Ok(Some(reply)) if !reply.bytes.is_empty() => Ok(Answer { reply, closed: true }),
+        _ => Err(loss),
+    }
+}
+
+/// Reads what a broken connection still has.
+pub(super) async fn drain(reader: &mut ReadHalf<'_>, input: &mut BytesMut) {
+    let all = async {
+        loop {
+            input.reserve(READ_BYTES);
+            if !reader.read_buf(input).await.is_ok_and(|count| count > 0) {
+                return;
+            }
+        }
+    };
+    let _ = timeout(DRAIN_PATIENCE, all).await;
 }

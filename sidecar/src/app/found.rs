@@ -1,8 +1,8 @@
 //! The application that somebody else starts: found by the address it listens on, told from its successors by the
 //! inodes of its listening sockets (rule 24).
 //!
-//! Nobody here can reset it. An incarnation that was never sent a request by this member is taken for one in its initial
-//! state; one that was sent any is waited out until another one listens. What was sent to is kept in a file, so that it
+//! Nobody here can restart it. An incarnation that was never sent a request by this member is taken for one in its
+//! initial state; one that was sent any is reset in its own protocol, or waited out until another one listens. What was sent to is kept in a file, so that it
 //! holds for the sidecars after this one too. An application that this host's /proc does not show (another network
 //! namespace, another machine) is refused, because nothing could be proven of it.
 
@@ -93,6 +93,26 @@ impl Found {
         let boot = process::boot_id().context("cannot read the boot id")?;
         let inodes = process::listening_inodes(self.address.port()).context("cannot read the listening sockets")?;
         Ok(Incarnation { boot, inodes })
+    }
+
+    /// Whether an application that was sent requests by this member listens, so that it may be reset in its protocol.
+    /// Whatever else listens may hold somebody's data.
+    pub(super) fn is_used(&mut self) -> bool {
+        (self.adopt() && self.used) && self.same()
+    }
+
+    /// Takes the application that listens for the one in use, if there is none yet.
+    pub(super) fn adopt(&mut self) -> bool {
+        if self.current.is_some() {
+            return self.same();
+        }
+        let (Ok(now), Ok(used)) = (self.look(), self.last_used()) else { return false };
+        if now.inodes.is_empty() {
+            return false;
+        }
+        self.used = used.as_ref() == Some(&now);
+        self.current = Some(now);
+        true
     }
 
     /// Whether the incarnation in use still listens.

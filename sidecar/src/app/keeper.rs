@@ -1,8 +1,13 @@
 //! Whoever knows which incarnation of the application runs, and can bring it to its initial state.
 
+use super::Settings;
 use super::found::Found;
 use super::supervisor::Supervisor;
+use crate::App;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The two ways in which there is an application.
 #[derive(Debug)]
@@ -14,6 +19,21 @@ pub(super) enum Keeper {
 }
 
 impl Keeper {
+    /// `awaits_restart` is told whoever can have somebody else's application restarted.
+    pub(super) fn new(settings: &Settings, awaits_restart: &Arc<AtomicBool>) -> Self {
+        match &settings.app {
+            App::Command { argv, port, dir } => {
+                let owns_dir = settings.snapshot.ends_application();
+                Self::Child(Supervisor::new(argv, settings.id, *port, dir, owns_dir))
+            }
+            App::Address(address) => {
+                // Config::validate demands one.
+                let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("."));
+                Self::Found(Found::new(*address, &data_dir, Arc::clone(awaits_restart)))
+            }
+        }
+    }
+
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Child(child) => child.address(),
@@ -36,7 +56,23 @@ impl Keeper {
         }
     }
 
-    /// Brings it to its initial state; returns when it listens.
+    /// Takes over what runs already, of an earlier process of this member; false if there is nothing of that.
+    pub(super) fn adopt(&mut self) -> bool {
+        match self {
+            Self::Child(child) => child.adopt(),
+            Self::Found(found) => found.adopt(),
+        }
+    }
+
+    /// Whether the application of the last run is there to be reset in its own protocol.
+    pub(super) fn is_used(&mut self) -> bool {
+        match self {
+            Self::Child(child) => child.runs(),
+            Self::Found(found) => found.is_used(),
+        }
+    }
+
+    /// Brings it to its initial state by other means than its protocol; returns when it listens.
     pub(super) async fn reset(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Child(child) => child.reset().await,
@@ -53,7 +89,7 @@ impl Keeper {
     }
 
     /// Whether the incarnation of the last reset still runs.
-    pub(super) fn same(&mut self) -> bool {
+    pub(super) fn same(&self) -> bool {
         match self {
             Self::Child(child) => child.runs(),
             Self::Found(found) => found.same(),

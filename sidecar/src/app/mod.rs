@@ -3,30 +3,46 @@
 //! The core decides what runs (rule 33); here is only how. One task owns the application. Whenever it cannot prove what
 //! the application executed, it says that the application is lost, and waits for the reset.
 
+mod conversation;
+mod dump;
+mod evidence;
 mod exchange;
 mod found;
 mod keeper;
+mod marker;
+mod orders;
 mod probe;
 pub(crate) mod process;
+mod resp;
 mod sequential;
 mod shared;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod wipe;
 mod worker;
 
+pub(crate) use evidence::Evidence;
+pub(crate) use marker::resumable;
 pub(crate) use worker::{Handle, spawn};
 
+use crate::config::{Probe, SnapshotMode};
 use crate::metrics::Metrics;
-use mesh::framing::Adapter;
+use crate::snapshot::Snapshots;
+use bytes::Bytes;
+use mesh::framing::{Adapter, Protocol};
 use mesh::ids::{Run, Slot};
 use mesh::order::{AppReply, Image, Operation};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What the driver asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// Every slot up to here may have been answered by an earlier process: to be told before the first beginning, so
+    /// that the marker can say it to the next one (rule 23).
+    Answered { through: Slot },
     /// Bring the application to its initial state, and load a snapshot.
     Reset { run: Run, snapshot: Option<Slot> },
     /// Go on with the application that was found running.
@@ -97,7 +113,7 @@ pub(crate) struct Settings {
     pub(crate) app: crate::App,
     /// This member.
     pub(crate) id: u32,
-    /// Where the identity of an application of somebody else's is kept.
+    /// Where the marker is kept, and the identity of an application of somebody else's.
     pub(crate) data_dir: Option<PathBuf>,
     /// Its protocol.
     pub(crate) adapter: Adapter,
@@ -105,6 +121,48 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// Connections of its own that sessions may have.
     pub(crate) sessions: usize,
+    /// How its state is saved and brought back.
+    pub(crate) snapshot: SnapshotMode,
+    /// How long that may take.
+    pub(crate) snapshot_timeout: Duration,
+    /// The request that brings it to its initial state, for protocols without a general one.
+    pub(crate) reset_request: Option<String>,
+    /// The request that tells whether it is in its initial state, for protocols without a general one.
+    pub(crate) empty_probe: Option<Probe>,
+    /// Where snapshots are: known once the data directory is locked, and before one is asked for.
+    pub(crate) snapshots: Arc<OnceLock<Snapshots>>,
+    /// What is kept of calls, for the case of divergence.
+    pub(crate) evidence: Evidence,
     /// Where it is counted.
     pub(crate) metrics: Metrics,
+}
+
+impl Settings {
+    /// One request as people write it, as the protocol wants it.
+    fn framed(&self, text: &[u8]) -> Bytes {
+        let ended = |end: &[u8]| if text.ends_with(b"\n") { text.to_vec() } else { [text, end].concat() };
+        match self.adapter.protocol {
+            Protocol::Line => ended(b"\n"),
+            Protocol::Resp => ended(b"\r\n"),
+            Protocol::Length => {
+                // Longer ones are refused by the application; nothing here makes them.
+                let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                [&length.to_be_bytes(), text].concat()
+            }
+            Protocol::Close => text.to_vec(),
+        }
+        .into()
+    }
+
+    /// What is in a reply, without the protocol's frame.
+    fn unframed(&self, reply: &Bytes) -> Bytes {
+        match self.adapter.protocol {
+            Protocol::Line | Protocol::Resp => {
+                let text = reply.strip_suffix(b"\n").unwrap_or(reply);
+                reply.slice_ref(text.strip_suffix(b"\r").unwrap_or(text))
+            }
+            Protocol::Length => reply.slice(reply.len().min(4)..),
+            Protocol::Close => reply.clone(),
+        }
+    }
 }

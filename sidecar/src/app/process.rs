@@ -9,19 +9,20 @@ pub(crate) fn boot_id() -> io::Result<String> {
 }
 
 /// When a process was started, in clock ticks since boot; with its pid its identity. `None` if it is gone, or dead and
-/// only not yet waited for.
+/// only not yet waited for, or ending: its sockets close before it counts as dead.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3 (state) and 22 (start time) of proc_pid_stat(5). The name in field 2 may hold spaces and brackets.
+/// Fields 3 (state), 9 (flags) and 22 (start time) of proc_pid_stat(5). The name in field 2 may hold spaces and brackets.
 fn parse_stat(stat: &str) -> Option<u64> {
+    const PF_EXITING: u64 = 0x4;
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
+    let state = fields.next()?;
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    (!matches!(state, "Z" | "X") && flags & PF_EXITING == 0).then_some(start_time)
 }
 
 /// The inodes of the sockets that listen on a port in this network namespace.
@@ -61,6 +62,7 @@ mod tests {
         let stat = "41 (a ) 7 (b) S 1 41 41 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         assert_eq!(parse_stat(stat), Some(987_654));
         assert_eq!(parse_stat(&stat.replace(" S ", " Z ")), None, "a zombie runs no more");
+        assert_eq!(parse_stat(&stat.replace("4194560", "4194564")), None, "it is ending");
         assert_eq!(parse_stat("rubbish"), None);
         assert!(start_time(std::process::id()).is_some());
         assert_eq!(start_time(u32::MAX), None);

@@ -1,11 +1,13 @@
 //! Connections per request and per session: strictly one call at a time.
 
-use super::exchange::{Loss, connect, exchange};
-use super::worker::{End, Live};
-use super::{Command, Event};
+use super::exchange::{Answer, Loss, connect, exchange};
+use super::keeper::Keeper;
+use super::orders::Task;
+use super::worker::{End, Left, Live};
+use super::{Event, Settings, dump};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::Connections;
-use mesh::ids::{ClientId, Run, Slot};
+use mesh::ids::{ClientId, Slot};
 use mesh::order::{AppReply, Operation};
 use std::collections::HashMap;
 use std::time::Instant;
@@ -18,58 +20,131 @@ struct Sequential {
     sessions: HashMap<Session, (TcpStream, BytesMut)>,
 }
 
+/// How a slot failed: why, and how many of its calls were answered before; `None`: no call is to blame.
+struct Failure {
+    loss: Loss,
+    answered: Option<usize>,
+}
+
 /// Executes until the application is lost, or reset by order.
 pub(super) async fn serve(live: &mut Live<'_>) -> End {
     let mut connections = Sequential { sessions: HashMap::new() };
     loop {
-        let command = tokio::select! {
+        let task = tokio::select! {
             biased;
             ended = live.keeper.exited() => return End::Lost(Loss::Ended(ended)),
-            command = live.commands.recv() => command,
+            task = live.orders.next(live.run) => match task {
+                Ok(task) => task,
+                Err(end) => return end,
+            },
         };
-        match command {
-            None => return End::Stopped,
-            Some(Command::Reset { run, .. } | Command::Resume { run }) => return End::Reset(run),
-            Some(Command::Dump { .. }) => {}
-            Some(Command::Execute { run, .. }) if run != live.run => {}
-            Some(Command::Execute { run, slot, operations, .. }) => {
-                let begun = Instant::now();
-                match connections.execute(live, &operations).await {
-                    Ok(replies) => {
-                        live.settings.metrics.execute.observe(begun.elapsed().as_secs_f64());
-                        if live.executed(run, slot, replies).await.is_err() {
-                            return End::Stopped;
-                        }
-                    }
-                    Err(loss) => return End::Lost(loss),
+        match task {
+            Task::Dump(image) => {
+                if live.settings.snapshot.ends_application() {
+                    connections.sessions.clear();
+                }
+                if let Err(end) = dump::take(live, image).await {
+                    return end;
+                }
+            }
+            Task::Execute { slot, operations, patient } => {
+                if let Err(end) = execute(live, &mut connections, slot, &operations, patient).await {
+                    return end;
                 }
             }
         }
     }
 }
 
+/// Executes one slot, and tells the driver. An order to begin anew is taken at once.
+async fn execute(
+    live: &mut Live<'_>,
+    connections: &mut Sequential,
+    slot: Slot,
+    operations: &[Operation],
+    patient: usize,
+) -> Result<(), End> {
+    live.intend(slot)?;
+    let begun = Instant::now();
+    *live.left = Left::Busy;
+    let mut replies = Vec::with_capacity(operations.len());
+    let (settings, keeper) = (live.settings, &mut *live.keeper);
+    let executed = tokio::select! {
+        biased;
+        executed = connections.run(settings, keeper, operations, patient, &mut replies) => executed,
+        // While it works at a slot the orders that come meanwhile are kept.
+        end = live.orders.watch(live.run) => return Err(end),
+    };
+    match executed {
+        Ok(()) => {
+            *live.left = Left::Clean;
+            live.settings.metrics.execute.observe(begun.elapsed().as_secs_f64());
+            let requests = operations.iter().filter_map(|operation| match operation {
+                Operation::Call { bytes, .. } => Some(bytes),
+                Operation::End { .. } => None,
+            });
+            live.executed(slot, requests, replies).await
+        }
+        Err(Failure { loss, answered: Some(answered) }) => {
+            if matches!(loss, Loss::Silent(_)) {
+                *live.left = Left::Hung;
+            }
+            Err(End::Silent { slot, answered, loss })
+        }
+        Err(Failure { loss, answered: None }) => Err(End::Lost(loss)),
+    }
+}
+
 impl Sequential {
-    async fn execute(&mut self, live: &mut Live<'_>, operations: &[Operation]) -> Result<Vec<AppReply>, Loss> {
-        live.mark_used()?;
-        let mut replies = Vec::with_capacity(operations.len());
+    async fn run(
+        &mut self,
+        settings: &Settings,
+        keeper: &mut Keeper,
+        operations: &[Operation],
+        patient: usize,
+        replies: &mut Vec<AppReply>,
+    ) -> Result<(), Failure> {
+        // Whether the last reply ended with the connection, which the death of the application would look like.
+        let mut ended_by_close = false;
         for operation in operations {
             match operation {
-                Operation::Call { session, bytes } => replies.push(self.call(live, *session, bytes).await?),
+                Operation::Call { session, bytes } => {
+                    let patience = (replies.len() >= patient).then_some(settings.timeout);
+                    let address = keeper.address();
+                    let answer = tokio::select! {
+                        biased;
+                        answer = self.call(settings, address, *session, bytes, patience) => answer,
+                        ended = keeper.exited() => Err(Loss::Ended(ended)),
+                    };
+                    match answer {
+                        Ok(Answer { reply, closed }) => {
+                            replies.push(reply);
+                            ended_by_close = closed;
+                        }
+                        Err(loss) => return Err(failure(loss, replies.len(), ended_by_close)),
+                    }
+                }
                 Operation::End { session } => {
                     self.sessions.remove(session);
                 }
             }
         }
         // Each connection was new: nothing but this proves that all of them met the same application (rule 24).
-        if live.keeper.same() { Ok(replies) } else { Err(Loss::Restarted) }
+        if keeper.same() { Ok(()) } else { Err(failure(Loss::Restarted, replies.len(), ended_by_close)) }
     }
 
-    async fn call(&mut self, live: &mut Live<'_>, session: Session, request: &Bytes) -> Result<AppReply, Loss> {
-        let (settings, address) = (live.settings, live.keeper.address());
+    async fn call(
+        &mut self,
+        settings: &Settings,
+        address: std::net::SocketAddr,
+        session: Session,
+        request: &Bytes,
+        patience: Option<std::time::Duration>,
+    ) -> Result<Answer, Loss> {
         let adapter = &settings.adapter;
         if adapter.connections != Connections::PerSession {
             let mut stream = connect(address, settings.timeout).await?;
-            return exchange(&mut stream, adapter, request, &mut BytesMut::new(), settings.timeout).await;
+            return exchange(&mut stream, adapter, request, &mut BytesMut::new(), patience).await;
         }
         if !self.sessions.contains_key(&session) {
             if self.sessions.len() >= settings.sessions {
@@ -78,19 +153,42 @@ impl Sequential {
             self.sessions.insert(session, (connect(address, settings.timeout).await?, BytesMut::new()));
         }
         let (stream, input) = self.sessions.get_mut(&session).expect("inserted just now");
-        let reply = exchange(stream, adapter, request, input, settings.timeout).await?;
-        if input.is_empty() { Ok(reply) } else { Err(Loss::Unasked) }
+        let answer = exchange(stream, adapter, request, input, patience).await?;
+        if input.is_empty() { Ok(answer) } else { Err(Loss::Unasked) }
     }
 }
 
+/// Which call is to blame: the one under way, or the one before it, if its reply was the close of an application that
+/// is gone now.
+fn failure(loss: Loss, answered: usize, ended_by_close: bool) -> Failure {
+    let blamed = if loss.blames_call() {
+        Some(answered)
+    } else if matches!(loss, Loss::Connect(_) | Loss::Restarted) && ended_by_close {
+        answered.checked_sub(1)
+    } else {
+        None
+    };
+    Failure { loss, answered: blamed }
+}
+
 impl Live<'_> {
-    /// Before anything is sent: from now on only a reset brings the initial state.
-    pub(super) fn mark_used(&mut self) -> Result<(), Loss> {
-        self.keeper.mark_used().map_err(|error| Loss::Local(format!("{error:#}")))
+    /// Before anything of a slot is sent: from now on only a reset brings the initial state.
+    pub(super) fn intend(&mut self, slot: Slot) -> Result<(), End> {
+        self.keeper.mark_used().map_err(|error| End::Lost(Loss::Local(format!("{error:#}"))))?;
+        self.marker.intend(slot);
+        Ok(())
     }
 
-    /// Tells the driver; fails when it is gone.
-    pub(super) async fn executed(&self, run: Run, slot: Slot, replies: Vec<AppReply>) -> Result<(), ()> {
-        self.events.send(Event::Executed { run, slot, replies }).await.map_err(|_| ())
+    /// Tells the driver, after the marker (rule 25).
+    pub(super) async fn executed(
+        &mut self,
+        slot: Slot,
+        requests: impl Iterator<Item = &Bytes>,
+        replies: Vec<AppReply>,
+    ) -> Result<(), End> {
+        self.marker.outcome(slot, &replies);
+        self.settings.evidence.executed(slot, requests, &replies);
+        let event = Event::Executed { run: self.run, slot, replies };
+        self.events.send(event).await.map_err(|_| End::Stopped)
     }
 }

@@ -1,29 +1,39 @@
 //! One persistent connection: the calls of a slot, and of the slots after it, are written before their replies come.
 
-use super::Command;
-use super::exchange::{Loss, READ_BYTES, connect, take_reply};
-use super::worker::{End, Live};
+use super::dump;
+use super::exchange::{Loss, READ_BYTES, connect, drain, take_reply};
+use super::orders::{Orders, Task};
+use super::worker::{End, Left, Live};
 use bytes::{Buf, Bytes, BytesMut};
-use mesh::framing::Scan;
+use mesh::framing::{Adapter, Scan};
 use mesh::ids::{Run, Slot};
-use mesh::order::{AppReply, Operation};
+use mesh::order::{AppReply, Image, Operation};
 use std::collections::VecDeque;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
-/// No further slot is taken while so many bytes wait to be written to the application.
+/// Nothing further is handed to the connection while so many bytes wait to be written to the application.
 const OUTPUT_BYTES: usize = 4 << 20;
 
 /// A slot whose replies are not all here.
 struct Pending {
-    run: Run,
     slot: Slot,
     begun: Instant,
-    /// Requests whose replies are to come, in order.
-    requests: VecDeque<Bytes>,
+    /// So many of the first calls have no time limit.
+    patient: usize,
+    requests: Vec<Bytes>,
+    /// Those of the first requests.
     replies: Vec<AppReply>,
+}
+
+impl Pending {
+    /// The first request without a reply.
+    fn waiting(&self) -> Option<&Bytes> {
+        self.requests.get(self.replies.len())
+    }
 }
 
 /// What is under way on the connection.
@@ -33,8 +43,16 @@ struct Pipeline {
     output: BytesMut,
     input: BytesMut,
     scan: Scan,
-    /// When the application last showed life, or was first asked after a pause.
-    heard: Option<Instant>,
+    /// Since when the first call without a reply is waited for.
+    since: Option<Instant>,
+}
+
+/// Why a connection is left.
+enum Leave {
+    /// The application closed it with nothing under way.
+    Closed,
+    /// A snapshot is wanted. The application may serve one connection only.
+    Dump(Box<Image>),
 }
 
 /// Executes until the application is lost, or reset by order.
@@ -49,9 +67,18 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
         if !live.keeper.same() {
             return End::Lost(Loss::Restarted);
         }
-        match serve_connection(live, &mut stream).await {
-            Ok(()) => tracing::info!("the application closed its idle connection; connecting again"),
-            Err(end) => return end,
+        let left = serve_connection(live, &mut stream).await;
+        drop(stream);
+        let taken = match left {
+            Ok(Leave::Closed) => {
+                tracing::info!("the application closed its idle connection; connecting again");
+                Ok(())
+            }
+            Ok(Leave::Dump(image)) => dump::take(live, image).await,
+            Err(end) => Err(end),
+        };
+        if let Err(end) = taken {
+            return end;
         }
         if !live.keeper.same() {
             return End::Lost(Loss::Restarted);
@@ -59,20 +86,25 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
     }
 }
 
-/// Executes on one connection; `Ok` when the application closed it with nothing under way.
-async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result<(), End> {
+/// Executes on one connection.
+async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result<Leave, End> {
     let (mut reader, mut writer) = stream.split();
     let mut pipeline = Pipeline::default();
     loop {
-        let turn = turn(live, &mut pipeline, &mut reader, &mut writer).await?;
+        let turned = turn(live, &mut pipeline, &mut reader, &mut writer).await;
+        // What was answered whole counts, however the turn ended.
         while let Some(done) = pipeline.next_done() {
             live.settings.metrics.execute.observe(done.begun.elapsed().as_secs_f64());
-            live.executed(done.run, done.slot, done.replies).await.map_err(|()| End::Stopped)?;
+            live.executed(done.slot, done.requests.iter(), done.replies).await?;
         }
-        match turn {
-            Turn::Closed if pipeline.slots.is_empty() => return Ok(()),
-            Turn::Closed => return Err(End::Lost(Loss::Closed(pipeline.unanswered()))),
-            Turn::On => {}
+        *live.left = if pipeline.slots.is_empty() { Left::Clean } else { Left::Busy };
+        match turned {
+            Ok(Turn::On) => {}
+            Ok(Turn::Dump(image)) => return Ok(Leave::Dump(image)),
+            Ok(Turn::Closed) if pipeline.slots.is_empty() => return Ok(Leave::Closed),
+            Ok(Turn::Closed) => return Err(pipeline.blame(live, Loss::Closed(pipeline.unanswered()))),
+            Err(Broken::End(end)) => return Err(end),
+            Err(Broken::Loss(loss)) => return Err(pipeline.blame(live, loss)),
         }
     }
 }
@@ -80,6 +112,24 @@ async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result
 enum Turn {
     On,
     Closed,
+    Dump(Box<Image>),
+}
+
+enum Broken {
+    End(End),
+    Loss(Loss),
+}
+
+impl From<End> for Broken {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
+}
+
+impl From<Loss> for Broken {
+    fn from(loss: Loss) -> Self {
+        Self::Loss(loss)
+    }
 }
 
 /// Waits for one thing to happen, and does what follows.
@@ -88,97 +138,135 @@ async fn turn(
     pipeline: &mut Pipeline,
     reader: &mut ReadHalf<'_>,
     writer: &mut WriteHalf<'_>,
-) -> Result<Turn, End> {
-    let failed = |error: std::io::Error| End::Lost(Loss::Link(error.to_string()));
-    let silent = pipeline.heard.map_or_else(Instant::now, |heard| heard + live.settings.timeout);
+) -> Result<Turn, Broken> {
+    let adapter = &live.settings.adapter;
+    let silent = pipeline.silent_at(live.settings.timeout);
     pipeline.input.reserve(READ_BYTES);
+    let full = pipeline.output.len() >= OUTPUT_BYTES;
     tokio::select! {
         biased;
         read = reader.read_buf(&mut pipeline.input) => {
-            let closed = read.map_err(failed)? == 0;
-            pipeline.cut(live, closed).map_err(End::Lost)?;
+            let closed = match read {
+                Ok(count) => count == 0,
+                Err(error) => {
+                    // A partial reply in front of the break is none.
+                    return Err(Loss::Link(error.to_string()).into());
+                }
+            };
+            pipeline.cut(adapter, closed)?;
             return Ok(if closed { Turn::Closed } else { Turn::On });
         }
         written = writer.write_buf(&mut pipeline.output), if pipeline.output.has_remaining() => {
-            written.map_err(failed)?;
-        }
-        command = live.commands.recv(), if pipeline.output.len() < OUTPUT_BYTES => {
-            pipeline.take(live, command)?;
-            // Whatever else waits goes out in the same write.
-            while pipeline.output.len() < OUTPUT_BYTES && let Ok(command) = live.commands.try_recv() {
-                pipeline.take(live, Some(command))?;
+            if let Err(error) = written {
+                // Whoever reads no more may have answered before.
+                drain(reader, &mut pipeline.input).await;
+                pipeline.cut(adapter, true)?;
+                return Err(Loss::Link(error.to_string()).into());
             }
         }
-        ended = live.keeper.exited() => return Err(End::Lost(Loss::Ended(ended))),
-        () = tokio::time::sleep_until(silent), if pipeline.heard.is_some() => {
-            return Err(End::Lost(Loss::Silent(live.settings.timeout)));
+        task = next(live.orders, live.run, full) => {
+            let mut next = Some(task?);
+            // Whatever else waits goes out in the same write.
+            while let Some(task) = next {
+                match task {
+                    Task::Execute { slot, operations, patient } => pipeline.take(live, slot, operations, patient)?,
+                    Task::Dump(image) => return Ok(pipeline.dump(live, image).await?),
+                }
+                let full = pipeline.output.len() >= OUTPUT_BYTES;
+                next = if full { None } else { live.orders.try_next(live.run)? };
+            }
+        }
+        ended = live.keeper.exited() => return Err(Loss::Ended(ended).into()),
+        () = tokio::time::sleep_until(silent.unwrap_or_else(Instant::now)), if silent.is_some() => {
+            return Err(Loss::Silent(live.settings.timeout).into());
         }
     }
     Ok(Turn::On)
 }
 
+/// The next task; while the application is behind they are only kept, and a new beginning is still taken at once.
+async fn next(orders: &mut Orders, run: Run, full: bool) -> Result<Task, End> {
+    if full { Err(orders.watch(run).await) } else { orders.next(run).await }
+}
+
 impl Pipeline {
-    fn take(&mut self, live: &mut Live<'_>, command: Option<Command>) -> Result<(), End> {
-        match command {
-            None => Err(End::Stopped),
-            Some(Command::Reset { run, .. } | Command::Resume { run }) => Err(End::Reset(run)),
-            Some(Command::Dump { .. }) => Ok(()),
-            Some(Command::Execute { run, .. }) if run != live.run => Ok(()),
-            Some(Command::Execute { run, slot, operations, .. }) => {
-                live.mark_used().map_err(End::Lost)?;
-                let now = Instant::now();
-                let requests: VecDeque<Bytes> = operations
-                    .into_iter()
-                    .filter_map(|operation| match operation {
-                        Operation::Call { bytes, .. } => Some(bytes),
-                        Operation::End { .. } => None,
-                    })
-                    .collect();
-                for request in &requests {
-                    self.output.extend_from_slice(request);
-                }
-                if !requests.is_empty() {
-                    self.heard.get_or_insert(now);
-                }
-                self.slots.push_back(Pending {
-                    run,
-                    slot,
-                    begun: now,
-                    replies: Vec::with_capacity(requests.len()),
-                    requests,
-                });
-                Ok(())
-            }
+    fn take(
+        &mut self,
+        live: &mut Live<'_>,
+        slot: Slot,
+        operations: Vec<Operation>,
+        patient: usize,
+    ) -> Result<(), End> {
+        live.intend(slot)?;
+        let begun = Instant::now();
+        let calls = operations.into_iter().filter_map(|operation| match operation {
+            Operation::Call { bytes, .. } => Some(bytes),
+            Operation::End { .. } => None,
+        });
+        let requests: Vec<Bytes> = calls.collect();
+        for request in &requests {
+            self.output.extend_from_slice(request);
         }
+        if !requests.is_empty() {
+            self.since.get_or_insert(begun);
+        }
+        self.slots.push_back(Pending { slot, begun, patient, replies: Vec::with_capacity(requests.len()), requests });
+        Ok(())
+    }
+
+    /// The core asks for a snapshot only when everything before is executed.
+    async fn dump(&self, live: &Live<'_>, image: Box<Image>) -> Result<Turn, End> {
+        if self.slots.is_empty() {
+            return Ok(Turn::Dump(image));
+        }
+        tracing::error!(slot = %image.slot, "a snapshot was asked for while calls were under way: it is not taken");
+        live.dump_failed(image.slot).await.map(|()| Turn::On)
     }
 
     /// Takes every whole reply out of what was read.
-    fn cut(&mut self, live: &Live<'_>, closed: bool) -> Result<(), Loss> {
+    fn cut(&mut self, adapter: &Adapter, closed: bool) -> Result<(), Loss> {
         for pending in &mut self.slots {
-            while let Some(request) = pending.requests.front() {
-                let adapter = &live.settings.adapter;
-                let Some(reply) = take_reply(adapter, &mut self.scan, request, &mut self.input, closed)? else {
-                    self.heard = Some(Instant::now());
-                    return Ok(());
-                };
-                pending.replies.push(reply);
-                pending.requests.pop_front();
+            while let Some(request) = pending.waiting() {
+                match take_reply(adapter, &mut self.scan, request, &mut self.input, closed)? {
+                    Some(reply) => pending.replies.push(reply),
+                    None => return Ok(()),
+                }
+                self.since = Some(Instant::now());
             }
         }
-        self.heard = None;
+        self.since = None;
         if self.input.is_empty() { Ok(()) } else { Err(Loss::Unasked) }
+    }
+
+    /// When the first call without a reply has been waited for long enough, if it has a limit.
+    fn silent_at(&self, timeout: Duration) -> Option<Instant> {
+        let first = self.first_waiting()?;
+        if first.replies.len() < first.patient { None } else { Some(self.since? + timeout) }
+    }
+
+    fn first_waiting(&self) -> Option<&Pending> {
+        self.slots.iter().find(|pending| pending.waiting().is_some())
     }
 
     /// The first slot, if all its replies are here.
     fn next_done(&mut self) -> Option<Pending> {
-        if self.slots.front().is_some_and(|pending| pending.requests.is_empty()) {
-            self.slots.pop_front()
-        } else {
-            None
-        }
+        if self.slots.front().is_some_and(|pending| pending.waiting().is_none()) { self.slots.pop_front() } else { None }
     }
 
     fn unanswered(&self) -> usize {
-        self.slots.iter().map(|pending| pending.requests.len()).sum()
+        self.slots.iter().map(|pending| pending.requests.len() - pending.replies.len()).sum()
+    }
+
+    /// The end of the run: the fault of the first call without a reply, if there is one (rule 23).
+    fn blame(&self, live: &mut Live<'_>, loss: Loss) -> End {
+        match self.first_waiting() {
+            Some(pending) if loss.blames_call() => {
+                if matches!(loss, Loss::Silent(_)) {
+                    *live.left = Left::Hung;
+                }
+                End::Silent { slot: pending.slot, answered: pending.replies.len(), loss }
+            }
+            _ => End::Lost(loss),
+        }
     }
 }

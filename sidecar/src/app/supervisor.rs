@@ -2,8 +2,9 @@
 //!
 //! Each child leads a process group of its own, so that what it forked goes with it. Its pid, start time and the
 //! machine's boot are kept in a file: a sidecar that follows one that was killed finds the orphan and kills it, and
-//! nothing else, before it starts a new child.
+//! nothing else, before it starts a new child; or it adopts it, if the marker proves what it executed (rule 25).
 
+use super::dump::directory;
 use super::process;
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -24,6 +25,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(5);
+/// Between two looks at an application that is not our child.
+const ADOPTED_POLL: Duration = Duration::from_millis(50);
+/// How long an application whose directory is to be archived has to write it.
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The application's log is moved aside when it is larger than this at a start.
 const LOG_BYTES: u64 = 16 << 20;
 
@@ -33,13 +38,49 @@ pub(super) struct Supervisor {
     argv: Vec<String>,
     port: u16,
     dir: PathBuf,
+    /// Its state is in its working directory, which every reset empties.
+    owns_dir: bool,
     child: Option<Running>,
 }
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
+    /// `None` if it is the child of a sidecar that was killed.
+    child: Option<Child>,
     identity: Identity,
+}
+
+impl Running {
+    /// Whether it runs, and is not about to end.
+    fn runs(&self) -> bool {
+        self.identity.lives()
+    }
+
+    /// Resolves when it has ended. Cancel safe.
+    async fn ended(&mut self) -> String {
+        match &mut self.child {
+            Some(child) => match child.wait().await {
+                Ok(status) => format!("the application ended ({status})"),
+                Err(error) => format!("the application cannot be watched: {error}"),
+            },
+            None => {
+                while process::start_time(self.identity.pid) == Some(self.identity.start_time) {
+                    sleep(ADOPTED_POLL).await;
+                }
+                "the application ended".to_owned()
+            }
+        }
+    }
+
+    /// Whether its pid, as the number of its group, is still ours to signal.
+    fn owns_pid(&self) -> bool {
+        let pid = self.identity.pid;
+        match &self.child {
+            // Once it was waited for, its pid may be another's; a group of that number without its leader is still ours.
+            Some(child) => child.id().is_some() || !Path::new(&format!("/proc/{pid}")).exists(),
+            None => self.identity.lives(),
+        }
+    }
 }
 
 /// What names a process for ever.
@@ -48,13 +89,25 @@ struct Identity {
     pid: u32,
     start_time: u64,
     boot: String,
+    /// How it was started: a changed command is not one that is adopted.
+    #[serde(default)]
+    argv: Vec<String>,
+}
+
+impl Identity {
+    fn lives(&self) -> bool {
+        process::boot_id().ok().as_ref() == Some(&self.boot)
+            && process::start_time(self.pid) == Some(self.start_time)
+    }
 }
 
 impl Supervisor {
-    pub(super) fn new(argv: &[String], id: u32, port: u16, dir: &Path) -> Self {
-        let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
-        let argv = argv.iter().map(|word| replace(word, &values)).collect();
-        Self { argv, port, dir: dir.to_owned(), child: None }
+    pub(super) fn new(argv: &[String], id: u32, port: u16, dir: &Path, owns_dir: bool) -> Self {
+        Self { argv: words(argv, id, port, dir), port, dir: dir.to_owned(), owns_dir, child: None }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -69,17 +122,51 @@ impl Supervisor {
         self.child.as_ref().map(|running| format!("{}:{}", running.identity.pid, running.identity.start_time))
     }
 
-    /// Ends whatever ran and starts anew; returns when it listens.
+    /// Ends whatever ran and starts anew, in the initial state; returns when it listens.
     pub(super) async fn reset(&mut self) -> anyhow::Result<()> {
+        self.clear().await?;
+        self.start().await
+    }
+
+    /// Ends whatever ran, at once, and makes its directory ready for the initial state or what is unpacked there.
+    pub(super) async fn clear(&mut self) -> anyhow::Result<()> {
         self.kill().await?;
         kill_orphan(&self.record()).await?;
         std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
+        if self.owns_dir { directory::empty(&self.dir) } else { Ok(()) }
+    }
+
+    /// Starts it; returns when it listens.
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         // Whoever listens there now is not ours, and would be taken for the new child.
         let others = process::listening_inodes(self.port).context("cannot read the listening sockets")?;
         ensure!(others.is_empty(), "another process listens on port {}: end it, or choose another port", self.port);
         let child = self.spawn()?;
         self.child = Some(child);
         self.wait_until_it_listens().await
+    }
+
+    /// Ends it so that it can write what it has.
+    pub(super) async fn quiesce(&mut self) -> anyhow::Result<()> {
+        let running = self.child.as_mut().context("the application does not run")?;
+        ensure!(running.owns_pid(), "the application ended by itself");
+        signal_group(running.identity.pid, Signal::TERM);
+        let ended = timeout(QUIESCE_TIMEOUT, running.ended()).await.is_ok();
+        // What did not end is half ended: nothing can be known of it any more.
+        self.kill().await?;
+        ensure!(ended, "the application did not end after SIGTERM within {QUIESCE_TIMEOUT:?}");
+        Ok(())
+    }
+
+    /// Takes over the application that a killed sidecar left, if it still runs and was started in the same way.
+    pub(super) fn adopt(&mut self) -> bool {
+        let bytes = std::fs::read(self.record()).unwrap_or_default();
+        let Ok(identity) = serde_json::from_slice::<Identity>(&bytes) else { return false };
+        if !identity.lives() || identity.argv != self.argv {
+            return false;
+        }
+        self.child = Some(Running { child: None, identity });
+        true
     }
 
     fn spawn(&self) -> anyhow::Result<Running> {
@@ -97,7 +184,7 @@ impl Supervisor {
             .spawn()
             .with_context(|| format!("cannot start the application `{program}`: check the command"))?;
         match child.id().context("it ended at once").and_then(|pid| self.remember(pid)) {
-            Ok(identity) => Ok(Running { child, identity }),
+            Ok(identity) => Ok(Running { child: Some(child), identity }),
             Err(error) => {
                 // A child that no later sidecar could find must not run.
                 let _ = child.start_kill();
@@ -109,7 +196,7 @@ impl Supervisor {
     fn remember(&self, pid: u32) -> anyhow::Result<Identity> {
         let start_time = process::start_time(pid).with_context(|| self.ended_early(None))?;
         let boot = process::boot_id().context("cannot read the boot id")?;
-        let identity = Identity { pid, start_time, boot };
+        let identity = Identity { pid, start_time, boot, argv: self.argv.clone() };
         let path = self.record();
         let temporary = path.with_extension("new");
         std::fs::write(&temporary, serde_json::to_vec(&identity)?)
@@ -121,8 +208,8 @@ impl Supervisor {
     async fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if let Some(running) = &mut self.child
-                && let Some(status) = running.child.try_wait()?
+            if let Some(Running { child: Some(child), .. }) = &mut self.child
+                && let Some(status) = child.try_wait()?
             {
                 bail!("{}", self.ended_early(Some(status)));
             }
@@ -150,38 +237,33 @@ impl Supervisor {
     /// Resolves when the child ends by itself. Cancel safe.
     pub(super) async fn exited(&mut self) -> String {
         match &mut self.child {
-            Some(running) => match running.child.wait().await {
-                Ok(status) => format!("the application ended ({status})"),
-                Err(error) => format!("the application cannot be watched: {error}"),
-            },
+            Some(running) => running.ended().await,
             None => std::future::pending().await,
         }
     }
 
     /// Whether the child that was started last still runs.
-    pub(super) fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
+    pub(super) fn runs(&self) -> bool {
+        self.child.as_ref().is_some_and(Running::runs)
     }
 
     /// Kills the child and all of its group.
     async fn kill(&mut self) -> anyhow::Result<()> {
         let Some(mut running) = self.child.take() else { return Ok(()) };
-        let pid = running.identity.pid;
-        // Once it was waited for, its pid may be another's; a group of that number without its leader is still ours.
-        if running.child.id().is_some() || !Path::new(&format!("/proc/{pid}")).exists() {
-            signal_group(pid, Signal::KILL);
+        if running.owns_pid() {
+            signal_group(running.identity.pid, Signal::KILL);
         }
-        timeout(KILL_TIMEOUT, running.child.wait()).await.context("the application does not end after SIGKILL")??;
+        timeout(KILL_TIMEOUT, running.ended()).await.context("the application does not end after SIGKILL")?;
         Ok(())
     }
 
     /// Ends the child in an orderly way, or without.
     pub(super) async fn end(&mut self) {
         if let Some(running) = &mut self.child
-            && running.child.id().is_some()
+            && running.runs()
         {
             signal_group(running.identity.pid, Signal::TERM);
-            if timeout(END_TIMEOUT, running.child.wait()).await.is_err() {
+            if timeout(END_TIMEOUT, running.ended()).await.is_err() {
                 tracing::warn!("the application did not end after SIGTERM within {END_TIMEOUT:?}: it is killed");
             }
         }
@@ -195,6 +277,12 @@ impl Supervisor {
     fn record(&self) -> PathBuf {
         self.dir.join("application.pid")
     }
+}
+
+/// A command with its placeholders replaced.
+pub(super) fn words(argv: &[String], id: u32, port: u16, dir: &Path) -> Vec<String> {
+    let values = [("{port}", port.to_string()), ("{id}", id.to_string()), ("{dir}", dir.display().to_string())];
+    argv.iter().map(|word| replace(word, &values)).collect()
 }
 
 /// A word with its placeholders replaced; what comes in is not looked at again.
@@ -218,9 +306,7 @@ async fn kill_orphan(record: &Path) -> anyhow::Result<()> {
         tracing::warn!(file = %record.display(), "the record of an earlier application does not parse: it is ignored");
         return Ok(());
     };
-    if process::boot_id().ok().as_ref() != Some(&identity.boot)
-        || process::start_time(identity.pid) != Some(identity.start_time)
-    {
+    if !identity.lives() {
         return Ok(());
     }
     tracing::info!(pid = identity.pid, "ending the application that an earlier sidecar left");
@@ -234,7 +320,7 @@ async fn kill_orphan(record: &Path) -> anyhow::Result<()> {
 }
 
 /// The caller knows that the group is that of our child, or of an earlier sidecar's.
-fn signal_group(pid: u32, signal: Signal) {
+pub(super) fn signal_group(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process_group(pid, signal);
     }

@@ -1,14 +1,13 @@
 //! The task that owns the application.
 
+use super::dump::{self, LoadError};
 use super::exchange::Loss;
-use super::found::Found;
 use super::keeper::Keeper;
-use super::supervisor::Supervisor;
-use super::{Command, Event, Settings, State, View, probe, sequential, shared};
-use crate::App;
+use super::marker::Marker;
+use super::orders::{Begin, Orders};
+use super::{Command, Event, Settings, State, View, probe, sequential, shared, wipe};
 use mesh::framing::Connections;
-use mesh::ids::Run;
-use std::path::PathBuf;
+use mesh::ids::{Run, Slot};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -44,29 +43,42 @@ pub(crate) struct Handle {
 /// The second result ends when that is done.
 pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let awaits_restart = Arc::new(AtomicBool::new(false));
-    let keeper = match &settings.app {
-        App::Command { argv, port, dir } => Keeper::Child(Supervisor::new(argv, settings.id, *port, dir)),
-        App::Address(address) => {
-            // Config::validate demands one.
-            let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("."));
-            Keeper::Found(Found::new(*address, &data_dir, Arc::clone(&awaits_restart)))
-        }
-    };
+    let keeper = Keeper::new(&settings, &awaits_restart);
     let (commands, commands_in) = mpsc::channel(COMMANDS);
     let (events_out, events) = mpsc::channel(EVENTS);
     let (view_out, view) = watch::channel(View::default());
-    let worker =
-        Worker { settings, keeper, commands: commands_in, events: events_out, view: view_out, backoff: BACKOFF_MIN };
+    let marker = Marker::new(settings.data_dir.as_deref());
+    // What an earlier process left under way is not known.
+    let host = Host { settings, keeper, marker, view: view_out, backoff: BACKOFF_MIN, left: Left::Busy };
+    let worker = Worker { host, orders: Orders::new(commands_in), events: events_out };
     (Handle { commands, events, view, awaits_restart }, tokio::spawn(worker.run(stop)))
 }
 
 struct Worker {
+    host: Host,
+    orders: Orders,
+    events: mpsc::Sender<Event>,
+}
+
+/// The application, and all that is known of it.
+struct Host {
     settings: Settings,
     keeper: Keeper,
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<Event>,
+    marker: Marker,
     view: watch::Sender<View>,
     backoff: Duration,
+    left: Left,
+}
+
+/// How the application was left by what was asked of it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Everything was answered.
+    Clean,
+    /// Something may be under way.
+    Busy,
+    /// It did not answer in time.
+    Hung,
 }
 
 /// What executes during one run.
@@ -74,18 +86,31 @@ pub(super) struct Live<'a> {
     pub(super) run: Run,
     pub(super) settings: &'a Settings,
     pub(super) keeper: &'a mut Keeper,
-    pub(super) commands: &'a mut mpsc::Receiver<Command>,
+    pub(super) marker: &'a mut Marker,
+    pub(super) view: &'a watch::Sender<View>,
+    pub(super) left: &'a mut Left,
+    pub(super) orders: &'a mut Orders,
     pub(super) events: &'a mpsc::Sender<Event>,
 }
 
 /// Why a run ended.
+#[derive(Debug)]
 pub(super) enum End {
-    /// The application is lost.
+    /// The application fell silent on a call.
+    Silent { slot: Slot, answered: usize, loss: Loss },
+    /// The application is lost, and no call is to blame.
     Lost(Loss),
-    /// It is to be reset.
-    Reset(Run),
+    /// Another run is to begin.
+    Begin(Begin),
     /// The driver is gone.
     Stopped,
+}
+
+/// What came of a beginning.
+enum Begun {
+    Restored,
+    SnapshotLost(Slot),
+    Lost,
 }
 
 impl Worker {
@@ -94,68 +119,125 @@ impl Worker {
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.serve() => {}
         }
-        self.show(State::Down);
-        self.keeper.end().await;
+        self.host.show(State::Down);
+        self.host.keeper.end().await;
     }
 
     async fn serve(&mut self) {
         let mut next = None;
         loop {
-            let run = match next.take() {
-                Some(run) => run,
-                None => match self.commands.recv().await {
-                    Some(Command::Reset { run, .. } | Command::Resume { run }) => run,
-                    // Of a run that was lost.
-                    Some(Command::Execute { .. } | Command::Dump { .. }) => continue,
+            self.orders.forget();
+            let begin = match next.take() {
+                Some(begin) => begin,
+                None => match self.orders.begin().await {
+                    Some(begin) => begin,
                     None => return,
                 },
             };
-            self.reset(run).await;
-            if self.events.send(Event::Restored { run }).await.is_err() {
-                return;
+            if let Some(answered) = self.orders.answered.take() {
+                self.host.marker.floor(answered);
             }
-            let begun = Instant::now();
-            let end = self.live(run).await;
-            if begun.elapsed() >= LONG_LIFE {
-                self.backoff = BACKOFF_MIN;
-            }
-            match end {
+            match self.one_run(begin).await {
                 End::Stopped => return,
-                End::Reset(run) => next = Some(run),
-                End::Lost(loss) => {
-                    tracing::warn!(%loss, "the application is lost: it is reset, and everything is replayed");
-                    self.show(State::Down);
-                    if self.events.send(Event::Lost { run }).await.is_err() {
-                        return;
-                    }
-                }
+                End::Begin(begin) => next = Some(begin),
+                // The driver was told; it says how to go on.
+                End::Silent { .. } | End::Lost(_) => {}
             }
         }
     }
 
+    /// From its beginning to its end, of which the driver is told.
+    async fn one_run(&mut self, begin: Begin) -> End {
+        let (Begin::Reset { run, .. } | Begin::Resume { run }) = begin;
+        let begun = tokio::select! {
+            biased;
+            end = self.orders.watch(run) => return end,
+            begun = self.host.begin(begin) => begun,
+        };
+        let event = match begun {
+            Begun::Restored => Event::Restored { run },
+            Begun::SnapshotLost(slot) => Event::SnapshotLost { slot },
+            Begun::Lost => Event::Lost { run },
+        };
+        if self.events.send(event).await.is_err() {
+            return End::Stopped;
+        }
+        if !matches!(begun, Begun::Restored) {
+            self.host.show(State::Down);
+            return End::Lost(Loss::Restarted);
+        }
+        let since = Instant::now();
+        let end = self.live(run).await;
+        if since.elapsed() >= LONG_LIFE {
+            self.host.backoff = BACKOFF_MIN;
+        }
+        let event = match &end {
+            End::Silent { slot, answered, loss } => {
+                tracing::warn!(%loss, %slot, call = answered, "the application fell silent on a call");
+                Event::Silent { run, slot: *slot, answered: *answered }
+            }
+            End::Lost(loss) => {
+                tracing::warn!(%loss, "the application is lost: it is reset, and everything is replayed");
+                Event::Lost { run }
+            }
+            End::Begin(_) | End::Stopped => return end,
+        };
+        self.host.show(State::Down);
+        if self.events.send(event).await.is_err() { End::Stopped } else { end }
+    }
+
     async fn live(&mut self, run: Run) -> End {
-        let Self { settings, keeper, commands, events, .. } = self;
+        let Self { host: Host { settings, keeper, marker, view, left, .. }, orders, events } = self;
         let connections = settings.adapter.connections;
-        let mut live = Live { run, settings, keeper, commands, events };
+        let mut live = Live { run, settings, keeper, marker, view, left, orders, events };
         match connections {
             Connections::Shared => shared::serve(&mut live).await,
             Connections::PerRequest | Connections::PerSession => sequential::serve(&mut live).await,
         }
     }
+}
 
-    /// Tries until the application runs in its initial state.
-    async fn reset(&mut self, run: Run) {
+impl Host {
+    async fn begin(&mut self, begin: Begin) -> Begun {
+        self.settings.evidence.begin();
+        let (run, snapshot) = match begin {
+            Begin::Reset { run, snapshot } => (run, snapshot),
+            Begin::Resume { .. } => return self.resume(),
+        };
+        self.marker.spoil();
         if run > Run(1) {
             self.settings.metrics.app_resets.inc();
             self.wait().await;
         }
         self.show(State::Resetting);
-        while let Err(error) = self.try_reset().await {
-            tracing::error!(error = format!("{error:#}"), "the application could not be reset; trying again");
+        while let Err(error) = self.reset(snapshot).await {
+            match (error, snapshot) {
+                (LoadError::Snapshot(error), Some(slot)) => {
+                    tracing::error!(%slot, error = format!("{error:#}"), "the snapshot cannot be used");
+                    return Begun::SnapshotLost(slot);
+                }
+                (LoadError::Snapshot(error) | LoadError::Application(error), _) => {
+                    tracing::error!(error = format!("{error:#}"), "the application could not be reset; trying again");
+                }
+            }
             self.show(State::Resetting);
             self.wait().await;
         }
+        self.marker.begin(self.keeper.incarnation(), snapshot.unwrap_or_default());
         self.show(State::Running);
+        Begun::Restored
+    }
+
+    /// Goes on with what was found running, if it is what the marker is of.
+    fn resume(&mut self) -> Begun {
+        let adopted = self.keeper.adopt() && self.marker.resume(self.keeper.incarnation().as_deref());
+        if !adopted || !self.keeper.same() {
+            tracing::warn!("the application is not the one any more that was found running");
+            return Begun::Lost;
+        }
+        self.left = Left::Clean;
+        self.show(State::Running);
+        Begun::Restored
     }
 
     async fn wait(&mut self) {
@@ -163,16 +245,54 @@ impl Worker {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
-    async fn try_reset(&mut self) -> anyhow::Result<()> {
-        self.keeper.reset().await?;
-        probe::check_empty(self.keeper.address(), &self.settings.adapter, self.settings.timeout).await?;
-        anyhow::ensure!(self.keeper.same(), "the application ended right after its start");
-        Ok(())
+    /// The quickest way that is there: in its own protocol, otherwise by a restart; then the snapshot.
+    async fn reset(&mut self, snapshot: Option<Slot>) -> Result<(), LoadError> {
+        if let (Some(slot), true) = (snapshot, self.settings.snapshot.ends_application()) {
+            self.left = Left::Busy;
+            dump::load(&self.settings, &mut self.keeper, slot).await?;
+            self.left = Left::Clean;
+            return Ok(());
+        }
+        if !self.wipe().await {
+            self.keeper.reset().await?;
+            self.left = Left::Clean;
+            probe::check_empty(self.keeper.address(), &self.settings).await?;
+        }
+        if let Some(slot) = snapshot {
+            self.keeper.mark_used()?;
+            self.left = Left::Busy;
+            dump::load(&self.settings, &mut self.keeper, slot).await?;
+            self.left = Left::Clean;
+        }
+        if self.keeper.same() { Ok(()) } else { Err(anyhow::anyhow!("the application ended right after its start").into()) }
+    }
+
+    /// Resets it in its own protocol; false if only a restart helps.
+    async fn wipe(&mut self) -> bool {
+        let hung = self.left == Left::Hung && matches!(self.keeper, Keeper::Child(_));
+        if hung || !wipe::is_possible(&self.settings, self.left) || !self.keeper.is_used() {
+            return false;
+        }
+        let address = self.keeper.address();
+        let wiped = async {
+            wipe::wipe(address, &self.settings, self.left).await?;
+            probe::check_empty(address, &self.settings).await
+        };
+        if let Err(error) = wiped.await {
+            tracing::warn!(error = format!("{error:#}"), "the application was not reset in its own protocol: it is restarted");
+            return false;
+        }
+        self.left = Left::Clean;
+        self.keeper.same()
     }
 
     fn show(&self, state: State) {
-        self.settings.metrics.app_up.set(i64::from(state == State::Running));
-        let (pid, incarnation) = (self.keeper.pid(), self.keeper.incarnation());
-        self.view.send_replace(View { state, pid, incarnation });
+        show(&self.settings, &self.keeper, &self.view, state);
     }
+}
+
+/// Lets everybody see how the application is.
+pub(super) fn show(settings: &Settings, keeper: &Keeper, view: &watch::Sender<View>, state: State) {
+    settings.metrics.app_up.set(i64::from(state == State::Running));
+    view.send_replace(View { state, pid: keeper.pid(), incarnation: keeper.incarnation() });
 }
