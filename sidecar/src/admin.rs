@@ -4,7 +4,7 @@ use crate::app;
 use crate::hints::hints;
 use crate::inputs::Control;
 use crate::publish::{Phase, Snapshot};
-use crate::{App, Config, SnapshotMode};
+use crate::{App, Config, SnapshotMode, transfer};
 use mesh::config::{Divergence, Durability};
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
@@ -36,6 +36,7 @@ pub(crate) struct AdminState {
     /// When the certificate expires, Unix time.
     pub(crate) not_after: i64,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
+    pub(crate) transfers: watch::Receiver<Option<transfer::View>>,
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
@@ -76,7 +77,7 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, snapshot.journal_bytes);
+        let mut value = self.surroundings(&app, &snapshot);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, .. } => {
@@ -114,6 +115,7 @@ impl Admin for AdminState {
             "reply_bytes": config.adapter.reply_bytes,
             "durability": durability(config.durability),
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
+            "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
             "app_reset_request": config.app_reset_request,
             "snapshot": snapshot_mode(&config.app_snapshot),
@@ -142,7 +144,7 @@ impl Admin for AdminState {
 
 impl AdminState {
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
+    fn surroundings(&self, app: &app::View, snapshot: &Snapshot) -> Value {
         let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
             .ok()
             .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
@@ -150,7 +152,8 @@ impl AdminState {
             "kind": "sidecar",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "journal_bytes": journal_bytes,
+            "snapshot_slot": snapshot.snapshot_slot.0,
+            "journal_bytes": snapshot.journal_bytes,
             "log_max_bytes": self.config.limits.log_bytes,
             "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
             "app": app.state.name(),
@@ -159,13 +162,25 @@ impl AdminState {
             "app_incarnation": app.incarnation,
             "divergences": self.divergences.get(),
             "aborted_requests": self.aborted_requests.get(),
-            "state_transfer": null,
+            "state_transfer": self.transfers.borrow().as_ref().map(transferring),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
             "quic": self.quic.to_string(),
         })
     }
+}
+
+/// A snapshot that is being fetched.
+fn transferring(view: &transfer::View) -> Value {
+    json!({
+        "from": view.from.0,
+        "slot": view.slot.0,
+        "done_bytes": view.done_bytes,
+        "total_bytes": view.total_bytes,
+        "bytes_per_second": view.rate.round(),
+        "seconds": view.started.elapsed().unwrap_or_default().as_secs_f64(),
+    })
 }
 
 /// The fields of a member that is not part of a cluster yet.
@@ -188,7 +203,6 @@ fn blank(target: usize) -> Value {
         "log_first": 0,
         "log_last": 0,
         "log_bytes": 0,
-        "snapshot_slot": 0,
         "silent": null,
         "hints": [],
         "app_resets": 0,
@@ -215,7 +229,6 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "log_first": status.log_first.0,
         "log_last": status.log_last.0,
         "log_bytes": status.log_bytes,
-        "snapshot_slot": status.snapshot.0,
         "silent": status.silent.map(|at| at.to_string()),
         "app_resets": status.app_resets,
         "sessions": status.sessions,

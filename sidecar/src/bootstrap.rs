@@ -4,23 +4,18 @@
 //! answers that it has none; then all store the same proposal, and only when all have is it committed at each.
 
 use crate::entropy;
-use crate::run::link_limits;
+use crate::operator::{Access, ask, dial, words};
 use anyhow::{Context, bail, ensure};
 use mesh::config::{ClusterConfig, Member};
 use mesh::ids::{Incarnation, Life, ReplicaId};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::net::{Endpoint, Link};
 use mesh::wire::admin::{AdminReply, AdminRequest, History};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How long one member has for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a link to one member may take to make: nobody answers for one that does not run.
-const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two rounds.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
 
@@ -49,17 +44,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ids: std::collections::BTreeSet<u32> = config.members.iter().map(|(id, _)| *id).collect();
     ensure!(!ids.is_empty(), "no members: name every one with --seeds");
     ensure!(ids.len() == config.members.len(), "--seeds names a member twice");
-    let credentials = Credentials::load(&config.pki, config.trust_bundle.as_deref())?;
-    let identity = credentials.identity();
-    ensure!(
-        identity.role == Role::Admin && identity.cluster == config.cluster,
-        "the certificate in {} is of {} of cluster {}, a bootstrap needs one of role admin of cluster {}",
-        config.pki.display(),
-        identity.role,
-        identity.cluster,
-        config.cluster
-    );
-    let endpoint = Endpoint::bind(own_address(&config), credentials, &[], link_limits(), &mut mesh::node::registry())?;
+    let access = Access {
+        cluster: config.cluster.clone(),
+        pki: config.pki.clone(),
+        trust_bundle: config.trust_bundle.clone(),
+        members: config.members.clone(),
+    };
+    let endpoint = access.bind()?;
     let mut bootstrap =
         Bootstrap { config: &config, endpoint: &endpoint, missing: "the members' first answers".to_owned() };
     let result = match config.timeout {
@@ -71,13 +62,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     endpoint.close().await;
     result
-}
-
-/// Any port, of the kind of address that the members have.
-fn own_address(config: &Config) -> SocketAddr {
-    let v6 =
-        config.members.iter().all(|(_, address)| address.parse::<SocketAddr>().is_ok_and(|address| address.is_ipv6()));
-    if v6 { SocketAddr::from(([0u16; 8], 0)) } else { SocketAddr::from(([0u8; 4], 0)) }
 }
 
 struct Bootstrap<'a> {
@@ -188,26 +172,12 @@ impl Bootstrap<'_> {
 }
 
 async fn describe(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Described> {
-    let dialled = timeout(LINK_TIMEOUT, endpoint.dial(LinkKind::Admin, address, Some(&id.to_string()))).await;
-    let link = dialled.context("no answer")??;
+    let link = dial(endpoint, id, address).await?;
     match ask(&link, &AdminRequest::Describe).await? {
         AdminReply::Described { id: told, history, seed } => {
             ensure!(told == ReplicaId(id), "it says that it is member {told}");
             Ok(Described { link, history, seed })
         }
         reply => bail!("it does not describe itself: {}", words(reply)),
-    }
-}
-
-async fn ask(link: &Link, request: &AdminRequest) -> anyhow::Result<AdminReply> {
-    let answer = timeout(ANSWER_TIMEOUT, link.ask(mesh::wire::encode(request))).await.context("no answer")??;
-    mesh::wire::decode(&answer).context("its answer does not decode: does it run the same version?")
-}
-
-fn words(reply: AdminReply) -> String {
-    match reply {
-        AdminReply::Refused(reason) => reason,
-        AdminReply::Done => "done".to_owned(),
-        AdminReply::Described { .. } => "an answer to another question".to_owned(),
     }
 }

@@ -125,6 +125,8 @@ pub struct Config {
     pub limits: Limits,
     /// When snapshots are taken; `None`: never.
     pub snapshots: Option<Snapshots>,
+    /// Bytes in a second at which a peer's snapshot is fetched at most; 0: no bound.
+    pub transfer_rate: u64,
     /// What happens when this member's application diverged.
     pub divergence: Divergence,
     /// How long the application may take for one reply before it counts as lost.

@@ -11,15 +11,19 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
+use crate::snapshot::Snapshots;
 use crate::store::Membership;
+use crate::transfer::Transfers;
 use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
+use mesh::ids::Position;
 use mesh::net::Responder;
 use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
+use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
 use mesh::wire::{Body, Request};
@@ -47,6 +51,9 @@ pub(crate) struct Driver {
     now: Instant,
     out: Vec<Output>,
     journal: Journal,
+    snapshots: Option<Snapshots>,
+    dumps: Dumps,
+    transfers: Transfers,
     app: app::Handle,
     peers: Peers,
     waiters: Waiters<Responder>,
@@ -71,6 +78,13 @@ struct Drain {
     waiting: Vec<oneshot::Sender<()>>,
 }
 
+/// Snapshots of this process.
+#[derive(Default)]
+struct Dumps {
+    taken: u64,
+    failed: u64,
+}
+
 /// What the driver is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
@@ -79,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) journal: Journal,
+    pub(crate) snapshots: Option<Snapshots>,
+    pub(crate) transfers: Transfers,
     pub(crate) app: app::Handle,
     pub(crate) peers: Peers,
     pub(crate) waiters: Waiters<Responder>,
@@ -95,6 +111,7 @@ struct Turn {
     requests: Vec<intake::Event>,
     admin: Option<AdminAsk>,
     control: Option<Control>,
+    transfer: Option<Input>,
 }
 
 impl Driver {
@@ -106,6 +123,8 @@ impl Driver {
             clock,
             seed,
             journal,
+            snapshots,
+            transfers,
             app,
             peers,
             waiters,
@@ -133,6 +152,9 @@ impl Driver {
             now,
             out: Vec::new(),
             journal,
+            dumps: Dumps::default(),
+            snapshots,
+            transfers,
             app,
             peers,
             waiters,
@@ -187,6 +209,7 @@ impl Driver {
             () = tokio::time::sleep_until(wake) => {}
             ask = admin.recv() => turn.admin = ask,
             order = control.recv() => turn.control = order,
+            input = self.transfers.next() => turn.transfer = Some(input),
         }
         Ok(())
     }
@@ -217,9 +240,12 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
-            if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
-                self.publisher.dumping(false);
+            match &event {
+                app::Event::Dumped { .. } => self.dumps.taken += 1,
+                app::Event::DumpFailed { .. } => self.dumps.failed += 1,
+                _ => {}
             }
+            self.publisher.application(&event);
             self.step(match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
@@ -237,8 +263,11 @@ impl Driver {
         if self.replica.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.step(Input::Timeout);
         }
+        if let Some(input) = turn.transfer.take() {
+            self.step(input);
+        }
         if let Some(ask) = turn.admin.take() {
-            answer_started(ask, &self.config);
+            self.on_admin(ask);
         }
         if let Some(order) = turn.control.take() {
             self.on_control(order);
@@ -296,6 +325,57 @@ impl Driver {
         }
     }
 
+    fn on_admin(&mut self, ask: AdminAsk) {
+        let reply = match (&ask.request, answer_started(&ask.request, &self.config)) {
+            (_, Some(reply)) => reply,
+            (AdminRequest::Save, _) if self.snapshots.is_none() || self.config.snapshots.is_none() => {
+                AdminReply::Refused("snapshots are off on this member: start it with --snapshot".to_owned())
+            }
+            (AdminRequest::Save, _) => {
+                // As it is before the snapshot: whoever asks waits for a change.
+                let view = self.snapshots_view();
+                if view.executed > view.newest {
+                    self.step(Input::Save);
+                }
+                AdminReply::Snapshots(view)
+            }
+            (AdminRequest::Abort { at }, _) => self.on_abort(*at),
+            _ => AdminReply::Snapshots(self.snapshots_view()),
+        };
+        ask.answer(&reply);
+    }
+
+    /// The core checks that there is such a request; here is what can be said of it.
+    fn on_abort(&mut self, at: Position) -> AdminReply {
+        let status = self.replica.status();
+        if status.role != Role::Leader {
+            let leader = status.leader.map_or("nobody".to_owned(), |leader| format!("member {leader}"));
+            return AdminReply::Refused(format!("this member does not lead, {leader} does"));
+        }
+        if at.slot <= status.settled {
+            return AdminReply::Refused(format!(
+                "a majority executed every slot up to {}, and what a majority executed is never aborted",
+                status.settled
+            ));
+        }
+        if at.slot > status.decided {
+            return AdminReply::Refused(format!("the log ends with slot {}", status.decided));
+        }
+        self.step(Input::Abort { at });
+        AdminReply::Done
+    }
+
+    fn snapshots_view(&self) -> SnapshotsView {
+        let snapshots = self.snapshots.as_ref();
+        SnapshotsView {
+            newest: snapshots.and_then(Snapshots::newest).unwrap_or_default(),
+            executed: self.replica.status().executed,
+            taken: self.dumps.taken,
+            failed: self.dumps.failed,
+            writing: snapshots.and_then(Snapshots::writing),
+        }
+    }
+
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Drain(done) => self.drain.waiting.push(done),
@@ -346,7 +426,17 @@ impl Driver {
                     self.publisher.dumping(true);
                     command(&self.app, app::Command::Dump { run, image });
                 }
-                Output::Cut { .. } | Output::Transfer { .. } | Output::Discard { .. } => {}
+                Output::Cut { through } => {
+                    if let Some(snapshots) = &self.snapshots {
+                        snapshots.cut(through);
+                    }
+                }
+                Output::Discard { after } => {
+                    if let Some(snapshots) = &self.snapshots {
+                        snapshots.discard(after);
+                    }
+                }
+                Output::Transfer { from, least } => self.transfers.fetch(from, least),
                 Output::Reply { tag, slot, form, outcome } => {
                     if asked {
                         self.metrics.reply_cache_hits.inc();

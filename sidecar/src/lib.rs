@@ -17,6 +17,7 @@ mod inputs;
 mod intake;
 mod journal;
 mod metrics;
+pub mod operator;
 mod peers;
 mod publish;
 mod report;
@@ -25,7 +26,9 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod waiting;
 
 pub use config::{App, Config, Dialect, Probe, SnapshotMode};
 pub use run::run;
+pub use snapshot::offline as snapshots;

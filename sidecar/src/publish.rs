@@ -1,7 +1,9 @@
 //! What the driver shows of the replica: a snapshot for the admin port and the metrics, taken when something changed,
 //! and not at every step.
 
+use crate::app;
 use crate::metrics::{MemberKind, Metrics};
+use crate::snapshot::Snapshots;
 use crate::store::Membership;
 use mesh::ids::Slot;
 use mesh::order::{Role, Status};
@@ -44,6 +46,8 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Bytes of the journal on the disk.
     pub(crate) journal_bytes: u64,
+    /// The slot of the newest snapshot; 0: there is none.
+    pub(crate) snapshot_slot: Slot,
 }
 
 /// See the module.
@@ -53,6 +57,7 @@ pub(crate) struct Publisher {
     membership: Membership,
     metrics: Metrics,
     data_dir: Option<PathBuf>,
+    kept: Option<Snapshots>,
     due: Option<Instant>,
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
@@ -69,6 +74,7 @@ impl Publisher {
         membership: Membership,
         metrics: Metrics,
         data_dir: Option<PathBuf>,
+        kept: Option<Snapshots>,
     ) -> Self {
         let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
         metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
@@ -77,6 +83,7 @@ impl Publisher {
             membership,
             metrics,
             data_dir,
+            kept,
             due: None,
             leader_seen: None,
             stuck_since: None,
@@ -102,6 +109,13 @@ impl Publisher {
         self.dumping_since = begun.then(std::time::Instant::now);
         // The slots that waited for it have not waited for the application.
         self.stuck_since = None;
+    }
+
+    /// An event of the application, which may end a snapshot.
+    pub(crate) fn application(&mut self, event: &app::Event) {
+        if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
+            self.dumping(false);
+        }
     }
 
     /// When [`Self::publish`] is to be called.
@@ -134,7 +148,10 @@ impl Publisher {
             stuck_since: self.stuck_since,
             dumping_since: self.dumping_since,
         };
-        self.snapshots.send_replace(Snapshot { phase, journal_bytes });
+        let kept = self.kept.as_ref();
+        kept.inspect(|kept| kept.show_age());
+        let snapshot_slot = kept.and_then(Snapshots::newest).unwrap_or_default();
+        self.snapshots.send_replace(Snapshot { phase, journal_bytes, snapshot_slot });
     }
 
     fn count(&mut self, status: &Status, journal_bytes: u64) {

@@ -13,13 +13,16 @@ use crate::journal::{History, Recovery};
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
-use crate::store::{Membership, Store};
+use crate::snapshot::Snapshots;
+use crate::store::Store;
+use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::{Context, ensure};
 use mesh::limits::Limits;
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
 use mesh::node::{AdminServer, stop_signal};
+use mesh::order::Image;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,12 +57,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (stop_app, app_stopped) = watch::channel(false);
     let (app, app_task) = app::spawn(app_settings(&config, &metrics), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
+    let (transfer, transfers) = watch::channel(None);
     let (control, orders) = mpsc::channel(inputs::CONTROL);
     let admin = AdminState {
         config: config.clone(),
         quic: endpoint.local_addr(),
         not_after,
         snapshots: seen,
+        transfers,
         app: app.view.clone(),
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
@@ -70,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served = serve(config, &endpoint, app, snapshots, orders, metrics);
+    let served = serve(config, &endpoint, app, Shown { snapshots, transfer }, orders, metrics);
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Nobody listens if the task ended already.
@@ -109,12 +114,18 @@ async fn until_stopped(
     }
 }
 
+/// What the admin port shows.
+struct Shown {
+    snapshots: watch::Sender<Snapshot>,
+    transfer: watch::Sender<Option<transfer::View>>,
+}
+
 /// Reads the journal, waits until this member is part of a cluster, and drives its replica.
 async fn serve(
     config: Config,
     endpoint: &Endpoint,
     app: app::Handle,
-    snapshots: watch::Sender<Snapshot>,
+    shown: Shown,
     control: mpsc::Receiver<Control>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
@@ -127,7 +138,11 @@ async fn serve(
         config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
     }
 
-    let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &metrics);
+    // The journal's lock is held by now.
+    let snapshots = open_snapshots(&config, &metrics).await?;
+    let server = transfer::Server::new(snapshots.clone());
+    let _sweeping = AbortOnDrop(tokio::spawn(server.clone().sweep()));
+    let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &server, &metrics);
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
@@ -135,12 +150,13 @@ async fn serve(
         Accepting { peers: peers.acceptor(), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
-    snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
+    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, ..Snapshot::default() });
     let mut waiters = Waiters::new(metrics.clone());
     let waiting = Waiting {
         config: &config,
         store: &mut store,
         history,
+        has_snapshots: snapshots.as_ref().is_some_and(|snapshots| snapshots.newest().is_some()),
         peers: &peers,
         waiters: &mut waiters,
         inputs: &mut inputs,
@@ -150,13 +166,56 @@ async fn serve(
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
-    let publisher = Publisher::new(snapshots, membership.clone(), metrics.clone(), config.data_dir.clone());
-    let recovered = mesh::order::Recovered::from_records(records);
+    let publisher = Publisher::new(
+        shown.snapshots,
+        membership.clone(),
+        metrics.clone(),
+        config.data_dir.clone(),
+        snapshots.clone(),
+    );
+    let mut recovered = mesh::order::Recovered::from_records(records);
+    recovered.image = newest_image(snapshots.clone()).await?;
+    let fetcher = transfer::Fetcher {
+        cluster: config.cluster.clone(),
+        snapshots: snapshots.clone(),
+        links: peers.links(),
+        rate: config.transfer_rate,
+        metrics: metrics.clone(),
+        view: shown.transfer,
+    };
+    let transfers = Transfers::start(fetcher, &server);
     let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
     let clock = Clock::start();
-    let parts =
-        Parts { config, membership, recovered, clock, seed, journal, app, peers, waiters, inputs, metrics, publisher };
+    let parts = Parts {
+        config,
+        membership,
+        recovered,
+        clock,
+        seed,
+        journal,
+        snapshots,
+        transfers,
+        app,
+        peers,
+        waiters,
+        inputs,
+        metrics,
+        publisher,
+    };
     Driver::new(parts).run().await
+}
+
+/// The snapshots of the data directory, if there is one.
+async fn open_snapshots(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Snapshots>> {
+    let Some(dir) = config.data_dir.clone() else { return Ok(None) };
+    let (cluster, id, metrics) = (config.cluster.clone(), config.replica(), metrics.clone());
+    let opened = tokio::task::spawn_blocking(move || Snapshots::open(&dir, &cluster, id, &metrics)).await;
+    opened.context("the snapshots' reader ended")?.map(Some)
+}
+
+async fn newest_image(snapshots: Option<Snapshots>) -> anyhow::Result<Option<Box<Image>>> {
+    let Some(snapshots) = snapshots else { return Ok(None) };
+    tokio::task::spawn_blocking(move || snapshots.newest_image()).await.context("the snapshots' reader ended")
 }
 
 /// Takes in the links that others make.

@@ -29,6 +29,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) store: &'a mut Store,
     pub(crate) history: History,
+    /// It has snapshots of a cluster that has begun.
+    pub(crate) has_snapshots: bool,
     pub(crate) peers: &'a Peers,
     pub(crate) waiters: &'a mut Waiters<Responder>,
     pub(crate) inputs: &'a mut Inputs,
@@ -75,6 +77,9 @@ impl Waiting<'_> {
             AdminRequest::Describe => self.describe(),
             AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
             AdminRequest::Commit { token } => self.on_commit(*token)?,
+            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => {
+                AdminReply::Refused("this member is not part of a cluster yet: run `lockstep bootstrap`".to_owned())
+            }
         };
         ask.answer(&reply);
         Ok(())
@@ -92,6 +97,13 @@ impl Waiting<'_> {
     fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
         if matches!(self.history, History::Started { .. }) {
             return Ok(refused_started());
+        }
+        if self.has_snapshots {
+            return Ok(AdminReply::Refused(
+                "this member has snapshots of a cluster that has begun, and waits for its other members. To begin a new \
+                 cluster, move the directory snapshots out of its data directory"
+                    .to_owned(),
+            ));
         }
         if let Err(error) = self.config.check_cluster(cluster) {
             return Ok(AdminReply::Refused(format!("{error:#}")));
@@ -155,16 +167,16 @@ impl Waiting<'_> {
     }
 }
 
-/// The answer of a member that is part of a cluster.
-pub(crate) fn answer_started(ask: AdminAsk, config: &Config) {
-    let reply = match &ask.request {
+/// The answer to the questions of a bootstrap of a member that is part of a cluster; `None` to all others.
+pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<AdminReply> {
+    match request {
         AdminRequest::Describe => {
-            AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() }
+            Some(AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() })
         }
-        AdminRequest::Propose { .. } => refused_started(),
-        AdminRequest::Commit { .. } => AdminReply::Done,
-    };
-    ask.answer(&reply);
+        AdminRequest::Propose { .. } => Some(refused_started()),
+        AdminRequest::Commit { .. } => Some(AdminReply::Done),
+        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => None,
+    }
 }
 
 fn refused_started() -> AdminReply {

@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{bootstrap, call, certs, status};
+use crate::commands::{abort, bootstrap, call, certs, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -40,6 +40,14 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
+    /// List, verify, take and restore snapshots
+    Snapshot {
+        /// What to do
+        #[command(subcommand)]
+        command: snapshot::Command,
+    },
+    /// End a request that the application does not answer: it is skipped everywhere, and its client is told
+    Abort(abort::Args),
     /// Make the certificate authority and the certificates of the parts
     Certs {
         /// What to do

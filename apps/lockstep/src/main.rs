@@ -37,6 +37,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Bootstrap(args) => commands::bootstrap::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
             Command::Call(args) => commands::call::run(args).await,
+            Command::Snapshot { command } => commands::snapshot::run(command).await,
+            Command::Abort(args) => commands::abort::run(args).await,
             Command::Certs { command } => commands::certs::run(command),
             Command::Hashmap(args) => hashmap::run(args).await.map_err(Failure::from),
         }

@@ -18,6 +18,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Messages above this yield to smaller ones: votes and heartbeats do not queue behind bulk.
 const BULK_BYTES: usize = 64 << 10;
+/// Their priority.
+const BULK: i32 = -1;
+/// Priority of what yields to everything else, bulk included.
+const LAST: i32 = -2;
 
 /// A stream that is reset unless it was written to its end.
 #[derive(Debug)]
@@ -32,10 +36,15 @@ impl Outgoing {
     }
 
     /// Writes the only message of the stream and ends it.
-    pub(super) async fn write(mut self, message: Bytes) -> Result<(), NetError> {
-        if message.len() > BULK_BYTES {
+    pub(super) async fn write(self, message: Bytes) -> Result<(), NetError> {
+        let priority = priority(&message);
+        self.write_at(priority, message).await
+    }
+
+    async fn write_at(mut self, priority: i32, message: Bytes) -> Result<(), NetError> {
+        if priority != 0 {
             // Fails only on a closed stream, and then so does the write.
-            let _ = self.stream.set_priority(-1);
+            let _ = self.stream.set_priority(priority);
         }
         if !message.is_empty() {
             let mut rest = [message];
@@ -59,6 +68,10 @@ impl Outgoing {
     pub(super) async fn stopped(&self) {
         let _: Result<Option<VarInt>, StoppedError> = self.stream.stopped().await;
     }
+}
+
+const fn priority(message: &Bytes) -> i32 {
+    if message.len() > BULK_BYTES { BULK } else { 0 }
 }
 
 impl Drop for Outgoing {
@@ -103,12 +116,25 @@ impl Responder {
     /// The asker gave up, takes no data for two seconds, or the link is gone; or the answer is larger than a link
     /// carries.
     pub async fn answer(self, bytes: Bytes) -> Result<(), NetError> {
+        let priority = priority(&bytes);
+        self.answer_at(priority, bytes).await
+    }
+
+    /// The same, behind everything else that is sent over the link.
+    ///
+    /// # Errors
+    /// As for [`Self::answer`].
+    pub async fn answer_last(self, bytes: Bytes) -> Result<(), NetError> {
+        self.answer_at(LAST, bytes).await
+    }
+
+    async fn answer_at(self, priority: i32, bytes: Bytes) -> Result<(), NetError> {
         if bytes.len() > self.limit {
             let (bytes, limit) = (bytes.len(), self.limit);
             self.too_large();
             return Err(NetError::TooLarge { bytes, limit });
         }
-        self.stream.write(bytes).await
+        self.stream.write_at(priority, bytes).await
     }
 
     /// Resolves when the asker gave up on the stream or the link is gone. Cancel-safe.

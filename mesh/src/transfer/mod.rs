@@ -4,5 +4,9 @@
 //! manifest's hashes do not confirm. What to ask, and when to give up, is decided by [`Receiver`], which is pure.
 
 mod manifest;
+mod receiver;
+#[cfg(test)]
+mod tests;
 
 pub use manifest::{BadManifest, CHUNK_BYTES, CHUNKS_MAX, IMAGE_BYTES_MAX, Manifest};
+pub use receiver::{GiveUp, Receiver, Taken};

@@ -1,11 +1,11 @@
 //! Between an operator's command and a server: the explicit first start (bootstrap), in two phases, so that a
-//! command that was cut off can be run again.
+//! command that was cut off can be run again; and what an operator asks of a running member.
 //!
 //! Every blank member stores the same proposal first; only when all have is it committed at each. A member that holds
 //! a proposal has provably never voted, and takes any message of a committed peer as the commit.
 
 use crate::config::ClusterConfig;
-use crate::ids::ReplicaId;
+use crate::ids::{Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 
 /// A question to one server.
@@ -24,6 +24,15 @@ pub enum AdminRequest {
     Commit {
         /// The attempt.
         token: u128,
+    },
+    /// Take a snapshot soon, whether or not one is due. Answered at once.
+    Save,
+    /// How is it with your snapshots?
+    Snapshots,
+    /// Have a request aborted that the application does not answer (rule 23).
+    Abort {
+        /// Where it is.
+        at: Position,
     },
 }
 
@@ -53,8 +62,25 @@ pub enum AdminReply {
         /// What its own settings would seed (members left out: the command knows them).
         seed: ClusterConfig,
     },
-    /// Stored or started, durably.
+    /// Stored or started, durably; or, of an abort, asked for.
     Done,
     /// Not done, and why; a sentence for people.
     Refused(String),
+    /// To [`AdminRequest::Save`] and [`AdminRequest::Snapshots`].
+    Snapshots(SnapshotsView),
+}
+
+/// How it is with a server's snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotsView {
+    /// The slot of the newest one; 0: there is none.
+    pub newest: Slot,
+    /// The last slot that the application executed.
+    pub executed: Slot,
+    /// Snapshots taken since the process started.
+    pub taken: u64,
+    /// Snapshots that failed since then.
+    pub failed: u64,
+    /// Bytes of the one that is being taken.
+    pub writing: Option<u64>,
 }

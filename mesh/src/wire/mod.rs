@@ -10,6 +10,7 @@ pub mod request;
 pub mod submit;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 pub use peer::Message;
 pub use request::{Body, Kind, Outcome, Refusal, Request, Tag};
@@ -17,13 +18,13 @@ pub use request::{Body, Kind, Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Server to server: consensus messages on unidirectional streams.
+/// Server to server: consensus messages on unidirectional streams, state transfer on bidirectional ones.
 pub const ALPN_PEER: &[u8] = b"lockstep-peer/2";
 /// SMaRtClient to server: requests on bidirectional streams, bundled votes back on unidirectional ones.
 pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/2";
 /// Ingress or native client to SMaRtClient: requests on bidirectional streams.
 pub const ALPN_CLIENT: &[u8] = b"lockstep-client/2";
-/// Operator to server: bootstrap.
+/// Operator to server: bootstrap, snapshots, aborts.
 pub const ALPN_ADMIN: &[u8] = b"lockstep-admin/2";
 
 /// Bytes that are no message of the expected type: the peer's fault (or its version's), never ours.

@@ -1,13 +1,15 @@
 //! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
 
-use super::admin::{AdminReply, AdminRequest};
+use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, NothingSent, Told, Unknown};
 use super::peer::{Batch, Marks, PeerFrame};
 use super::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
+use crate::transfer::Manifest;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -92,6 +94,8 @@ proptest! {
         let _ = decode::<AdminRequest>(&bytes);
         let _ = decode::<AdminReply>(&bytes);
         let _ = decode::<Record>(&bytes);
+        let _ = decode::<TransferAsk>(&bytes);
+        let _ = decode::<TransferAnswer>(&bytes);
     }
 
     #[test]
@@ -103,4 +107,34 @@ proptest! {
         let longer = [&bytes[..], &vec![0; more][..]].concat();
         prop_assert_eq!(decode::<PeerFrame>(&longer), Err(Malformed));
     }
+}
+
+#[test]
+fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
+    golden(&TransferAsk::Manifest { least: Slot(300) }, "00ac02");
+    let ask = TransferAsk::Chunk { slot: Slot(9), manifest: Digest([7; 32]), index: 300 };
+    golden(&ask, &format!("0109{}ac02", "07".repeat(32)));
+    let manifest = Manifest {
+        cluster: "kv".to_owned(),
+        member: ReplicaId(1),
+        slot: Slot(9),
+        image_len: 2,
+        total_len: 300,
+        chunks: vec![Digest([8; 32])],
+    };
+    let hex = format!("00026b76010902ac0201{}", "08".repeat(32));
+    golden(&TransferAnswer::Manifest(Box::new(manifest)), &hex);
+    golden(&TransferAnswer::Chunk(Bytes::from_static(b"abc")), "0103616263");
+    golden(&TransferAnswer::Nothing, "02");
+    golden(&TransferAnswer::Gone, "03");
+}
+
+#[test]
+fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
+    golden(&AdminRequest::Save, "03");
+    golden(&AdminRequest::Snapshots, "04");
+    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
+    let (newest, executed) = (Slot(7), Slot(9));
+    let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
+    golden(&AdminReply::Snapshots(view), "03070901020103");
 }

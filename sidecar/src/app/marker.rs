@@ -79,7 +79,8 @@ impl Marker {
         let Some(path) = &self.path else { return false };
         let Some(read) = read(path).filter(Read::is_whole) else { return false };
         let opened = File::options().append(true).open(path);
-        let Ok(file) = opened.inspect_err(|error| tracing::warn!(%error, "the execution marker cannot be opened")) else {
+        let Ok(file) = opened.inspect_err(|error| tracing::warn!(%error, "the execution marker cannot be opened"))
+        else {
             return false;
         };
         if read.incarnation.as_deref() != incarnation {
@@ -114,7 +115,9 @@ impl Marker {
         let bytes = encode(record);
         self.bytes += bytes.len() as u64;
         if self.bytes > BYTES_MAX {
-            tracing::info!("the execution marker is full: until the next snapshot a restart of this process resets the application");
+            tracing::info!(
+                "the execution marker is full: until the next snapshot a restart of this process resets the application"
+            );
             return self.spoil();
         }
         let written = file.write_all(&bytes);
@@ -241,7 +244,8 @@ fn read(path: &Path) -> Option<Read> {
         return None;
     }
     let floor = u64::from_le_bytes(front.get(8..16)?.try_into().ok()?);
-    let mut read = Read { floor: (floor != UNKNOWN).then_some(Slot(floor)), bytes: bytes.len() as u64, ..Read::default() };
+    let mut read =
+        Read { floor: (floor != UNKNOWN).then_some(Slot(floor)), bytes: bytes.len() as u64, ..Read::default() };
     while !rest.is_empty() {
         let Some((record, after)) = decode(rest) else {
             read.torn = true;

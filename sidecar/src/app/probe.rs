@@ -32,7 +32,8 @@ pub(super) async fn check_empty(address: SocketAddr, settings: &Settings) -> any
 
 async fn check_reply(address: SocketAddr, settings: &Settings, request: &str, expected: &str) -> anyhow::Result<()> {
     let mut conversation = Conversation::new(address, settings, settings.timeout);
-    let reply = conversation.ask(&settings.framed(request.as_bytes())).await.context("it was asked whether it is empty")?;
+    let reply =
+        conversation.ask(&settings.framed(request.as_bytes())).await.context("it was asked whether it is empty")?;
     let reply = settings.unframed(&reply);
     ensure!(
         reply == expected.as_bytes(),
@@ -79,7 +80,9 @@ async fn check_databases(address: SocketAddr, settings: &Settings) -> anyhow::Re
             let entries = databases.iter().map(|(_, keys)| keys).sum::<u64>();
             ensure!(entries == 0, "{}", not_empty(entries));
         }
-        Err(error) => tracing::debug!(error = format!("{error:#}"), "whether its other databases are empty is not known"),
+        Err(error) => {
+            tracing::debug!(error = format!("{error:#}"), "whether its other databases are empty is not known")
+        }
     }
     Ok(())
 }

@@ -190,13 +190,7 @@ async fn next(orders: &mut Orders, run: Run, full: bool) -> Result<Task, End> {
 }
 
 impl Pipeline {
-    fn take(
-        &mut self,
-        live: &mut Live<'_>,
-        slot: Slot,
-        operations: Vec<Operation>,
-        patient: usize,
-    ) -> Result<(), End> {
+    fn take(&mut self, live: &mut Live<'_>, slot: Slot, operations: Vec<Operation>, patient: usize) -> Result<(), End> {
         live.intend(slot)?;
         let begun = Instant::now();
         let calls = operations.into_iter().filter_map(|operation| match operation {
@@ -250,7 +244,11 @@ impl Pipeline {
 
     /// The first slot, if all its replies are here.
     fn next_done(&mut self) -> Option<Pending> {
-        if self.slots.front().is_some_and(|pending| pending.waiting().is_none()) { self.slots.pop_front() } else { None }
+        if self.slots.front().is_some_and(|pending| pending.waiting().is_none()) {
+            self.slots.pop_front()
+        } else {
+            None
+        }
     }
 
     fn unanswered(&self) -> usize {

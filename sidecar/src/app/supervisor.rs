@@ -96,8 +96,7 @@ struct Identity {
 
 impl Identity {
     fn lives(&self) -> bool {
-        process::boot_id().ok().as_ref() == Some(&self.boot)
-            && process::start_time(self.pid) == Some(self.start_time)
+        process::boot_id().ok().as_ref() == Some(&self.boot) && process::start_time(self.pid) == Some(self.start_time)
     }
 }
 

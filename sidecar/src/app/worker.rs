@@ -264,7 +264,11 @@ impl Host {
             dump::load(&self.settings, &mut self.keeper, slot).await?;
             self.left = Left::Clean;
         }
-        if self.keeper.same() { Ok(()) } else { Err(anyhow::anyhow!("the application ended right after its start").into()) }
+        if self.keeper.same() {
+            Ok(())
+        } else {
+            Err(anyhow::anyhow!("the application ended right after its start").into())
+        }
     }
 
     /// Resets it in its own protocol; false if only a restart helps.
@@ -279,7 +283,10 @@ impl Host {
             probe::check_empty(address, &self.settings).await
         };
         if let Err(error) = wiped.await {
-            tracing::warn!(error = format!("{error:#}"), "the application was not reset in its own protocol: it is restarted");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the application was not reset in its own protocol: it is restarted"
+            );
             return false;
         }
         self.left = Left::Clean;

@@ -6,6 +6,7 @@ mod task;
 
 use crate::budget::{Budget, Share};
 use crate::metrics::{Metrics, Peer};
+use crate::transfer::Server;
 use bytes::Bytes;
 use mesh::ids::{Life, ReplicaId};
 use mesh::net::{Endpoint, Link};
@@ -14,7 +15,7 @@ use mesh::wire::peer::{Message, PeerFrame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Messages in one outbox.
 const OUTBOX_MESSAGES: usize = 4096;
@@ -51,6 +52,25 @@ struct Outbox {
     /// Of what is in it.
     bytes: Arc<AtomicUsize>,
     links: mpsc::Sender<Link>,
+    /// The link that is sent over.
+    newest: watch::Receiver<Option<Link>>,
+}
+
+/// The link to each peer, while there is one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerLinks(Arc<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>);
+
+impl PeerLinks {
+    /// The link to one peer.
+    #[cfg(test)]
+    pub(crate) fn of(id: ReplicaId, link: watch::Receiver<Option<Link>>) -> Self {
+        Self(Arc::new(BTreeMap::from([(id, link)])))
+    }
+
+    /// The link to a peer.
+    pub(crate) fn get(&self, id: ReplicaId) -> Option<Link> {
+        self.0.get(&id).and_then(|link| link.borrow().clone())
+    }
 }
 
 /// All peers; the tasks end when this is dropped.
@@ -67,11 +87,12 @@ pub(crate) struct Peers {
 pub(crate) struct Acceptor(Arc<BTreeMap<ReplicaId, mpsc::Sender<Link>>>);
 
 impl Peers {
-    /// A task for every member but this one.
+    /// A task for every member but this one. `server` answers what they ask.
     pub(crate) fn start(
         endpoint: &Endpoint,
         own: ReplicaId,
         seeds: &[(u32, String)],
+        server: &Server,
         metrics: &Metrics,
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let (inbox, incoming) = mpsc::channel(INBOX_FRAMES);
@@ -80,6 +101,7 @@ impl Peers {
         let outboxes = others.map(|(id, address)| {
             let (messages, outgoing) = mpsc::channel(OUTBOX_MESSAGES);
             let (links, accepted) = mpsc::channel(LINKS);
+            let (newest_in, newest) = watch::channel(None);
             let bytes = Arc::new(AtomicUsize::new(0));
             let peer = task::Peer {
                 id: ReplicaId(*id),
@@ -90,14 +112,25 @@ impl Peers {
                 outgoing,
                 outgoing_bytes: Arc::clone(&bytes),
                 accepted,
-                reader: task::Reader { inbox: inbox.clone(), budget: budget.clone(), metrics: metrics.clone() },
+                newest: newest_in,
+                reader: task::Reader {
+                    inbox: inbox.clone(),
+                    budget: budget.clone(),
+                    server: server.clone(),
+                    metrics: metrics.clone(),
+                },
                 metrics: metrics.clone(),
             };
             tokio::spawn(peer.run());
-            (ReplicaId(*id), Outbox { messages, bytes, links })
+            (ReplicaId(*id), Outbox { messages, bytes, links, newest })
         });
         let outboxes = outboxes.collect();
         (Self { outboxes, metrics: metrics.clone(), _inbox: inbox }, incoming)
+    }
+
+    /// The links, for whoever asks peers something.
+    pub(crate) fn links(&self) -> PeerLinks {
+        PeerLinks(Arc::new(self.outboxes.iter().map(|(id, outbox)| (*id, outbox.newest.clone())).collect()))
     }
 
     /// Where accepted links go.

@@ -3,6 +3,7 @@
 use super::{Incoming, Outgoing};
 use crate::budget::Budget;
 use crate::metrics::{self, Metrics, PeerKind};
+use crate::transfer::Server;
 use mesh::ids::ReplicaId;
 use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// How long the member with the higher id leaves dialling to the other at first.
@@ -27,6 +28,7 @@ pub(super) struct Peer {
     pub(super) outgoing: mpsc::Receiver<Outgoing>,
     pub(super) outgoing_bytes: Arc<AtomicUsize>,
     pub(super) accepted: mpsc::Receiver<Link>,
+    pub(super) newest: watch::Sender<Option<Link>>,
     pub(super) reader: Reader,
     pub(super) metrics: Metrics,
 }
@@ -36,6 +38,7 @@ pub(super) struct Peer {
 pub(super) struct Reader {
     pub(super) inbox: mpsc::Sender<Incoming>,
     pub(super) budget: Budget,
+    pub(super) server: Server,
     pub(super) metrics: Metrics,
 }
 
@@ -60,7 +63,7 @@ impl Peer {
             tokio::select! {
                 biased;
                 Some(id) = ended.recv() => {
-                    links.live.retain(|(live, _)| *live != id);
+                    self.forget(id, &mut links);
                     dial_at = Instant::now() + backoff.next_delay();
                 }
                 link = self.accepted.recv() => match link {
@@ -102,7 +105,14 @@ impl Peer {
             oldest.close("replaced by newer links");
         }
         links.live.push_back((id, link.clone()));
+        self.newest.send_replace(Some(link.clone()));
         tokio::spawn(self.reader.clone().run(self.id, link, id, ended.clone()));
+    }
+
+    /// A link is gone.
+    fn forget(&self, id: u64, links: &mut Links) {
+        links.live.retain(|(live, _)| *live != id);
+        self.newest.send_replace(links.live.back().map(|(_, link)| link.clone()));
     }
 
     /// Sends over the newest link; a message that cannot go at once is given up for a newer link.
@@ -124,7 +134,7 @@ impl Peer {
             Err(NetError::Gone(reason)) => {
                 tracing::debug!(peer = %self.id, reason, "the link is gone");
                 self.dropped(1);
-                links.live.retain(|(live, _)| *live != id);
+                self.forget(id, links);
             }
             Err(error) => {
                 // The peer takes nothing: what waited meanwhile is as old as this, and is asked for again if it matters.
@@ -160,6 +170,8 @@ async fn poll_dialling(dialling: &mut Option<Dialling>) -> Result<Link, NetError
 impl Reader {
     /// Reads a link until it is gone.
     async fn run(self, from: ReplicaId, link: Link, id: u64, ended: mpsc::Sender<u64>) {
+        // Ends with the link.
+        tokio::spawn(self.server.clone().serve(from, link.clone(), self.metrics.clone()));
         while let Ok(bytes) = link.receive().await {
             let Ok(frame) = mesh::wire::decode(&bytes) else {
                 self.metrics.malformed("peer");

@@ -1,8 +1,8 @@
 //! A snapshot that is not whole yet: a file of another name, which goes with its value unless it is published.
 
 use super::file::SnapshotFile;
-use super::format;
-use anyhow::Context;
+use super::{RESERVE, format};
+use anyhow::{Context, ensure};
 use mesh::transfer::Manifest;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -39,6 +39,12 @@ impl Draft {
         if self.unsynced >= SYNC_EVERY {
             self.unsynced = 0;
             self.file.sync_data().with_context(|| self.failed())?;
+            let free = rustix::fs::fstatvfs(&self.file).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+            ensure!(
+                free.is_ok_and(|free| free >= RESERVE),
+                "{} is given up, so that the journal has room: make room on the disk",
+                self.path.display()
+            );
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub(super) const PART: &str = ".part";
 
 /// Why the end of a file is not that of a snapshot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadEnd {
+pub(crate) enum BadEnd {
     /// The bytes are not those that were written, or never were a snapshot's.
     #[error("its manifest does not check out")]
     Damaged,

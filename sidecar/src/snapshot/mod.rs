@@ -6,6 +6,7 @@
 mod draft;
 mod file;
 mod format;
+pub mod offline;
 mod part;
 mod reader;
 #[cfg(test)]
@@ -31,6 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Bytes of the disk that a snapshot leaves if it is a large one for the journal: without room for that a member cannot go on.
+const RESERVE: u64 = 64 << 20;
 /// Ends the name of a snapshot that was whole once and is not any more.
 const DAMAGED: &str = ".damaged";
 
@@ -46,6 +49,8 @@ struct Inner {
     metrics: Metrics,
     /// Files begun by this process.
     drafts: AtomicU64,
+    /// Bytes of the snapshot that is being taken, and one; 0: none is.
+    writing: AtomicU64,
     /// Held while names in the directory change, by threads only; taken before `state`.
     names: Mutex<()>,
     /// Held for moments.
@@ -95,6 +100,7 @@ impl Snapshots {
             member,
             metrics: metrics.clone(),
             drafts: AtomicU64::new(0),
+            writing: AtomicU64::new(0),
             names: Mutex::default(),
             state: Mutex::new(state),
         })))
@@ -119,6 +125,14 @@ impl Snapshots {
     /// The manifest cannot be used, or the file cannot be made.
     pub(crate) fn part(&self, manifest: Manifest) -> anyhow::Result<Part> {
         manifest.validate(&self.0.cluster)?;
+        let disk = rustix::fs::statvfs(&self.0.dir).context("cannot ask for the room on the disk")?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let needed = manifest.total_len.saturating_add(manifest.total_len.min(RESERVE));
+        ensure!(
+            free >= needed,
+            "there is no room in {} for a snapshot: {needed} bytes are needed, {free} are free. Make room there",
+            self.0.dir.display()
+        );
         Part::create(self.clone(), manifest)
     }
 
@@ -231,8 +245,11 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Sets a snapshot aside whose reading failed.
-    fn judge<T>(&self, file: &Arc<SnapshotFile>, result: Result<T, FileError>) -> anyhow::Result<T> {
+    /// Sets a snapshot aside whose reading failed. Blocks then.
+    ///
+    /// # Errors
+    /// It failed, or the snapshot was discarded meanwhile.
+    pub(crate) fn judge<T>(&self, file: &Arc<SnapshotFile>, result: Result<T, FileError>) -> anyhow::Result<T> {
         let error = match result {
             Ok(_) if file.is_revoked() => bail!("the snapshot of slot {} is discarded", file.manifest().slot),
             Ok(value) => return Ok(value),
@@ -248,6 +265,15 @@ impl Snapshots {
             set_aside(file.path(), &error);
         }
         Err(error.into())
+    }
+
+    /// Bytes so far of the snapshot that is being taken.
+    pub(crate) fn writing(&self) -> Option<u64> {
+        self.0.writing.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    fn set_writing(&self, bytes: Option<u64>) {
+        self.0.writing.store(bytes.map_or(0, |bytes| bytes.saturating_add(1)), Ordering::Relaxed);
     }
 
     /// Tells the age of the newest snapshot.

@@ -22,6 +22,11 @@ impl Part {
         Ok(Self { snapshots, manifest, draft, discards })
     }
 
+    /// What it will be.
+    pub(crate) const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Stores chunk `index`, whose hash was checked. Blocks.
     ///
     /// # Errors

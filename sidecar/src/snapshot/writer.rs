@@ -34,6 +34,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(move || {
             let result = write(&snapshots, discards, &image, taken);
+            snapshots.set_writing(None);
             if let Err(error) = &result {
                 tracing::warn!(slot = %image.slot, error = format!("{error:#}"), "no snapshot was taken");
             }
@@ -86,7 +87,10 @@ fn write(snapshots: &Snapshots, discards: u64, image: &Image, mut steps: mpsc::R
     content.take(&encoded)?;
     loop {
         match steps.blocking_recv() {
-            Some(Step::Piece(piece)) => content.take(&piece)?,
+            Some(Step::Piece(piece)) => {
+                content.take(&piece)?;
+                snapshots.set_writing(Some(content.written));
+            }
             Some(Step::Finish) => break,
             None => bail!("it was given up"),
         }

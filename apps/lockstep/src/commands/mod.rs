@@ -1,7 +1,11 @@
 //! Subcommands that do one thing and end.
 
+pub(crate) mod abort;
 pub(crate) mod bootstrap;
 pub(crate) mod call;
 pub(crate) mod certs;
+mod progress;
+mod reach;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 mod status_table;

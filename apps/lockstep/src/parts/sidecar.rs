@@ -114,6 +114,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             limits: recovery.limits,
             snapshots: recovery.snapshots,
             divergence: recovery.divergence,
+            transfer_rate: recovery.transfer_rate,
             app_timeout: args.app_timeout,
             app_snapshot: recovery.mode,
             app_snapshot_timeout: recovery.snapshot_timeout,

@@ -134,7 +134,8 @@ pub(super) async fn unpack(dir: &Path, ours: &[&str], source: &mut Source) -> Re
         let mode = source.u32().await? & 0o7777;
         let path = inside(source, ours).await?;
         let to = dir.join(&path);
-        let refused = |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {}", to.display()));
+        let refused =
+            |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {}", to.display()));
         entries += 1;
         match kind {
             FOLDER if !links => {

@@ -80,13 +80,7 @@ struct Program {
 }
 
 impl Program {
-    fn start(
-        settings: &Settings,
-        argv: &[String],
-        slot: Slot,
-        input: Stdio,
-        output: Stdio,
-    ) -> anyhow::Result<Self> {
+    fn start(settings: &Settings, argv: &[String], slot: Slot, input: Stdio, output: Stdio) -> anyhow::Result<Self> {
         let address = settings.app.address();
         let dir = match &settings.app {
             App::Command { dir, .. } => Some(dir.as_path()),

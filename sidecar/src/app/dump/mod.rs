@@ -125,7 +125,8 @@ async fn save_running(
 /// Brings a snapshot back into an application in its initial state; with the mode `directory` that is part of it.
 pub(super) async fn load(settings: &Settings, keeper: &mut Keeper, slot: Slot) -> Result<(), LoadError> {
     let begun = tokio::time::Instant::now();
-    let snapshots = settings.snapshots.get().context("there is nowhere to keep snapshots").map_err(LoadError::Snapshot)?;
+    let snapshots =
+        settings.snapshots.get().context("there is nowhere to keep snapshots").map_err(LoadError::Snapshot)?;
     let mut source = Source::new(snapshots.reader(slot)?);
     match timeout(settings.snapshot_timeout, load_from(settings, keeper, slot, &mut source)).await {
         Ok(loaded) => loaded?,
@@ -135,12 +136,7 @@ pub(super) async fn load(settings: &Settings, keeper: &mut Keeper, slot: Slot) -
     if keeper.same() { Ok(()) } else { Err(Loss::Restarted.into()) }
 }
 
-async fn load_from(
-    settings: &Settings,
-    keeper: &mut Keeper,
-    slot: Slot,
-    source: &mut Source,
-) -> Result<(), LoadError> {
+async fn load_from(settings: &Settings, keeper: &mut Keeper, slot: Slot, source: &mut Source) -> Result<(), LoadError> {
     if let (SnapshotMode::Directory, Keeper::Child(child)) = (&settings.snapshot, &mut *keeper) {
         return directory::load(child, source).await;
     }
@@ -171,7 +167,8 @@ async fn load_running(
         }
         SnapshotMode::Command { load, .. } => command::load(settings, load, slot, source).await,
         SnapshotMode::None | SnapshotMode::Directory => {
-            Err(anyhow!("a snapshot is to be loaded, but no way of that is configured: set --snapshot as before").into())
+            Err(anyhow!("a snapshot is to be loaded, but no way of that is configured: set --snapshot as before")
+                .into())
         }
     }
 }

@@ -150,5 +150,7 @@ impl Source {
 
 /// The snapshot is whole, but not one that this can load.
 pub(super) fn other_kind(why: &str) -> LoadError {
-    LoadError::Snapshot(anyhow!("the snapshot was taken in another way than is configured now, or by another version: {why}"))
+    LoadError::Snapshot(anyhow!(
+        "the snapshot was taken in another way than is configured now, or by another version: {why}"
+    ))
 }

@@ -1,0 +1,65 @@
+//! How a command of an operator finds the members: those of a running `up`, or those that are named.
+
+use crate::exit::{Exit, Failure};
+use crate::parts::addresses::{Target, servers, target};
+use crate::parts::common::{certificate, cluster_name};
+use crate::up::state::{Role, State};
+use sidecar::operator::Access;
+use std::path::{Path, PathBuf};
+
+/// The id of `up`'s own certificate of role admin.
+const UP: &str = "up";
+
+/// Settings of every command that asks members.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Reach {
+    /// Data directory of a running `up`: its members are asked, with its certificate
+    #[arg(long, value_name = "DIR", conflicts_with = "seeds")]
+    data_dir: Option<PathBuf>,
+    /// QUIC addresses of the members: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = target)]
+    seeds: Vec<Target>,
+    /// Name of the cluster; with --seeds
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    cluster: Option<String>,
+    /// Which operator this is, as in the certificate; with --seeds
+    #[arg(long, value_name = "ID", default_value = "admin")]
+    id: String,
+    /// Directory with tls.crt, tls.key and ca.crt, or one with admin/ID in it; with --seeds
+    #[arg(long, value_name = "DIR", default_value = "pki")]
+    pki: PathBuf,
+    /// Trusted certificate authorities, instead of ca.crt beside the certificate
+    #[arg(long, value_name = "FILE")]
+    trust_bundle: Option<PathBuf>,
+}
+
+impl Reach {
+    /// Whom to ask, and as whom.
+    pub(crate) fn access(&self) -> Result<Access, Failure> {
+        if let Some(dir) = &self.data_dir {
+            return of_up(dir);
+        }
+        let usage = |text: &str| Failure::new(Exit::Usage, text);
+        if self.seeds.is_empty() {
+            return Err(usage("whom to ask? give --data-dir of a running `lockstep up`, or --seeds"));
+        }
+        let members = servers(&self.seeds).map_err(|error| usage(&format!("--seeds: {error}")))?;
+        Ok(Access {
+            cluster: self.cluster.clone().ok_or_else(|| usage("--cluster is missing: it goes with --seeds"))?,
+            pki: certificate(&self.pki, "admin", &self.id),
+            trust_bundle: self.trust_bundle.clone(),
+            members,
+        })
+    }
+}
+
+fn of_up(dir: &Path) -> Result<Access, Failure> {
+    let state = State::of_running(dir)?;
+    let sidecars = state.parts.iter().filter(|part| part.role == Role::Sidecar);
+    Ok(Access {
+        cluster: state.cluster.clone(),
+        pki: certificate(&state.pki, "admin", UP),
+        trust_bundle: None,
+        members: sidecars.filter_map(|part| Some((part.id, part.quic?.to_string()))).collect(),
+    })
+}

@@ -1,0 +1,150 @@
+//! An operator's side of the admin links: what commands ask of members, with a certificate of role `admin`.
+
+use crate::run::link_limits;
+use anyhow::{Context, bail, ensure};
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub use mesh::ids::{Position, Slot};
+
+/// How long one member has for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a link to one member may take to make: nobody answers for one that does not run.
+const LINK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two questions how far a member is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Whom an operator reaches, and as whom.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The directory with the operator's certificate (`pki/admin/<id>`).
+    pub pki: PathBuf,
+    /// Whom to trust, if not the `ca.crt` beside the certificate.
+    pub trust_bundle: Option<PathBuf>,
+    /// Members' ids and HOST:PORT.
+    pub members: Vec<(u32, String)>,
+}
+
+/// What a request of an operator came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// It is done.
+    Done(T),
+    /// The member refuses, and says why.
+    Refused(String),
+}
+
+impl Access {
+    /// A socket of the operator's.
+    ///
+    /// # Errors
+    /// The certificate cannot be used for this.
+    pub(crate) fn bind(&self) -> anyhow::Result<Endpoint> {
+        let credentials = Credentials::load(&self.pki, self.trust_bundle.as_deref())?;
+        let identity = credentials.identity();
+        ensure!(
+            identity.role == Role::Admin && identity.cluster == self.cluster,
+            "the certificate in {} is of {} of cluster {}, an operator needs one of role admin of cluster {}",
+            self.pki.display(),
+            identity.role,
+            identity.cluster,
+            self.cluster
+        );
+        Ok(Endpoint::bind(self.own_address(), credentials, &[], link_limits(), &mut mesh::node::registry())?)
+    }
+
+    /// Any port, of the kind of address that the members have.
+    fn own_address(&self) -> SocketAddr {
+        let v6 = |(_, address): &(u32, String)| address.parse().is_ok_and(|address: SocketAddr| address.is_ipv6());
+        if self.members.iter().all(v6) { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() }
+    }
+
+    /// Has one member take a snapshot, and waits until it is taken and verified: its slot. `progress` is told the bytes
+    /// so far.
+    ///
+    /// # Errors
+    /// The member does not answer, or could not take it.
+    pub async fn save(&self, member: &(u32, String), progress: &mut dyn FnMut(u64)) -> anyhow::Result<Answer<Slot>> {
+        let endpoint = self.bind()?;
+        let link = dial(&endpoint, member.0, &member.1).await?;
+        let before = match view(&link, &AdminRequest::Save).await? {
+            Answer::Done(view) => view,
+            Answer::Refused(why) => return Ok(Answer::Refused(why)),
+        };
+        if before.newest >= before.executed {
+            return Ok(Answer::Done(before.newest));
+        }
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = match view(&link, &AdminRequest::Snapshots).await? {
+                Answer::Done(view) => view,
+                Answer::Refused(why) => return Ok(Answer::Refused(why)),
+            };
+            if now.newest > before.newest {
+                return Ok(Answer::Done(now.newest));
+            }
+            ensure!(now.failed == before.failed, "it could not take a snapshot: its log says why");
+            progress(now.writing.unwrap_or_default());
+        }
+    }
+
+    /// Asks the leader for an abort; every member is asked, since only the leader takes it.
+    ///
+    /// # Errors
+    /// No member answers.
+    pub async fn abort(&self, at: Position) -> anyhow::Result<Answer<u32>> {
+        let endpoint = self.bind()?;
+        let (mut refused, mut silent) = (Vec::new(), Vec::new());
+        for (id, address) in &self.members {
+            let answer = async {
+                let link = dial(&endpoint, *id, address).await?;
+                ask(&link, &AdminRequest::Abort { at }).await
+            };
+            match answer.await {
+                Ok(AdminReply::Done) => return Ok(Answer::Done(*id)),
+                Ok(reply) => refused.push(format!("member {id}: {}", words(reply))),
+                Err(error) => silent.push(format!("member {id}: {error:#}")),
+            }
+        }
+        if refused.is_empty() {
+            bail!("no member answers: {}", silent.join("; "));
+        }
+        refused.append(&mut silent);
+        Ok(Answer::Refused(refused.join("; ")))
+    }
+}
+
+async fn view(link: &Link, request: &AdminRequest) -> anyhow::Result<Answer<SnapshotsView>> {
+    match ask(link, request).await? {
+        AdminReply::Snapshots(view) => Ok(Answer::Done(view)),
+        AdminReply::Refused(why) => Ok(Answer::Refused(why)),
+        reply => bail!("it gives {}", words(reply)),
+    }
+}
+
+/// A link to a member.
+pub(crate) async fn dial(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Link> {
+    let dialled = timeout(LINK_TIMEOUT, endpoint.dial(LinkKind::Admin, address, Some(&id.to_string()))).await;
+    Ok(dialled.context("no answer")??)
+}
+
+/// One question.
+pub(crate) async fn ask(link: &Link, request: &AdminRequest) -> anyhow::Result<AdminReply> {
+    let answer = timeout(ANSWER_TIMEOUT, link.ask(mesh::wire::encode(request))).await.context("no answer")??;
+    mesh::wire::decode(&answer).context("its answer does not decode: does it run the same version?")
+}
+
+/// An answer for people.
+pub(crate) fn words(reply: AdminReply) -> String {
+    match reply {
+        AdminReply::Refused(reason) => reason,
+        AdminReply::Done => "done".to_owned(),
+        AdminReply::Described { .. } | AdminReply::Snapshots(_) => "an answer to another question".to_owned(),
+    }
+}

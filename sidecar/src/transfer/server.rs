@@ -1,0 +1,148 @@
+//! Serving own snapshots: a peer that asks for one gets it whole even when newer ones take its place meanwhile.
+
+use crate::metrics::Metrics;
+use crate::snapshot::{SnapshotFile, Snapshots};
+use mesh::ids::{Digest, ReplicaId, Slot};
+use mesh::net::Link;
+use mesh::wire::transfer::{TransferAnswer, TransferAsk};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+/// Chunks that are read at one time.
+const READS: usize = 2;
+/// A peer that asks nothing for so long loses what was kept for it.
+const IDLE: Duration = Duration::from_secs(30);
+/// Between two looks at who is idle.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Server(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None`: this member has no place for snapshots.
+    snapshots: Option<Snapshots>,
+    /// What each peer fetches; one each.
+    served: Mutex<BTreeMap<ReplicaId, Served>>,
+    /// The lowest slot of them.
+    lowest: watch::Sender<Option<Slot>>,
+    reads: Semaphore,
+}
+
+#[derive(Debug)]
+struct Served {
+    file: Arc<SnapshotFile>,
+    asked: Instant,
+}
+
+impl Server {
+    pub(crate) fn new(snapshots: Option<Snapshots>) -> Self {
+        let (lowest, _) = watch::channel(None);
+        let served = Mutex::default();
+        Self(Arc::new(Inner { snapshots, served, lowest, reads: Semaphore::new(READS) }))
+    }
+
+    /// The lowest slot that is served.
+    pub(crate) fn serving(&self) -> watch::Receiver<Option<Slot>> {
+        self.0.lowest.subscribe()
+    }
+
+    /// Forgets idle peers, for as long as this process serves.
+    pub(crate) async fn sweep(self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.forget_idle(Instant::now());
+        }
+    }
+
+    /// Answers what a peer asks over a link until it is gone; one question at a time.
+    pub(crate) async fn serve(self, from: ReplicaId, link: Link, metrics: Metrics) {
+        while let Ok((bytes, stream)) = link.accept_ask().await {
+            let Ok(ask) = mesh::wire::decode::<TransferAsk>(&bytes) else {
+                metrics.malformed("peer");
+                tracing::warn!(peer = %from, "a question of a peer does not decode: do both run the same version?");
+                continue;
+            };
+            let answer = self.answer(from, &ask).await;
+            // A peer that does not take it asks again.
+            let _ = stream.answer_last(mesh::wire::encode(&answer)).await;
+        }
+    }
+
+    pub(super) async fn answer(&self, from: ReplicaId, ask: &TransferAsk) -> TransferAnswer {
+        match *ask {
+            TransferAsk::Manifest { least } => self.manifest(from, least),
+            TransferAsk::Chunk { slot, manifest, index } => self.chunk(from, slot, manifest, index as usize).await,
+        }
+    }
+
+    fn manifest(&self, from: ReplicaId, least: Slot) -> TransferAnswer {
+        let newest = self.0.snapshots.as_ref().and_then(|snapshots| snapshots.list().pop());
+        let Some(file) = newest.filter(|file| file.manifest().slot >= least) else {
+            return TransferAnswer::Nothing;
+        };
+        let manifest = file.manifest().clone();
+        tracing::info!(peer = %from, slot = %manifest.slot, bytes = manifest.total_len, "a peer fetches a snapshot");
+        let mut served = self.served();
+        served.insert(from, Served { file, asked: Instant::now() });
+        self.tell(&served);
+        TransferAnswer::Manifest(Box::new(manifest))
+    }
+
+    async fn chunk(&self, from: ReplicaId, slot: Slot, digest: Digest, index: usize) -> TransferAnswer {
+        let Some(snapshots) = &self.0.snapshots else { return TransferAnswer::Gone };
+        let Some(file) = self.find(from, snapshots, slot, digest) else { return TransferAnswer::Gone };
+        if index >= file.manifest().chunks.len() {
+            return TransferAnswer::Nothing;
+        }
+        // Never closed.
+        let _read = self.0.reads.acquire().await;
+        let snapshots = snapshots.clone();
+        let read = tokio::task::spawn_blocking(move || snapshots.judge(&file, file.chunk(index))).await;
+        match read {
+            Ok(Ok(bytes)) => TransferAnswer::Chunk(bytes),
+            // It is damaged and set aside, which was said, or the process ends.
+            Ok(Err(_)) | Err(_) => {
+                let mut served = self.served();
+                served.remove(&from);
+                self.tell(&served);
+                TransferAnswer::Gone
+            }
+        }
+    }
+
+    /// The snapshot that the peer fetches, or, if it was forgotten, the same one while it is still kept.
+    fn find(&self, from: ReplicaId, snapshots: &Snapshots, slot: Slot, digest: Digest) -> Option<Arc<SnapshotFile>> {
+        let mut served = self.served();
+        let known = served.get(&from).map(|served| Arc::clone(&served.file));
+        let file = [known, snapshots.file(slot)].into_iter().flatten().find(|file| file.digest() == digest)?;
+        served.insert(from, Served { file: Arc::clone(&file), asked: Instant::now() });
+        self.tell(&served);
+        Some(file)
+    }
+
+    pub(super) fn forget_idle(&self, now: Instant) {
+        let mut served = self.served();
+        served.retain(|peer, served| {
+            let idle = now.saturating_duration_since(served.asked) >= IDLE;
+            if idle {
+                tracing::info!(%peer, slot = %served.file.manifest().slot, "a peer asks for nothing more of a snapshot");
+            }
+            !idle
+        });
+        self.tell(&served);
+    }
+
+    fn tell(&self, served: &BTreeMap<ReplicaId, Served>) {
+        let lowest = served.values().map(|served| served.file.manifest().slot).min();
+        self.0.lowest.send_if_modified(|told| std::mem::replace(told, lowest) != lowest);
+    }
+
+    fn served(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Served>> {
+        self.0.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
