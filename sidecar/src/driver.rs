@@ -427,6 +427,7 @@ impl Driver {
                     command(&self.app, app::Command::Dump { run, image });
                 }
                 Output::Cut { through } => {
+                    self.journal.cut(through);
                     if let Some(snapshots) = &self.snapshots {
                         snapshots.cut(through);
                     }

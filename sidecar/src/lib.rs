@@ -30,5 +30,6 @@ mod transfer;
 mod waiting;
 
 pub use config::{App, Config, Dialect, Probe, SnapshotMode};
+pub use journal::tool as journal_tool;
 pub use run::run;
 pub use snapshot::offline as snapshots;

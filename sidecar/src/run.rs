@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, LinkId, Waiters};
-use crate::journal::{History, Recovery};
+use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
@@ -133,10 +133,7 @@ async fn serve(
     // Reading a long journal must not keep the admin port from answering.
     let opened =
         tokio::task::spawn_blocking(move || Store::open(&settings)).await.context("the journal's reader ended")?;
-    let (mut store, Recovery { history, records, boot: _ }) = opened?;
-    if let History::Started { cluster, .. } = &history {
-        config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
-    }
+    let (mut store, Recovery { history, records }) = opened?;
 
     // The journal's lock is held by now.
     let snapshots = open_snapshots(&config, &metrics).await?;

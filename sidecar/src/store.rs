@@ -2,11 +2,13 @@
 
 use crate::Config;
 use crate::app::process::boot_id;
-use crate::journal::{Entry, History, Identity, Journal, JournalFile, Observe, Recovery, lock};
+use crate::journal::{Entry, History, Identity, Journal, JournalFile, Looked, Observe, Options, Recovery, lock};
 use anyhow::Context;
 use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Incarnation, Life};
+use mesh::ids::Life;
+use mesh::order::Verdict;
 use std::fs::File;
+use std::path::PathBuf;
 
 /// The journal before the driver has it.
 #[derive(Debug)]
@@ -18,46 +20,27 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Opens what there is, and says what it holds.
+    /// Opens what there is, and says what it holds; a journal that must not be voted with is set aside for a new one
+    /// (rule 12).
     ///
     /// # Errors
     /// It cannot be used; the message says what to do.
     pub(crate) fn open(config: &Config) -> anyhow::Result<(Self, Recovery)> {
         if config.durability == Durability::Memory {
             let lock = config.data_dir.as_deref().map(lock).transpose()?;
-            return Ok((Self::Memory(lock), Recovery::blank()));
+            return Ok((Self::Memory(lock), Recovery::of(History::Blank)));
         }
         let dir = config.data_dir.as_deref().context("--data-dir is needed with durability sync and async")?;
-        let identity = Identity { cluster: config.cluster.clone(), id: config.replica(), incarnation: Incarnation(1) };
-        let (file, found) = JournalFile::open(dir, &identity, config.durability == Durability::Sync)?;
-        if let Some(bytes) = found.torn {
-            tracing::warn!(
-                bytes,
-                "the journal ended in a write that was cut short: it was never acknowledged and is removed"
-            );
-        }
-        let mut store = Self::File(file);
-        let mut recovery = Recovery::of(found.entries);
-        store.check_boot(config, &mut recovery)?;
-        Ok((store, recovery))
-    }
-
-    /// Rule 12: what was written without sync is only known to be whole within one boot of the machine.
-    fn check_boot(&mut self, config: &Config, recovery: &mut Recovery) -> anyhow::Result<()> {
+        let identity = Identity { cluster: config.cluster.clone(), id: config.replica() };
+        let synced = config.durability == Durability::Sync;
         let boot = boot_id().context("cannot read the boot id of the machine")?;
-        if recovery.boot.as_ref() == Some(&boot) {
-            return Ok(());
+        let looked = Looked::at(dir, &identity, &Options::new(synced), &boot)?;
+        if let History::Started { cluster, .. } = looked.history() {
+            // Before anything is changed: with other settings this would be another cluster's durability.
+            config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
         }
-        if let (Durability::Async, History::Started { cluster, .. }) = (config.durability, &recovery.history) {
-            tracing::warn!(
-                "the machine was started anew since the journal was written, and durability is async: this member may \
-                 have forgotten votes. It becomes a learner"
-            );
-            let learner = Entry::Learner { cluster: cluster.clone(), life: crate::entropy::life()? };
-            self.append(&learner)?;
-            recovery.history = recovery.history.clone().after(&learner);
-        }
-        self.append(&Entry::Booted { boot })
+        let (file, recovery) = settle(looked, synced)?;
+        Ok((Self::File(file), recovery))
     }
 
     /// Adds an entry, durable when this returns.
@@ -68,7 +51,8 @@ impl Store {
         match self {
             Self::File(file) => file
                 .append([entry])
-                .and_then(|()| file.sync())
+                // Also with durability async: a member's history must not be taken back.
+                .and_then(|()| file.persist())
                 .context("the journal could not be written: make room or mend the disk, then start again"),
             Self::Memory(_) => Ok(()),
         }
@@ -84,6 +68,61 @@ impl Store {
             Self::Memory(lock) => Ok((Journal::memory(), lock)),
         }
     }
+}
+
+/// Does what the verdict on the journal asks for, and says so.
+pub(crate) fn settle(looked: Looked, synced: bool) -> anyhow::Result<(JournalFile, Recovery)> {
+    match looked.judge(synced) {
+        Verdict::Whole => {}
+        Verdict::Torn { segment } => {
+            let (file, at) = looked.place(segment);
+            tracing::warn!(
+                file = %file.display(),
+                at,
+                "the journal ends in a write that was cut short: nothing rested on it, and it is removed"
+            );
+        }
+        Verdict::Forgotten => {
+            let (journal, recovery, aside) = replace(looked)?;
+            tracing::warn!(
+                aside = %aside.display(),
+                "the machine was started anew since the journal was written, and durability is async: this member may \
+                 have forgotten votes. The journal is set aside; the member begins a new life as a learner, is taught by \
+                 its peers and then votes again"
+            );
+            return Ok((journal, recovery));
+        }
+        Verdict::Damaged { segment, fault } => {
+            let (file, at) = looked.place(segment);
+            tracing::error!(
+                file = %file.display(),
+                at,
+                %fault,
+                "the journal is damaged: the disk lost what it had stored, and this member may have forgotten votes. It \
+                 does not vote with it again"
+            );
+            let (journal, recovery, aside) = replace(looked)?;
+            tracing::error!(
+                aside = %aside.display(),
+                "the damaged journal is kept there; this member begins a new life as a learner, is taught by its peers \
+                 and then votes again. Look after the disk"
+            );
+            return Ok((journal, recovery));
+        }
+    }
+    Ok(looked.resume()?)
+}
+
+/// A new journal in the place of one that must not be voted with.
+fn replace(looked: Looked) -> anyhow::Result<(JournalFile, Recovery, PathBuf)> {
+    let history = match looked.history() {
+        History::Started { cluster, .. } => {
+            History::Started { cluster: cluster.clone(), life: crate::entropy::life()? }
+        }
+        // The damage may have taken what made it part of a cluster.
+        History::Blank | History::Proposed { .. } | History::Lost => History::Lost,
+    };
+    Ok(looked.replace(history)?)
 }
 
 /// The cluster that a member starts in.

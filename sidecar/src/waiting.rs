@@ -1,7 +1,8 @@
 //! A member that is not part of a cluster yet: it waits for the operator's bootstrap, or for a peer that has history.
 //!
 //! "Nobody answers" is never taken for "this is a new cluster". A blank member that hears of a cluster cannot know
-//! whether it voted there before its disk was lost: it becomes a learner (rule 12). One that holds a proposal has
+//! whether it voted there before its disk was lost: it becomes a learner (rule 12), and so does one whose journal was
+//! damaged. One that holds a proposal has
 //! provably never voted with it, and takes the word of a member that started with the same configuration as the commit.
 
 use crate::Config;
@@ -24,6 +25,10 @@ use tokio::time::{MissedTickBehavior, interval};
 /// How often the peers are asked.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// What a member says that does not know whether it was part of a cluster.
+const LOST: &str = "this member's journal was damaged and set aside, and nothing in it tells whether it was part of a \
+                    cluster: it joins one as soon as a member of it answers. If none was ever begun, empty its data directory";
+
 /// See the module.
 pub(crate) struct Waiting<'a> {
     pub(crate) config: &'a Config,
@@ -42,6 +47,9 @@ impl Waiting<'_> {
     /// # Errors
     /// The cluster does not fit this member's settings, or the journal could not be written.
     pub(crate) async fn run(mut self) -> anyhow::Result<Option<Membership>> {
+        if self.history == History::Lost {
+            tracing::warn!("{LOST}");
+        }
         let mut tick = interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,14 +97,17 @@ impl Waiting<'_> {
         let history = match &self.history {
             History::Blank => admin::History::Blank,
             History::Proposed { token, .. } => admin::History::Proposed { token: *token },
-            History::Started { .. } => admin::History::Started,
+            // It may be part of a cluster, so no other one is to be begun with it.
+            History::Started { .. } | History::Lost => admin::History::Started,
         };
         AdminReply::Described { id: self.config.replica(), history, seed: self.config.seed() }
     }
 
     fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
-        if matches!(self.history, History::Started { .. }) {
-            return Ok(refused_started());
+        match self.history {
+            History::Started { .. } => return Ok(refused_started()),
+            History::Lost => return Ok(AdminReply::Refused(LOST.to_owned())),
+            History::Blank | History::Proposed { .. } => {}
         }
         if self.has_snapshots {
             return Ok(AdminReply::Refused(
@@ -123,6 +134,7 @@ impl Waiting<'_> {
                 Ok(AdminReply::Refused("another proposal took the place of this one".to_owned()))
             }
             History::Blank => Ok(AdminReply::Refused("there is no proposal to commit".to_owned())),
+            History::Lost => Ok(AdminReply::Refused(LOST.to_owned())),
             History::Started { .. } => Ok(AdminReply::Done),
         }
     }

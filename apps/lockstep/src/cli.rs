@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, snapshot, status};
+use crate::commands::{abort, bootstrap, call, certs, journal, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -53,6 +53,12 @@ pub(crate) enum Command {
         /// What to do
         #[command(subcommand)]
         command: certs::Command,
+    },
+    /// Read the journal of a server
+    Journal {
+        /// What to do
+        #[command(subcommand)]
+        command: journal::Command,
     },
     /// Run the example application, a hashmap over TCP
     Hashmap(hashmap::Args),

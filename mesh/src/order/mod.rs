@@ -15,6 +15,7 @@ mod log;
 pub mod mutant;
 mod normal;
 mod output;
+mod recovery;
 mod rejoin;
 mod sessions;
 mod silence;
@@ -30,6 +31,7 @@ pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
 use crate::config::{Config, Durability};

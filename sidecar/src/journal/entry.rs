@@ -1,13 +1,20 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
 use mesh::config::ClusterConfig;
-use mesh::ids::Life;
+use mesh::ids::{Ballot, Life, Position, Slot};
 use mesh::order::Record;
 use serde::{Deserialize, Serialize};
 
 /// One entry of the journal. New kinds go to the end: the order is the encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
+    /// The first of every segment, and only that.
+    Head {
+        /// Where the frames of the segment before end; 0 where there was none.
+        previous_end: u64,
+        /// What the segments before said and is needed without them.
+        summary: Box<Summary>,
+    },
     /// A proposal for the cluster's first configuration: nothing was promised or voted before it was committed.
     Proposed {
         /// The attempt.
@@ -33,8 +40,8 @@ pub(crate) enum Entry {
     Core(Record),
 }
 
-/// How far this member's history is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How far this member's history is. New kinds go to the end: the order is the encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum History {
     /// None.
     Blank,
@@ -52,12 +59,16 @@ pub(crate) enum History {
         /// Its life.
         life: Life,
     },
+    /// Its journal was damaged so that it does not know whether it was part of a cluster: it can only join one that is
+    /// there.
+    Lost,
 }
 
 impl History {
     /// The history after one more entry.
     pub(crate) fn after(self, entry: &Entry) -> Self {
         match (self, entry) {
+            (_, Entry::Head { summary, .. }) => summary.history.clone(),
             (Self::Blank | Self::Proposed { .. }, Entry::Proposed { token, cluster }) => {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
@@ -68,34 +79,66 @@ impl History {
     }
 }
 
-/// What a whole journal says.
+/// What of a journal's entries must outlive their segments: all but the votes, which go when snapshots cover them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// How far the history is.
+    pub(crate) history: History,
+    /// The boot that wrote last.
+    pub(crate) boot: String,
+    /// The highest promise; a vote is one too.
+    pub(crate) promised: Ballot,
+    /// The last decided mark.
+    pub(crate) decided: Slot,
+    /// The last request that the application fell silent on.
+    pub(crate) silent: Option<Position>,
+}
+
+impl Summary {
+    /// Of a journal that begins with this history.
+    pub(crate) fn new(history: History, boot: &str) -> Self {
+        Self { history, boot: boot.to_owned(), promised: Ballot::NONE, decided: Slot(0), silent: None }
+    }
+
+    /// Takes one more entry in.
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        match entry {
+            // Nothing that the entries before it said is missing in a head.
+            Entry::Head { summary, .. } => self.clone_from(summary),
+            Entry::Proposed { .. } | Entry::Started | Entry::Learner { .. } => {
+                let history = std::mem::replace(&mut self.history, History::Blank);
+                self.history = history.after(entry);
+            }
+            Entry::Booted { boot } => self.boot.clone_from(boot),
+            Entry::Core(Record::Promised { ballot } | Record::Accepted { ballot, .. }) => {
+                self.promised = self.promised.max(*ballot);
+            }
+            Entry::Core(Record::Decided { slot }) => self.decided = self.decided.max(*slot),
+            Entry::Core(Record::Silent { at }) => self.silent = self.silent.max(Some(*at)),
+        }
+    }
+
+    /// The core's part as records.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> + use<> {
+        let promised = Some(Record::Promised { ballot: self.promised });
+        let decided = Some(Record::Decided { slot: self.decided });
+        let silent = self.silent.map(|at| Record::Silent { at });
+        [promised, decided, silent].into_iter().flatten()
+    }
+}
+
+/// What a journal that can be gone on with says.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     /// How far the history is.
     pub(crate) history: History,
     /// The core's records, in order.
     pub(crate) records: Vec<Record>,
-    /// The boot that wrote last, if it is known.
-    pub(crate) boot: Option<String>,
 }
 
 impl Recovery {
-    /// Of a member that has no journal.
-    pub(crate) const fn blank() -> Self {
-        Self { history: History::Blank, records: Vec::new(), boot: None }
-    }
-
-    /// Of a journal with these entries.
-    pub(crate) fn of(entries: Vec<Entry>) -> Self {
-        let mut recovery = Self::blank();
-        for entry in entries {
-            recovery.history = recovery.history.after(&entry);
-            match entry {
-                Entry::Core(record) => recovery.records.push(record),
-                Entry::Booted { boot } => recovery.boot = Some(boot),
-                Entry::Proposed { .. } | Entry::Started | Entry::Learner { .. } => {}
-            }
-        }
-        recovery
+    /// Of a journal that has nothing but a history.
+    pub(crate) const fn of(history: History) -> Self {
+        Self { history, records: Vec::new() }
     }
 }

@@ -1,19 +1,19 @@
-//! Bytes of the journal file: one header, then frames. No input or output here.
+//! Bytes of a journal's segment: one header, then frames. No input or output here.
 //!
-//! A frame is one group commit: everything that one write and one sync made durable together. A frame that does not
-//! check out with nothing valid behind it was torn by a crash before its sync answered, so nothing of it was ever
-//! acknowledged; with a valid frame behind it, it had been synced, and the disk lost it (rule 13).
+//! A frame is one group commit: everything that one write and one sync made durable together. The last frame of all that
+//! does not check out was torn by a crash before its sync answered, so nothing of it was ever acknowledged; any other one
+//! had been synced, and the disk lost it (rule 13).
 //!
-//! The checks are keyed with a secret of the file and cover the frame's offset: neither the body of a client's request
-//! nor a stale copy of a frame elsewhere in the file can pass for a frame.
+//! The checks are keyed with a secret of the segment and cover the frame's offset: neither the body of a client's request
+//! nor a stale copy of a frame elsewhere can pass for a frame.
 
-use mesh::ids::{Incarnation, ReplicaId};
+use mesh::ids::ReplicaId;
 use serde::{Deserialize, Serialize};
 
-/// First bytes of a journal.
+/// First bytes of a segment.
 pub(super) const MAGIC: [u8; 8] = *b"LOCKSTEP";
-/// The version of this format.
-pub(super) const VERSION: u32 = 1;
+/// The version of this format. Version 1 was one file that grew for ever.
+pub(super) const VERSION: u32 = 2;
 /// Bytes that the header takes; the first frame begins here.
 pub(super) const HEADER_BYTES: u64 = 4096;
 /// Frames begin at multiples of this.
@@ -30,21 +30,23 @@ pub(crate) struct Identity {
     pub(crate) cluster: String,
     /// The member.
     pub(crate) id: ReplicaId,
-    /// Its life.
-    pub(crate) incarnation: Incarnation,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    identity: Identity,
-    key: [u8; 32],
+/// What a segment's header says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) identity: Identity,
+    /// Drawn at random for each journal: no segment of another one is taken for one of this.
+    pub(super) journal: u128,
+    /// The segment's number.
+    pub(super) number: u64,
+    /// The key of the segment's frames.
+    pub(super) key: Key,
 }
 
 /// Why a header cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadHeader {
-    /// Not a journal at all.
-    Magic,
     /// Of another version of this program.
     Version(u32),
     /// Damaged.
@@ -52,13 +54,14 @@ pub(super) enum BadHeader {
 }
 
 /// The header's bytes.
-pub(super) fn encode_header(identity: &Identity, key: &Key) -> Vec<u8> {
-    let payload = mesh::wire::encode(&Header { identity: identity.clone(), key: key.0 });
+pub(super) fn encode_header(header: &Header) -> Vec<u8> {
+    let payload = mesh::wire::encode(header);
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER_BYTES as usize);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-    bytes.extend_from_slice(blake3::hash(&payload).as_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(header_check(VERSION, length, &payload).as_bytes());
     bytes.extend_from_slice(&payload);
     assert!(bytes.len() <= HEADER_BYTES as usize, "a cluster's name is a DNS name and fits");
     bytes.resize(HEADER_BYTES as usize, 0);
@@ -66,29 +69,44 @@ pub(super) fn encode_header(identity: &Identity, key: &Key) -> Vec<u8> {
 }
 
 /// Reads what [`encode_header`] wrote.
-pub(super) fn decode_header(bytes: &[u8]) -> Result<(Identity, Key), BadHeader> {
+pub(super) fn decode_header(bytes: &[u8]) -> Result<Header, BadHeader> {
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(BadHeader::Damaged)?;
-    if *magic != MAGIC {
-        return Err(BadHeader::Magic);
-    }
     let (version, rest) = rest.split_first_chunk::<4>().ok_or(BadHeader::Damaged)?;
-    match u32::from_le_bytes(*version) {
-        VERSION => {}
-        other => return Err(BadHeader::Version(other)),
-    }
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(BadHeader::Damaged)?;
-    let (hash, rest) = rest.split_first_chunk::<32>().ok_or(BadHeader::Damaged)?;
-    let payload = rest.get(..u32::from_le_bytes(*length) as usize).ok_or(BadHeader::Damaged)?;
-    if blake3::hash(payload).as_bytes() != hash {
+    let (check, rest) = rest.split_first_chunk::<32>().ok_or(BadHeader::Damaged)?;
+    let (version, length) = (u32::from_le_bytes(*version), u32::from_le_bytes(*length));
+    let payload = rest.get(..length as usize).ok_or(BadHeader::Damaged)?;
+    // The version is covered by the check, so that a flipped bit of it is not taken for another program's.
+    if *magic != MAGIC || header_check(version, length, payload).as_bytes() != check {
         return Err(BadHeader::Damaged);
     }
-    let header: Header = mesh::wire::decode(payload).map_err(|_| BadHeader::Damaged)?;
-    Ok((header.identity, Key(header.key)))
+    if version != VERSION {
+        return Err(BadHeader::Version(version));
+    }
+    mesh::wire::decode(payload).map_err(|_| BadHeader::Damaged)
 }
 
-/// The secret that a file's frames are checked with.
-#[derive(Clone)]
+/// The format's version of a file that begins with these bytes, if it is of this program at all.
+pub(super) fn version_of(bytes: &[u8]) -> Option<u32> {
+    let (version, _) = bytes.strip_prefix(&MAGIC)?.split_first_chunk::<4>()?;
+    Some(u32::from_le_bytes(*version))
+}
+
+fn header_check(version: u32, length: u32, payload: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&version.to_le_bytes()).update(&length.to_le_bytes()).update(payload);
+    hasher.finalize()
+}
+
+/// The secret that a segment's frames are checked with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key(pub(super) [u8; 32]);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
 
 impl Key {
     fn hasher(&self, offset: u64, length: u32) -> blake3::Hasher {

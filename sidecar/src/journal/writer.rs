@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::file::{GROUP_BYTES, JournalFile};
-use mesh::ids::Lsn;
+use mesh::ids::{Lsn, Slot};
 use mesh::order::Record;
 use std::collections::VecDeque;
 use std::io;
@@ -17,6 +17,10 @@ const BEHIND_BYTES: usize = 16 << 20;
 const BEHIND_RECORDS: usize = 8192;
 /// What a record takes beside the requests in it, about.
 const RECORD_OVERHEAD: usize = 64;
+/// A segment of a journal that is not written.
+const PRETENDED_BYTES: u64 = 8 << 20;
+/// After the disk had no room to grow ahead of need, the next try waits so long.
+const NEXT_TRY: Duration = Duration::from_secs(1);
 
 /// Told of every sync: how long it took.
 pub(crate) type Observe = Box<dyn Fn(Duration) + Send>;
@@ -28,11 +32,41 @@ pub(crate) enum Journal {
     Memory {
         /// The last record, until it is asked for.
         completed: Option<Lsn>,
-        /// Bytes that a file would hold, about.
-        bytes: u64,
+        /// What a file would hold.
+        pretended: Pretended,
     },
     /// Written to a file by a thread.
     File(FileJournal),
+}
+
+/// How large a journal is that is not written.
+#[derive(Debug, Default)]
+pub(crate) struct Pretended {
+    /// Segments: the highest slot with a vote, and about how many bytes.
+    segments: VecDeque<(Slot, u64)>,
+}
+
+impl Pretended {
+    fn append(&mut self, record: &Record, size: usize) {
+        if self.segments.back().is_none_or(|(_, bytes)| *bytes > PRETENDED_BYTES) {
+            self.segments.push_back((Slot(0), 0));
+        }
+        let Some((highest, bytes)) = self.segments.back_mut() else { return };
+        *bytes += size as u64;
+        if let Record::Accepted { slot, .. } = record {
+            *highest = slot.max(highest).to_owned();
+        }
+    }
+
+    fn cut(&mut self, through: Slot) {
+        while self.segments.len() > 1 && self.segments.front().is_some_and(|(highest, _)| *highest <= through) {
+            self.segments.pop_front();
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// See [`Journal::File`].
@@ -65,6 +99,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     records: VecDeque<Pending>,
+    /// Votes for slots up to here are not needed any more.
+    cut: Slot,
     closed: bool,
 }
 
@@ -77,8 +113,8 @@ impl Shared {
 
 impl Journal {
     /// A journal that writes nothing.
-    pub(crate) const fn memory() -> Self {
-        Self::Memory { completed: None, bytes: 0 }
+    pub(crate) fn memory() -> Self {
+        Self::Memory { completed: None, pretended: Pretended::default() }
     }
 
     /// A journal that writes to `file` on a thread of its own; a failure there ends the process.
@@ -93,7 +129,7 @@ impl Journal {
         let shared = Arc::new(Shared::default());
         shared.file_bytes.store(file.bytes(), Ordering::Relaxed);
         let (done, durable) = watch::channel(Lsn(0));
-        let writer = Writer { shared: shared.clone(), file, done, observe };
+        let writer = Writer { shared: shared.clone(), file, done, observe, next_try: None };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
             if let Err(error) = writer.run() {
                 failed(&error);
@@ -106,9 +142,9 @@ impl Journal {
     pub(crate) fn append(&mut self, lsn: Lsn, record: Record) {
         let size = size_of_record(&record);
         match self {
-            Self::Memory { completed, bytes } => {
+            Self::Memory { completed, pretended } => {
                 *completed = Some(lsn);
-                *bytes += size as u64;
+                pretended.append(&record, size);
             }
             Self::File(journal) => journal.turn.push(Pending { lsn, size, entry: Entry::Core(record) }),
         }
@@ -125,6 +161,19 @@ impl Journal {
         journal.shared.waiting_records.fetch_add(journal.turn.len(), Ordering::Relaxed);
         journal.shared.lock().records.extend(journal.turn.drain(..));
         journal.shared.ready.notify_one();
+    }
+
+    /// Votes for slots up to `through` are not needed any more: segments with no others may go.
+    pub(crate) fn cut(&mut self, through: Slot) {
+        match self {
+            Self::Memory { pretended, .. } => pretended.cut(through),
+            Self::File(journal) => {
+                let mut queue = journal.shared.lock();
+                queue.cut = queue.cut.max(through);
+                drop(queue);
+                journal.shared.ready.notify_one();
+            }
+        }
     }
 
     /// The last durable record, if there is a new one. Never waits.
@@ -161,7 +210,7 @@ impl Journal {
     /// Bytes of the journal.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Self::Memory { bytes, .. } => *bytes,
+            Self::Memory { pretended, .. } => pretended.bytes(),
             Self::File(journal) => journal.shared.file_bytes.load(Ordering::Relaxed),
         }
     }
@@ -184,30 +233,39 @@ struct Writer {
     file: JournalFile,
     done: watch::Sender<Lsn>,
     observe: Observe,
+    /// When to try to grow ahead of need again, after there was no room.
+    next_try: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self) -> io::Result<()> {
         let mut group = Vec::new();
-        while self.next_group(&mut group) {
-            self.file.append(group.iter().map(|pending: &Pending| &pending.entry))?;
-            let begun = Instant::now();
-            self.file.sync()?;
-            (self.observe)(begun.elapsed());
+        self.prepare()?;
+        while let Some(cut) = self.next_group(&mut group) {
+            if !group.is_empty() {
+                self.file.append(group.iter().map(|pending: &Pending| &pending.entry))?;
+                let begun = Instant::now();
+                self.file.sync()?;
+                (self.observe)(begun.elapsed());
+            }
             self.complete(&mut group);
+            // One segment at a time, so that no group waits for many.
+            self.file.cut(cut)?;
+            self.shared.file_bytes.store(self.file.bytes(), Ordering::Relaxed);
             if self.shared.lock().records.is_empty() {
-                self.file.grow_ahead()?;
+                self.prepare()?;
             }
         }
         Ok(())
     }
 
-    /// Waits for records and takes as many as make one group; false when the journal is closed and empty.
-    fn next_group(&self, group: &mut Vec<Pending>) -> bool {
+    /// Waits for records and takes as many as make one group, or for something to cut; `None` when the journal is closed
+    /// and all is done, else up to where it is to be cut.
+    fn next_group(&self, group: &mut Vec<Pending>) -> Option<Slot> {
         let mut queue = self.shared.lock();
-        while queue.records.is_empty() {
+        while queue.records.is_empty() && !self.file.can_cut(queue.cut) {
             if queue.closed {
-                return false;
+                return None;
             }
             queue = self.shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -219,7 +277,22 @@ impl Writer {
                 break;
             }
         }
-        true
+        Some(queue.cut)
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        if self.next_try.is_some_and(|next| Instant::now() < next) {
+            return Ok(());
+        }
+        let ready = self.file.prepare()?;
+        if !ready && self.next_try.is_none() {
+            tracing::error!(
+                folder = %self.file.folder().display(),
+                "the disk is full: when the room that the journal has already is used up, this replica stops. Make room"
+            );
+        }
+        self.next_try = (!ready).then(|| Instant::now() + NEXT_TRY);
+        Ok(())
     }
 
     fn complete(&self, group: &mut Vec<Pending>) {
@@ -227,7 +300,6 @@ impl Writer {
         let bytes = group.iter().map(|pending| pending.size).sum();
         self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.shared.waiting_records.fetch_sub(group.len(), Ordering::Relaxed);
-        self.shared.file_bytes.store(self.file.bytes(), Ordering::Relaxed);
         group.clear();
         self.done.send_replace(last);
     }
