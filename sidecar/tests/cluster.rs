@@ -88,6 +88,7 @@ impl Cluster {
             timing: Timing::DEFAULT,
             limits: Limits::DEFAULT,
             snapshots: None,
+            transfer_rate: 0,
             divergence: Divergence::Rebuild,
             app_timeout: PATIENCE,
             app_snapshot: SnapshotMode::None,
