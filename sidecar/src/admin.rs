@@ -77,7 +77,7 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, &snapshot);
+        let mut value = self.surroundings(&app, snapshot.journal_bytes);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, .. } => {
@@ -144,7 +144,7 @@ impl Admin for AdminState {
 
 impl AdminState {
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, snapshot: &Snapshot) -> Value {
+    fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
         let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
             .ok()
             .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
@@ -152,8 +152,7 @@ impl AdminState {
             "kind": "sidecar",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "snapshot_slot": snapshot.snapshot_slot.0,
-            "journal_bytes": snapshot.journal_bytes,
+            "journal_bytes": journal_bytes,
             "log_max_bytes": self.config.limits.log_bytes,
             "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
             "app": app.state.name(),
@@ -161,8 +160,8 @@ impl AdminState {
             "app_addr": self.config.app.address().to_string(),
             "app_incarnation": app.incarnation,
             "divergences": self.divergences.get(),
-            "aborted_requests": self.aborted_requests.get(),
             "state_transfer": self.transfers.borrow().as_ref().map(transferring),
+            "aborted_requests": self.aborted_requests.get(),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
@@ -203,6 +202,7 @@ fn blank(target: usize) -> Value {
         "log_first": 0,
         "log_last": 0,
         "log_bytes": 0,
+        "snapshot_slot": 0,
         "silent": null,
         "hints": [],
         "app_resets": 0,
@@ -229,6 +229,7 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "log_first": status.log_first.0,
         "log_last": status.log_last.0,
         "log_bytes": status.log_bytes,
+        "snapshot_slot": status.snapshot.0,
         "silent": status.silent.map(|at| at.to_string()),
         "app_resets": status.app_resets,
         "sessions": status.sessions,

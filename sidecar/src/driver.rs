@@ -55,6 +55,7 @@ pub(crate) struct Driver {
     dumps: Dumps,
     transfers: Transfers,
     app: app::Handle,
+    evidence: app::Evidence,
     peers: Peers,
     waiters: Waiters<Responder>,
     inputs: Inputs,
@@ -96,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) snapshots: Option<Snapshots>,
     pub(crate) transfers: Transfers,
     pub(crate) app: app::Handle,
+    pub(crate) evidence: app::Evidence,
     pub(crate) peers: Peers,
     pub(crate) waiters: Waiters<Responder>,
     pub(crate) inputs: Inputs,
@@ -126,12 +128,14 @@ impl Driver {
             snapshots,
             transfers,
             app,
+            evidence,
             peers,
             waiters,
             inputs,
             metrics,
             publisher,
         } = parts;
+        command(&app, app::Command::Answered { through: recovered.answered });
         let now = clock.now();
         let core = mesh::config::Config {
             id: config.replica(),
@@ -156,6 +160,7 @@ impl Driver {
             snapshots,
             transfers,
             app,
+            evidence,
             peers,
             waiters,
             inputs,
@@ -240,12 +245,14 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
+            if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
+                self.publisher.dumping(false);
+            }
             match &event {
                 app::Event::Dumped { .. } => self.dumps.taken += 1,
                 app::Event::DumpFailed { .. } => self.dumps.failed += 1,
                 _ => {}
             }
-            self.publisher.application(&event);
             self.step(match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
@@ -446,6 +453,9 @@ impl Driver {
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
                 Output::Event(event) => {
+                    if let Event::Diverged { slot, agreed, .. } = &event {
+                        self.evidence.diverged(*slot, *agreed);
+                    }
                     self.superseded |= event == Event::Superseded;
                     self.publisher.hurry(self.now);
                     self.reporter.event(self.now, &event);

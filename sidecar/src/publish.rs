@@ -1,7 +1,6 @@
 //! What the driver shows of the replica: a snapshot for the admin port and the metrics, taken when something changed,
 //! and not at every step.
 
-use crate::app;
 use crate::metrics::{MemberKind, Metrics};
 use crate::snapshot::Snapshots;
 use crate::store::Membership;
@@ -46,8 +45,6 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Bytes of the journal on the disk.
     pub(crate) journal_bytes: u64,
-    /// The slot of the newest snapshot; 0: there is none.
-    pub(crate) snapshot_slot: Slot,
 }
 
 /// See the module.
@@ -111,13 +108,6 @@ impl Publisher {
         self.stuck_since = None;
     }
 
-    /// An event of the application, which may end a snapshot.
-    pub(crate) fn application(&mut self, event: &app::Event) {
-        if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
-            self.dumping(false);
-        }
-    }
-
     /// When [`Self::publish`] is to be called.
     pub(crate) const fn due(&self) -> Option<Instant> {
         self.due
@@ -141,6 +131,9 @@ impl Publisher {
         self.last_executed = status.executed;
         self.count(&status, journal_bytes);
         self.look_at_disk(now);
+        if let Some(kept) = &self.kept {
+            kept.show_age();
+        }
         let phase = Phase::Running {
             membership: self.membership.clone(),
             status: Box::new(status),
@@ -148,10 +141,7 @@ impl Publisher {
             stuck_since: self.stuck_since,
             dumping_since: self.dumping_since,
         };
-        let kept = self.kept.as_ref();
-        kept.inspect(|kept| kept.show_age());
-        let snapshot_slot = kept.and_then(Snapshots::newest).unwrap_or_default();
-        self.snapshots.send_replace(Snapshot { phase, journal_bytes, snapshot_slot });
+        self.snapshots.send_replace(Snapshot { phase, journal_bytes });
     }
 
     fn count(&mut self, status: &Status, journal_bytes: u64) {

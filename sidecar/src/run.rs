@@ -55,7 +55,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
     let endpoint = Endpoint::bind(config.quic, credentials, &kinds, link_limits(), &mut registry)?;
     let (stop_app, app_stopped) = watch::channel(false);
-    let (app, app_task) = app::spawn(app_settings(&config, &metrics), app_stopped);
+    let settings = app_settings(&config, &metrics);
+    let (app, app_task) = app::spawn(settings.clone(), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
     let (transfer, transfers) = watch::channel(None);
     let (control, orders) = mpsc::channel(inputs::CONTROL);
@@ -75,7 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served = serve(config, &endpoint, app, Shown { snapshots, transfer }, orders, metrics);
+    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, metrics);
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Nobody listens if the task ended already.
@@ -124,7 +125,7 @@ struct Shown {
 async fn serve(
     config: Config,
     endpoint: &Endpoint,
-    app: app::Handle,
+    (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
     metrics: Metrics,
@@ -147,7 +148,7 @@ async fn serve(
         Accepting { peers: peers.acceptor(), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
-    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, ..Snapshot::default() });
+    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
     let mut waiters = Waiters::new(metrics.clone());
     let waiting = Waiting {
         config: &config,
@@ -172,6 +173,14 @@ async fn serve(
     );
     let mut recovered = mesh::order::Recovered::from_records(records);
     recovered.image = newest_image(snapshots.clone()).await?;
+    if let Some(snapshots) = &snapshots {
+        // Nobody else fills it.
+        let _ = app_settings.snapshots.set(snapshots.clone());
+    }
+    let (resumed, answered) = app::resumable(&app_settings, recovered.image.as_ref().map(|image| image.slot));
+    recovered.resumed = resumed;
+    recovered.answered = answered.unwrap_or(recovered.answered);
+    let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
         cluster: config.cluster.clone(),
         snapshots: snapshots.clone(),
@@ -193,6 +202,7 @@ async fn serve(
         snapshots,
         transfers,
         app,
+        evidence,
         peers,
         waiters,
         inputs,

@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, journal, snapshot, status};
+use crate::commands::{abort, bootstrap, call, certs, diff, journal, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -48,6 +48,8 @@ pub(crate) enum Command {
     },
     /// End a request that the application does not answer: it is skipped everywhere, and its client is told
     Abort(abort::Args),
+    /// Show what a replica that diverged said, beside what it said after it was rebuilt
+    Diff(diff::Args),
     /// Make the certificate authority and the certificates of the parts
     Certs {
         /// What to do

@@ -1,7 +1,7 @@
 //! Lives and incarnations (rule 12): whoever cannot prove that it has every vote it ever sent begins a new life, learns,
 //! and votes again when the order has given that life the member's next incarnation.
 
-use super::{Event, Message, Mutant, Output, Replica, State, To, mutant};
+use super::{Event, Message, Mutant, Output, Record, Replica, State, To, mutant};
 use crate::ids::{Epoch, Incarnation, Life, ReplicaId, Slot};
 use crate::time::Instant;
 use crate::wire::peer::Command;
@@ -22,29 +22,44 @@ impl Replica {
     /// A learner that has what the leader decided asks for its vote.
     pub(super) fn ask_to_rejoin(&self, leader: ReplicaId, decided: Slot, out: &mut Vec<Output>) {
         if !self.voting && !self.superseded && self.log.decided() >= decided {
-            self.send(To::One(leader), Message::Rejoin, out);
+            let over = self.config.cluster.members[self.own_index()].life;
+            self.send(To::One(leader), Message::Rejoin { over }, out);
         }
     }
 
-    pub(super) fn on_rejoin(&mut self, now: Instant, from: ReplicaId, life: Life, out: &mut Vec<Output>) {
-        if self.leads() && !self.is_current(from, life) {
-            self.order(Command::Rejoin { member: from, life });
+    pub(super) fn on_rejoin(
+        &mut self,
+        now: Instant,
+        (from, life): (ReplicaId, Life),
+        over: Life,
+        out: &mut Vec<Output>,
+    ) {
+        if self.leads() && self.is_current(from, over) && life != over {
+            self.order(Command::Rejoin { member: from, life, over });
             self.propose(now, out);
         }
     }
 
     /// A change of the configuration takes effect.
-    pub(super) fn rejoin(&mut self, now: Instant, slot: Slot, member: ReplicaId, life: Life, out: &mut Vec<Output>) {
+    pub(super) fn rejoin(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        member: ReplicaId,
+        (life, over): (Life, Life),
+        out: &mut Vec<Output>,
+    ) {
         let Some(index) = self.index_of(member) else { return };
+        // Also where nothing changes: whoever proposed it waits for that to prepare anew.
+        self.configured = slot;
         let entry = &mut self.config.cluster.members[index];
-        if entry.life == life {
+        if entry.life != over || life == over {
             return;
         }
         entry.incarnation = Incarnation(entry.incarnation.0 + 1);
         entry.life = life;
         let incarnation = entry.incarnation;
         self.epoch = Epoch(self.epoch.0 + 1);
-        self.configured = slot;
         let own = member == self.config.id;
         out.push(Output::Event(Event::Rejoined { member, incarnation, own: own && life == self.config.life }));
         self.configuration_changed(now, out);
@@ -57,8 +72,11 @@ impl Replica {
         if voted && !self.voting {
             self.superseded = true;
             self.step_down(now);
+            self.persist(Record::Superseded, None, out);
             out.push(Output::Event(Event::Superseded));
         } else if !voted && self.voting {
+            // What an earlier life may have answered is not called silent (rule 23).
+            self.execution.answered = self.execution.answered.max(self.configured);
             self.arm_election(now);
         }
     }

@@ -140,8 +140,14 @@ fn one_who_is_behind_the_cut_goes_on_from_a_snapshot() {
     assert!(sent(&out).contains(&(To::One(R0), &Message::Fetch { from: Slot(1), to: Slot(2) })));
     let out = message(&mut behind, 101, R0, Message::Cut { snapshot: Slot(2) });
     assert_eq!(out, [Output::Transfer { from: R0, least: Slot(1) }]);
+    let jumped = Output::Persist { lsn: Lsn(1), record: Record::Jumped { slot: Slot(2) } };
     let out = step(&mut behind, 102, Input::Received { image });
-    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, Output::Cut { through: Slot(2) }]);
+    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, jumped]);
+    assert_eq!(
+        persisted(&mut behind, 103, 1),
+        [Output::Cut { through: Slot(2) }],
+        "only what the journal holds otherwise goes"
+    );
     assert_eq!((behind.status().decided, behind.status().sessions), (Slot(2), 1));
 }
 
@@ -252,8 +258,9 @@ fn a_new_life_asks_for_its_vote_and_gets_it_by_order() {
         answer: true,
     };
     let out = message(&mut learner, 1, R0, asked);
-    assert!(sent(&out).contains(&(To::One(R0), &Message::Rejoin)), "{out:?}");
-    let granted = Batch { command: Some(Command::Rejoin { member: R1, life: LIFE }), ..Batch::default() };
+    assert!(sent(&out).contains(&(To::One(R0), &Message::Rejoin { over: Life(0) })), "{out:?}");
+    let granted =
+        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };
@@ -269,9 +276,9 @@ fn a_new_life_asks_for_its_vote_and_gets_it_by_order() {
 #[test]
 fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let mut leader = leader();
-    let asked = Input::Message { from: R2, life: LIFE, message: Message::Rejoin };
+    let asked = Input::Message { from: R2, life: LIFE, message: Message::Rejoin { over: Life(0) } };
     let out = step(&mut leader, 1101, asked);
-    let rejoin = Command::Rejoin { member: R2, life: LIFE };
+    let rejoin = Command::Rejoin { member: R2, life: LIFE, over: Life(0) };
     assert!(matches!(sent(&out)[..], [(To::Others, Message::Accept { batch, .. })] if batch.command == Some(rejoin)));
     assert_eq!(sent(&step(&mut leader, 1101, requests(vec![open()]))), [], "nothing goes above it until it is decided");
     persisted(&mut leader, 1102, 2);
@@ -285,7 +292,8 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
 #[test]
 fn a_life_that_lost_its_incarnation_to_another_stops() {
     let mut old = replica(R1, 3, Recovered::default());
-    let granted = Batch { command: Some(Command::Rejoin { member: R1, life: LIFE }), ..Batch::default() };
+    let granted =
+        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };

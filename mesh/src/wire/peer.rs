@@ -29,6 +29,9 @@ pub enum Command {
         member: ReplicaId,
         /// Its new life.
         life: Life,
+        /// The life that has the incarnation before. If another one has, nothing happens: the word of a life that is over
+        /// may come late.
+        over: Life,
     },
     /// A request is undone and skipped everywhere (rule 23).
     Abort {
@@ -176,8 +179,11 @@ pub enum Message {
         /// The snapshot's slot.
         snapshot: Slot,
     },
-    /// "I have begun a new life, and hold the log up to here: let it vote" (rule 12).
-    Rejoin,
+    /// "I have begun a new life, and hold what you decided: let it vote" (rule 12).
+    Rejoin {
+        /// The member's life that has the incarnation now.
+        over: Life,
+    },
     /// A leader that stops asks the receiver to stand at once.
     TakeOver {
         /// The leader's ballot.
@@ -227,7 +233,7 @@ impl Message {
             Self::Fetch { .. } => "fetch",
             Self::Fetched { .. } => "fetched",
             Self::Cut { .. } => "cut",
-            Self::Rejoin => "rejoin",
+            Self::Rejoin { .. } => "rejoin",
             Self::TakeOver { .. } => "take_over",
             Self::Forward { .. } => "forward",
             Self::ForwardRefused { .. } => "forward_refused",

@@ -96,6 +96,14 @@ impl Keeper {
         }
     }
 
+    /// Whether it is certain at once, and at little cost, that it ended. Somebody else's is looked for at the end of a slot.
+    pub(super) fn is_known_dead(&self) -> bool {
+        match self {
+            Self::Child(child) => !child.runs(),
+            Self::Found(_) => false,
+        }
+    }
+
     /// To be called before it is sent anything that may change it.
     pub(super) fn mark_used(&mut self) -> anyhow::Result<()> {
         match self {

@@ -56,9 +56,11 @@ fn value(reply: &Bytes, at: &mut usize, depth: usize) -> Option<Value> {
         b'$' => match usize::try_from(number()?) {
             Err(_) => Some(Value::Bulk(None)),
             Ok(length) => {
-                let bytes = reply.slice_ref(reply.get(*at..at.checked_add(length)?)?);
-                *at += length + 2;
-                Some(Value::Bulk(Some(bytes)))
+                let bytes = reply.get(*at..)?.get(..length)?;
+                *at += length;
+                reply.get(*at..)?.starts_with(b"\r\n").then_some(())?;
+                *at += 2;
+                Some(Value::Bulk(Some(reply.slice_ref(bytes))))
             }
         },
         // Nothing that is asked here is answered deeper.

@@ -117,6 +117,10 @@ impl Sequential {
                         ended = keeper.exited() => Err(Loss::Ended(ended)),
                     };
                     match answer {
+                        Ok(Answer { closed: true, .. }) if keeper.is_known_dead() => {
+                            let loss = Loss::Ended("the application ended instead of answering".to_owned());
+                            return Err(failure(loss, replies.len(), false));
+                        }
                         Ok(Answer { reply, closed }) => {
                             replies.push(reply);
                             ended_by_close = closed;

@@ -122,7 +122,7 @@ fn read_frames(
 ) -> Result<(), JournalError> {
     let path = found.path.clone();
     let failed = |error| JournalError::io("cannot read", &path)(error);
-    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut reader = BufReader::with_capacity(buffer_bytes(found.length), file);
     let mut offset = reader.seek(SeekFrom::Start(HEADER_BYTES)).map_err(failed)?;
     let mut payload = Vec::new();
     loop {
@@ -197,14 +197,14 @@ fn decode_entries(mut payload: &[u8]) -> Option<Vec<Entry>> {
 
 /// States what is behind the last frame that checks out.
 fn judge_end(file: &File, key: &Key, found: &mut Found) -> io::Result<()> {
-    const WINDOW: usize = 1 << 20;
     let (end, length) = (found.seen.end, found.length);
-    let mut window = vec![0; WINDOW + FRAME_HEAD];
+    let most = buffer_bytes(length.saturating_sub(end)).next_multiple_of(format::ALIGN as usize);
+    let mut window = vec![0; most + FRAME_HEAD];
     let mut base = end;
     found.until = end;
     while base < length {
         let filled = read_at_most(file, &mut window, base)?;
-        for start in (0..filled.min(WINDOW)).step_by(format::ALIGN as usize) {
+        for start in (0..filled.min(most)).step_by(format::ALIGN as usize) {
             let bytes = &window[start..filled];
             if bytes.iter().take(format::ALIGN as usize).all(|byte| *byte == 0) {
                 continue;
@@ -215,7 +215,7 @@ fn judge_end(file: &File, key: &Key, found: &mut Found) -> io::Result<()> {
                 found.valid = Some(at);
             }
         }
-        base += WINDOW as u64;
+        base += most as u64;
     }
     found.seen.behind = if found.until == end {
         Behind::Nothing
@@ -243,6 +243,12 @@ fn valid_frame(file: &File, key: &Key, at: u64, bytes: &[u8], length: u64) -> io
     let mut bytes = vec![0; payload];
     file.read_exact_at(&mut bytes, at + FRAME_HEAD as u64)?;
     Ok(key.payload_matches(at, head, &bytes))
+}
+
+/// What is read at a time of so many bytes.
+fn buffer_bytes(bytes: u64) -> usize {
+    const MOST: usize = 1 << 20;
+    usize::try_from(bytes).map_or(MOST, |bytes| bytes.min(MOST))
 }
 
 fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

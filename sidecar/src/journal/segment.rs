@@ -19,9 +19,9 @@ pub(crate) struct Options {
     /// A segment is grown by this much at a time, zeroed and synced: a sync within it then writes no metadata, which
     /// halves its price.
     pub(super) chunk_bytes: u64,
-    /// A disk that has so many bytes.
+    /// A disk that has so many bytes for this folder.
     #[cfg(test)]
-    pub(super) room: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
+    pub(super) disk: Option<(std::path::PathBuf, u64)>,
 }
 
 impl Options {
@@ -32,25 +32,32 @@ impl Options {
             segment_bytes: 64 << 20,
             chunk_bytes: 8 << 20,
             #[cfg(test)]
-            room: None,
+            disk: None,
         }
     }
 
     /// How many of `bytes` the disk has room for: it alone knows, but in tests.
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "tests ask themselves")]
-    const fn take_room(&self, bytes: usize) -> usize {
+    const fn room(&self, bytes: usize) -> usize {
         bytes
     }
 
     #[cfg(test)]
-    fn take_room(&self, bytes: usize) -> usize {
-        use std::sync::atomic::Ordering::SeqCst;
-        let Some(room) = &self.room else { return bytes };
-        let before = room.load(SeqCst);
-        let taken = before.min(bytes as u64);
-        room.store(before - taken, SeqCst);
-        taken as usize
+    fn room(&self, bytes: usize) -> usize {
+        fn used(folder: &Path) -> u64 {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+            entries
+                .map(|entry| {
+                    if entry.path().is_dir() {
+                        used(&entry.path())
+                    } else {
+                        entry.metadata().map_or(0, |file| file.len())
+                    }
+                })
+                .sum()
+        }
+        self.disk.as_ref().map_or(bytes, |(folder, size)| bytes.min(size.saturating_sub(used(folder)) as usize))
     }
 }
 
@@ -158,7 +165,7 @@ fn pieces(mut from: u64, to: u64, mut write: impl FnMut(u64, &[u8]) -> io::Resul
 
 /// Writes what makes the file longer.
 fn extend(file: &File, bytes: &[u8], at: u64, options: &Options) -> io::Result<()> {
-    let room = options.take_room(bytes.len());
+    let room = options.room(bytes.len());
     file.write_all_at(&bytes[..room], at)?;
     if room < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }

@@ -189,3 +189,38 @@ async fn a_received_snapshot_is_the_one_that_was_sent() {
     assert!(wrong.finish().is_err(), "read back, it is not what the manifest says");
     assert_eq!(files(&here), [format::name(Slot(5))]);
 }
+
+#[tokio::test]
+async fn a_command_lists_verifies_and_restores_into_an_empty_directory_only() {
+    let (dir, empty, used) = (TempDir::new(), TempDir::new(), TempDir::new());
+    let snapshots = open(&dir);
+    for slot in [5, 6] {
+        take(&snapshots, slot, &dump(2 * CHUNK_BYTES)).await;
+    }
+    flip(&dir, &format::name(Slot(5)), |length| length - 60);
+    let listed = offline::list(dir.path()).expect("a directory");
+    assert_eq!(listed.iter().map(|(_, info)| info.is_ok()).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(files(&dir).len(), 2, "a command changes nothing");
+    let file = directory(dir.path()).join(format::name(Slot(6)));
+    let mut told = (0, 0);
+    let info = offline::verify(&file, &mut |done, total| told = (done, total)).expect("whole");
+    assert_eq!((info.slot, info.member, told), (Slot(6), 1, (info.bytes, info.bytes)));
+
+    let restored = offline::restore(&file, empty.path(), &mut |_, _| {}).expect("room");
+    assert_eq!((restored.slot, restored.member), (Slot(6), 1));
+    assert_eq!(read(&open(&empty), 6).await.expect("whole"), dump(2 * CHUNK_BYTES));
+    let again = offline::restore(&file, empty.path(), &mut |_, _| {}).expect_err("it has one").to_string();
+    assert!(again.contains("snapshots already"), "{again}");
+    let lock = crate::journal::lock(used.path()).expect("nobody else's");
+    offline::restore(&file, used.path(), &mut |_, _| {}).expect_err("its member runs");
+    drop(lock);
+    std::fs::write(used.path().join("journal"), b"history").expect("written");
+    let history = offline::restore(&file, used.path(), &mut |_, _| {}).expect_err("votes").to_string();
+    assert!(history.contains("forget its votes"), "{history}");
+
+    flip(&dir, &format::name(Slot(6)), |_| CHUNK_BYTES);
+    offline::verify(&file, &mut |_, _| {}).expect_err("a flipped byte");
+    let clean = TempDir::new();
+    offline::restore(&file, clean.path(), &mut |_, _| {}).expect_err("a flipped byte");
+    assert_eq!(files(&clean), [""; 0], "nothing of it stays");
+}

@@ -2,7 +2,7 @@
 
 use super::model::Store;
 use super::{Verdict, Violation};
-use mesh::order::Status;
+use mesh::order::{Role, Status};
 
 /// One replica at the end.
 #[derive(Clone, Debug)]
@@ -26,6 +26,15 @@ pub fn check(replicas: &[Final<'_>], model: &Store) -> Verdict {
             let what = format!("replica {id} decided {} and executed {}", status.decided, status.executed);
             return Violation::raise(NAME, what);
         }
+        if status.role == Role::Learner || status.quarantined || status.silent.is_some() {
+            let (silent, quarantined) = (status.silent, status.quarantined);
+            let what = format!("replica {id} is {:?}, silent {silent:?}, quarantined {quarantined}", status.role);
+            return Violation::raise(NAME, what);
+        }
+        if status.epoch != other.epoch {
+            let what = format!("replica {id} has configuration {}, replica 0 {}", status.epoch, other.epoch);
+            return Violation::raise(NAME, what);
+        }
         if status.decided != other.decided {
             let what = format!("replica {id} is at {}, replica 0 at {}", status.decided, other.decided);
             return Violation::raise(NAME, what);
@@ -45,8 +54,7 @@ pub fn check(replicas: &[Final<'_>], model: &Store) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{Ballot, Digest, Slot};
-    use mesh::order::Role;
+    use mesh::ids::{Ballot, Digest, Epoch, Incarnation, Position, Slot};
 
     fn status() -> Status {
         Status {
@@ -65,6 +73,13 @@ mod tests {
             app_resets: 1,
             digest_now: Digest::default(),
             digest: (Slot(0), Digest::default()),
+            snapshot: Slot(0),
+            log_bytes: 0,
+            epoch: Epoch(0),
+            incarnation: Incarnation(1),
+            silent: None,
+            quarantined: false,
+            divergences: 0,
             behind: 0,
         }
     }
@@ -79,6 +94,14 @@ mod tests {
         assert!(check(&[good.clone(), Final { status: behind, state: &model }], &model).is_err());
         let idle = Status { executed: Slot(2), ..status() };
         assert!(check(&[good.clone(), Final { status: idle, state: &model }], &model).is_err());
+        for wrong in [
+            Status { role: Role::Learner, ..status() },
+            Status { quarantined: true, ..status() },
+            Status { silent: Some(Position::default()), ..status() },
+            Status { epoch: Epoch(1), ..status() },
+        ] {
+            assert!(check(&[good.clone(), Final { status: wrong, state: &model }], &model).is_err());
+        }
         let digest = Status { digest_now: Digest([1; 32]), ..status() };
         assert!(check(&[good.clone(), Final { status: digest, state: &model }], &model).is_err());
         assert!(check(&[good, Final { status: status(), state: &wrong }], &model).is_err());

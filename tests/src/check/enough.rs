@@ -81,6 +81,46 @@ counters! {
     session_gone,
     /// Leaders suspected because of a waiting request.
     suspicions,
+    /// Snapshots stored.
+    snapshots,
+    /// Snapshots that could not be taken.
+    failed_snapshots,
+    /// Snapshots that rotted on their disk.
+    rotten_snapshots,
+    /// Resets that found their snapshot rotten or gone.
+    lost_snapshots,
+    /// Snapshots loaded.
+    loads,
+    /// Snapshots fetched from a peer.
+    transfers,
+    /// Fetches that failed.
+    failed_transfers,
+    /// Cuts of a log.
+    cuts,
+    /// New lives that got their vote.
+    rejoins,
+    /// Requests on which an application fell silent.
+    silences,
+    /// Requests aborted, counted on each replica.
+    aborts,
+    /// Applications found to differ.
+    divergences,
+    /// Applications rebuilt after that.
+    rebuilds,
+    /// Applications made to answer wrongly.
+    differing,
+    /// Applications that were used on as they were found.
+    resumes,
+    /// Journals damaged in the middle.
+    damages,
+    /// Torn ends of journals, cut.
+    torn,
+    /// Disks lost.
+    lost_disks,
+    /// Processes ended by a full disk.
+    full_disks,
+    /// Processes ended by a sync that failed.
+    failed_syncs,
 }
 
 /// What a run must reach at least.
@@ -111,6 +151,10 @@ impl Demand {
             ("app_losses", seen.app_losses, self.least.app_losses),
             ("drains", seen.drains, self.least.drains),
             ("stalls", seen.stalls, self.least.stalls),
+            ("damages", seen.damages, self.least.damages),
+            ("lost_disks", seen.lost_disks, self.least.lost_disks),
+            ("differing", seen.differing, self.least.differing),
+            ("rotten_snapshots", seen.rotten_snapshots, self.least.rotten_snapshots),
         ];
         match pairs.iter().find(|(_, seen, least)| seen < least) {
             Some((name, seen, least)) => {

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing; the checkers read it.
 
-use mesh::ids::{Ballot, Lsn, Slot};
+use mesh::ids::{Ballot, Lsn, Position, Slot};
 use mesh::order::Record;
 use mesh::wire::peer::Batch;
 use std::collections::BTreeMap;
@@ -72,6 +72,9 @@ enum Entry {
     Promised,
     Accepted(Vote),
     Decided(Slot),
+    Silent(Position),
+    Jumped(Slot),
+    Superseded,
 }
 
 /// One replica's journal.
@@ -83,6 +86,8 @@ pub struct Ledger {
     slots: BTreeMap<Slot, Vec<usize>>,
     promises: Vec<(usize, Ballot)>,
     decided: Slot,
+    // So many of the first records were let go.
+    cut: usize,
     // Lsn of the record before the first of this life.
     base: Option<u64>,
     base_place: usize,
@@ -117,6 +122,9 @@ impl Ledger {
                 self.decided = self.decided.max(*slot);
                 Entry::Decided(*slot)
             }
+            Record::Silent { at } => Entry::Silent(*at),
+            Record::Jumped { slot } => Entry::Jumped(*slot),
+            Record::Superseded => Entry::Superseded,
         };
         self.entries.push(entry);
         Ok(())
@@ -135,6 +143,7 @@ impl Ledger {
     /// The process ended and `keep` records are left; a new life begins. Returns the votes that survived although
     /// they were not known to be durable.
     pub fn restart(&mut self, keep: usize) -> Vec<Vote> {
+        let keep = keep.max(self.cut);
         self.entries.truncate(keep);
         self.promises.retain(|(place, _)| *place <= keep);
         for places in self.slots.values_mut() {
@@ -149,6 +158,22 @@ impl Ledger {
         self.base_place = keep;
         let votes = self.entries[from..].iter();
         votes.filter_map(|entry| if let Entry::Accepted(vote) = entry { Some(*vote) } else { None }).collect()
+    }
+
+    /// The first `records` of all were let go: what they say of slots is no longer there. Promises and marks are restated
+    /// in what is left.
+    pub fn cut(&mut self, records: usize) {
+        self.cut = self.cut.max(records);
+        for places in self.slots.values_mut() {
+            places.retain(|place| *place > records);
+        }
+        self.slots.retain(|_, places| !places.is_empty());
+    }
+
+    /// Whether a statement of silence on this request is durable.
+    #[must_use]
+    pub fn silent_durably(&self, at: Position) -> bool {
+        self.entries[..self.durable].iter().any(|entry| matches!(entry, Entry::Silent(stated) if *stated == at))
     }
 
     /// How many records there are.

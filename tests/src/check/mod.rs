@@ -1,22 +1,27 @@
 //! The checkers: one file for each property. They see what crosses a replica's border (records, messages, executions,
 //! answers) and nothing of what is inside, so that they cannot share its mistakes.
 
+pub mod abort;
 pub mod agreement;
 pub mod ballots;
 pub mod bounds;
 pub mod connection_order;
 pub mod convergence;
+pub mod cut;
+pub mod divergence;
 pub mod durability;
 pub mod enough;
 pub mod exactly_once;
 pub mod execution;
 pub mod history;
 pub mod ledger;
+pub mod lineage;
 pub mod linearizable;
 pub mod model;
 pub mod promises;
 pub mod quorum;
 pub mod refusals;
+pub mod rejoin;
 pub mod settled;
 pub mod spinning;
 
@@ -25,11 +30,11 @@ use execution::Executed;
 use history::Call;
 use ledger::{Ledger, Values, Vote};
 use mesh::client::sender::Answer;
-use mesh::ids::{Lsn, Run, Slot};
+use mesh::ids::{Life, Lsn, Position, Run, Slot};
 use mesh::limits::Limits;
-use mesh::order::{Operation, Record};
+use mesh::order::{Image, Operation, Record};
 use mesh::wire::Message;
-use mesh::wire::peer::Batch;
+use mesh::wire::peer::{Batch, Command, Marks};
 use model::{CallId, MapOp, Store};
 use std::sync::Arc;
 
@@ -61,17 +66,24 @@ impl Violation {
 pub struct Checks {
     values: Values,
     ledgers: Vec<Ledger>,
-    voting: Vec<bool>,
     decided: Vec<Slot>,
+    // Replicas that lost something, within the budget of faults, and did not get it back yet.
+    damaged: Vec<bool>,
     agreement: agreement::Agreement,
     quorum: quorum::Quorum,
     ballots: ballots::Ballots,
+    rejoin: rejoin::Rejoin,
     execution: execution::Execution,
     once: exactly_once::ExactlyOnce,
     settled: settled::Settled,
+    abort: abort::Abort,
+    lineage: lineage::Lineage,
+    cut: cut::Cut,
+    divergence: divergence::Divergence,
+    // The commands of every slot up to here took effect.
+    commanded: Slot,
     calls: Vec<Call>,
-    ordered: Vec<CallId>,
-    ordered_slots: Vec<Slot>,
+    ordered: Vec<(CallId, Slot)>,
     expected: Vec<Bytes>,
     model: Store,
     limits: Limits,
@@ -87,17 +99,22 @@ impl Checks {
         Self {
             values: Values::default(),
             ledgers: (0..n).map(|_| Ledger::default()).collect(),
-            voting: vec![true; n],
             decided: vec![Slot(0); n],
+            damaged: vec![false; n],
             agreement: agreement::Agreement::default(),
             quorum: quorum::Quorum::new(n),
             ballots: ballots::Ballots::default(),
+            rejoin: rejoin::Rejoin::new(n),
             execution: execution::Execution::new(n),
             once: exactly_once::ExactlyOnce::default(),
             settled: settled::Settled::new(n),
+            abort: abort::Abort::default(),
+            lineage: lineage::Lineage::default(),
+            cut: cut::Cut::new(n),
+            divergence: divergence::Divergence::new(n),
+            commanded: Slot(0),
             calls: Vec::new(),
             ordered: Vec::new(),
-            ordered_slots: Vec::new(),
             expected: Vec::new(),
             model: Store::default(),
             limits,
@@ -118,11 +135,10 @@ impl Checks {
         match record {
             Record::Accepted { slot, ballot, batch } => {
                 let value = self.values.id(batch);
-                let durable_already = self.binds_at_once && self.voting[who];
-                if durable_already { self.quorum.on_vote(who, *slot, *ballot, value) } else { Ok(()) }
+                if self.binds_at_once { self.on_vote(who, *slot, *ballot, value) } else { Ok(()) }
             }
             Record::Decided { slot } => self.on_decided_upto(who, *slot),
-            Record::Promised { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -150,13 +166,75 @@ impl Checks {
     }
 
     fn on_votes(&mut self, who: usize, votes: &[Vote]) -> Verdict {
-        if self.binds_at_once || !self.voting[who] {
+        if self.binds_at_once {
             return Ok(());
         }
-        votes.iter().try_for_each(|vote| self.quorum.on_vote(who, vote.slot, vote.ballot, vote.value))
+        votes.iter().try_for_each(|vote| self.on_vote(who, vote.slot, vote.ballot, vote.value))
     }
 
-    /// Replica `who`'s process ended with `keep` records left.
+    fn on_vote(&mut self, who: usize, slot: Slot, ballot: mesh::ids::Ballot, value: ledger::ValueId) -> Verdict {
+        if !self.rejoin.counts(who, slot) {
+            return Ok(());
+        }
+        self.quorum.on_vote(who, slot, ballot, value)?;
+        while self.commanded < self.quorum.prefix() {
+            self.commanded = self.commanded.next();
+            self.on_command(self.commanded)?;
+        }
+        Ok(())
+    }
+
+    /// What the cluster ordered for itself in a slot takes effect.
+    fn on_command(&mut self, slot: Slot) -> Verdict {
+        let Some(value) = self.quorum.chosen(slot) else { return Ok(()) };
+        match self.values.batch(value).command {
+            Some(Command::Rejoin { member, life, over }) => {
+                let who = member.0 as usize;
+                if self.rejoin.on_grant(slot, who, life, over) {
+                    self.quorum.on_grant(who, slot);
+                }
+                Ok(())
+            }
+            Some(Command::Abort { at }) if at.slot < slot => self.on_abort(at),
+            _ => Ok(()),
+        }
+    }
+
+    /// The call is taken out of the agreed order.
+    fn on_abort(&mut self, at: Position) -> Verdict {
+        if !self.execution.on_abort(at) {
+            return Ok(());
+        }
+        let order = self.execution.order();
+        let index = order.partition_point(|executed| executed.slot < at.slot);
+        let aborted = order.get(index).filter(|executed| executed.slot == at.slot).and_then(|executed| {
+            let place = executed.places.iter().position(|place| *place == Some(at.call))?;
+            call_bytes(&executed.operations[place])
+        });
+        let Some((_, call)) = aborted.and_then(|bytes| MapOp::decode(bytes)) else { return Ok(()) };
+        self.abort.on_abort(call, at, &self.calls)?;
+        self.lineage.on_abort(at.slot)?;
+        self.order_anew()
+    }
+
+    fn order_anew(&mut self) -> Verdict {
+        self.once = exactly_once::ExactlyOnce::default();
+        self.ordered.clear();
+        self.expected.clear();
+        self.model = Store::default();
+        let order = self.execution.order().iter();
+        let left = order.flat_map(|e| e.left(self.execution.aborted()).map(|operation| (e.slot, operation)));
+        for (slot, operation) in left {
+            let Some(bytes) = call_bytes(operation) else { continue };
+            let Some((_, call)) = MapOp::decode(bytes) else { continue };
+            self.once.on_ordered(call, self.ordered.len())?;
+            self.ordered.push((call, slot));
+            self.expected.push(self.model.execute(bytes));
+        }
+        Ok(())
+    }
+
+    /// Replica `who`'s process ended with `keep` records left, of all that its journal ever had.
     ///
     /// # Errors
     /// What the checkers say.
@@ -167,9 +245,37 @@ impl Checks {
         self.on_votes(who, &votes)
     }
 
-    /// Replica `who` starts again without its votes.
-    pub fn on_amnesia(&mut self, who: usize) {
-        self.voting[who] = false;
+    /// The end of replica `who`'s journal was found torn and cut: so many records are left, of all it ever had.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_torn(&mut self, who: usize, keep: usize) -> Verdict {
+        self.on_crash(who, keep)
+    }
+
+    /// Replica `who` begins another life with an empty journal.
+    pub fn on_new_life(&mut self, who: usize, life: Life) {
+        self.rejoin.on_life(who, life);
+        self.ledgers[who] = Ledger::default();
+        self.decided[who] = Slot(0);
+    }
+
+    /// Replica `who` goes on behind a snapshot.
+    pub fn on_image(&mut self, who: usize, slot: Slot) {
+        self.decided[who] = self.decided[who].max(slot);
+    }
+
+    /// Replica `who`'s journal lets go of the first of all its records, so many of them.
+    pub fn on_journal_cut(&mut self, who: usize, records: usize) {
+        self.ledgers[who].cut(records);
+    }
+
+    /// What replica `who` has of snapshots (as it knows, and in truth), whether it is damaged, and whether its application
+    /// holds anything of a wrong answer.
+    pub fn on_health(&mut self, who: usize, (known, whole): (Slot, Slot), damaged: bool, tainted: bool) {
+        self.cut.on_snapshots(who, known, whole);
+        self.damaged[who] = damaged;
+        self.divergence.on_state(who, tainted);
     }
 
     /// Replica `who` sends a message.
@@ -177,33 +283,39 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_send(&mut self, who: usize, message: &Message) -> Verdict {
-        promises::on_send(who, self.voting[who], &self.ledgers[who], &self.quorum, message)?;
+        self.rejoin.on_send(who, message)?;
+        promises::on_send(who, self.cut.whole()[who], &self.ledgers[who], &self.quorum, message)?;
         match message {
             Message::Prepare { ballot } => self.ballots.on_leader(who, *ballot),
-            Message::Accept { ballot, slot, decided, batch } => {
+            Message::Accept { ballot, slot, decided, batch, .. } => {
                 self.ballots.on_leader(who, *ballot)?;
                 let value = self.values.id(batch);
                 self.ballots.on_proposal(*ballot, *slot, value)?;
                 self.quorum.on_proposal(*slot, *ballot, value)?;
                 self.quorum.on_mark(who, *decided)?;
                 bounds::on_proposal(who, *slot, batch, &self.limits)?;
-                self.settled.on_mark(who, batch.settled, self.execution.order())
+                self.settled.on_mark(who, batch.settled, &self.execution)
             }
-            Message::Heartbeat { ballot, decided, settled, .. } => {
+            Message::Heartbeat { ballot, decided, settled, covered, .. } => {
                 self.ballots.on_leader(who, *ballot)?;
                 self.quorum.on_mark(who, *decided)?;
-                self.settled.on_mark(who, *settled, self.execution.order())
+                self.cut.on_covered(who, *covered)?;
+                self.settled.on_mark(who, *settled, &self.execution)
             }
             Message::Promise { decided, settled, .. } => {
                 self.quorum.on_mark(who, *decided)?;
-                self.settled.on_mark(who, *settled, self.execution.order())
+                self.settled.on_mark(who, *settled, &self.execution)
             }
-            Message::Accepted { marks, .. } | Message::Following { marks, .. } => {
-                self.quorum.on_mark(who, marks.decided)
-            }
+            Message::Accepted { marks, .. } | Message::Following { marks, .. } => self.on_marks(who, marks),
             Message::Fetched { from, entries, decided } => self.on_fetched(who, *from, entries, *decided),
             _ => Ok(()),
         }
+    }
+
+    fn on_marks(&mut self, who: usize, marks: &Marks) -> Verdict {
+        self.quorum.on_mark(who, marks.decided)?;
+        self.abort.on_marks(who, marks, &self.ledgers[who])?;
+        self.cut.on_mark(who, marks.snapshot)
     }
 
     fn on_fetched(
@@ -223,26 +335,102 @@ impl Checks {
         Ok(())
     }
 
-    /// Replica `who` resets its application.
+    /// Replica `who` resets its application, to the state after the slot `after`.
     ///
     /// # Errors
     /// What the checkers say.
-    pub fn on_reset(&mut self, who: usize, run: Run) -> Verdict {
-        self.execution.on_reset(who, run)
+    pub fn on_reset(&mut self, who: usize, run: Run, after: Slot) -> Verdict {
+        self.execution.on_reset(who, run, after)
+    }
+
+    /// Replica `who`'s application begins with this state, after the slot `after`.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_restored(&mut self, who: usize, after: Slot, state: &Store, tainted: bool) -> Verdict {
+        self.settled.on_executed(who, after);
+        if tainted { Ok(()) } else { self.lineage.on_restored(who, after, state, &self.execution) }
+    }
+
+    /// Replica `who` asks for a snapshot.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_dump(&mut self, who: usize, image: &Image) -> Verdict {
+        if !self.execution.is_exactly_at(who, image.slot) {
+            let handed = self.execution.handed(who);
+            let what = format!("replica {who} snapshots slot {}, its application was handed {handed}", image.slot);
+            return Violation::raise("lineage", what);
+        }
+        self.settled.on_mark(who, image.slot, &self.execution)
+    }
+
+    /// Replica `who` has stored a snapshot, its own or a peer's.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_snapshot(&mut self, who: usize, slot: Slot, state: &Store, tainted: bool) -> Verdict {
+        if tainted { Ok(()) } else { self.lineage.on_snapshot(who, slot, state, &self.execution) }
+    }
+
+    /// Replica `who` cuts its log; behind a snapshot that it fetched because its log does not reach that far, or its own.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_cut(&mut self, who: usize, through: Slot, fetched: bool) -> Verdict {
+        self.cut.on_cut(who, through)?;
+        if fetched {
+            self.decided[who] = self.decided[who].max(through);
+        } else {
+            self.on_decided_upto(who, through)?;
+            self.cut.on_covered(who, through)?;
+        }
+        self.settled.on_mark(who, through, &self.execution)
+    }
+
+    /// Replica `who` finds that its application differs.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_diverged(&mut self, who: usize) -> Verdict {
+        self.divergence.on_diverged(who)
+    }
+
+    /// Replica `who` finds that no majority agrees.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_no_agreement(&mut self, who: usize) -> Verdict {
+        self.divergence.on_no_agreement(who)
+    }
+
+    /// Replica `who` says that another life has taken its place.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_superseded(&mut self, who: usize) -> Verdict {
+        self.rejoin.on_superseded(who)
     }
 
     /// Replica `who` hands a slot to its application, which then has `outstanding` of them.
     ///
     /// # Errors
     /// What the checkers say.
-    pub fn on_execute(&mut self, who: usize, run: Run, executed: Executed, outstanding: usize) -> Verdict {
+    pub fn on_execute(
+        &mut self,
+        who: usize,
+        run: Run,
+        (slot, time): (Slot, u64),
+        operations: Vec<Operation>,
+        outstanding: usize,
+    ) -> Verdict {
         bounds::on_execute(who, outstanding, &self.limits)?;
-        let slot = executed.slot;
         let Some(value) = self.quorum.chosen(slot) else {
             return Violation::raise("quorum", format!("replica {who} executes slot {slot}, which has no majority"));
         };
-        self.in_its_batch(who, &executed, value)?;
-        let calls: Vec<Bytes> = executed.operations.iter().filter_map(call_bytes).cloned().collect();
+        let places = self.places(who, slot, &operations, value)?;
+        let executed = Executed { slot, time, operations, places };
+        let calls: Vec<Bytes> = executed.left(self.execution.aborted()).filter_map(call_bytes).cloned().collect();
         if !self.execution.on_execute(who, run, executed)? {
             return Ok(());
         }
@@ -251,28 +439,48 @@ impl Checks {
                 return Violation::raise("execution", format!("slot {slot} executes what nobody called: {bytes:?}"));
             };
             self.once.on_ordered(call, self.ordered.len())?;
-            self.ordered.push(call);
-            self.ordered_slots.push(slot);
+            self.ordered.push((call, slot));
             self.expected.push(self.model.execute(&bytes));
         }
         Ok(())
     }
 
-    /// The calls that run are calls of the slot's batch, of the sessions that they name, in its order.
-    fn in_its_batch(&self, who: usize, executed: &Executed, value: ledger::ValueId) -> Verdict {
-        let mut requests = self.values.batch(value).requests.iter();
-        for operation in &executed.operations {
-            let Operation::Call { session, bytes } = operation else { continue };
-            let found = requests.any(|request| {
+    /// The calls that run are calls of the slot's batch, of the sessions that they name, in its order: their places in it.
+    fn places(
+        &self,
+        who: usize,
+        slot: Slot,
+        operations: &[Operation],
+        value: ledger::ValueId,
+    ) -> Result<Vec<Option<u32>>, Violation> {
+        let mut requests = (0u32..).zip(&self.values.batch(value).requests);
+        let mut places = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let Operation::Call { session, bytes } = operation else {
+                places.push(None);
+                continue;
+            };
+            let found = requests.find(|(_, request)| {
                 let body = matches!(&request.body, mesh::wire::Body::Call(body) if body == bytes);
                 body && (request.client, request.opened) == *session
             });
-            if !found {
-                let what = format!("replica {who} executes {bytes:?} in slot {}: not in its batch", executed.slot);
-                return Violation::raise("execution", what);
-            }
+            let Some((place, _)) = found else {
+                let what = format!("replica {who} executes {bytes:?} in slot {slot}: not in its batch");
+                return Err(Violation { check: "execution", what });
+            };
+            places.push(Some(place));
         }
-        Ok(())
+        Ok(places)
+    }
+
+    /// Where a call of the agreed order is, by its bytes.
+    #[must_use]
+    pub fn position_of(&self, slot: Slot, call: &[u8]) -> Option<Position> {
+        let order = self.execution.order();
+        let executed = order.get(order.partition_point(|executed| executed.slot < slot))?;
+        let mut all = executed.operations.iter().zip(&executed.places);
+        let (_, place) = all.find(|(operation, _)| call_bytes(operation).is_some_and(|bytes| bytes == call))?;
+        Some(Position { slot, call: (*place)? })
     }
 
     /// Replica `who`'s application has executed a slot.
@@ -293,6 +501,7 @@ impl Checks {
     /// What the checkers say.
     pub fn on_answer(&mut self, id: CallId, answer: Answer) -> Verdict {
         self.clock += 1;
+        self.abort.on_answer(id, &answer)?;
         let place = self.once.place(id);
         let call = &mut self.calls[id.0 as usize];
         if let Some((_, before)) = &call.returned {
@@ -305,10 +514,13 @@ impl Checks {
                     let what = format!("call {} {:?}: {got:?}, model: {:?}", id.0, call.op, self.expected[place]);
                     return Violation::raise("linearizable", what);
                 }
-                let slot = self.ordered_slots[place];
+                let slot = self.ordered[place].1;
                 let chosen = self.quorum.chosen(slot);
-                // Where nothing is durable, a majority that once had it is all that can be asked for.
-                if self.binds_at_once { Ok(()) } else { durability::on_acknowledged(slot, chosen, &self.ledgers) }
+                if self.binds_at_once {
+                    // Where nothing is durable, a majority that once had it is all that can be asked for.
+                    return Ok(());
+                }
+                durability::on_acknowledged(slot, chosen, &self.ledgers, self.cut.whole(), &self.damaged)
             }
             (Some((_, Answer::Reply(_))), None) => {
                 Violation::raise("linearizable", format!("call {} ({:?}) was answered and did not run", id.0, call.op))
@@ -325,9 +537,11 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn at_end(&self) -> Verdict {
-        linearizable::check(&self.calls, &self.ordered)?;
-        refusals::check(&self.calls, &self.ordered)?;
-        connection_order::check(&self.calls, &self.ordered)
+        let ordered: Vec<CallId> = self.ordered.iter().map(|(call, _)| *call).collect();
+        linearizable::check(&self.calls, &ordered)?;
+        refusals::check(&self.calls, &ordered)?;
+        connection_order::check(&self.calls, &ordered)?;
+        self.divergence.at_end()
     }
 
     /// The state after the agreed order.
@@ -340,18 +554,6 @@ impl Checks {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.agreement.slots()
-    }
-
-    /// Slots of the agreed order with something to execute.
-    #[must_use]
-    pub fn executed_slots(&self) -> usize {
-        self.execution.order().len()
-    }
-
-    /// Records in replica `who`'s journal, as seen from outside.
-    #[must_use]
-    pub fn journal_len(&self, who: usize) -> usize {
-        self.ledgers[who].len()
     }
 }
 

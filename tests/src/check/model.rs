@@ -20,6 +20,17 @@ pub enum MapOp {
     Remove(u64),
     /// Counts the entries.
     Size,
+    /// Does nothing, where it is executed at all: applications hang or die on it.
+    Poison(Poison),
+}
+
+/// Whose application a poisonous call harms, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poison {
+    /// The application dies on it; else it hangs.
+    pub kills: bool,
+    /// This replica's, and only the first times; without one every replica's, for ever.
+    pub victim: Option<u64>,
 }
 
 impl MapOp {
@@ -31,6 +42,10 @@ impl MapOp {
             Self::Get(key) => format!("GET {key} #{}", call.0),
             Self::Remove(key) => format!("REMOVE {key} #{}", call.0),
             Self::Size => format!("SIZE #{}", call.0),
+            Self::Poison(Poison { kills, victim: None }) => format!("POISON {} #{}", u8::from(*kills), call.0),
+            Self::Poison(Poison { kills, victim: Some(who) }) => {
+                format!("POISON {} {who} #{}", u8::from(*kills), call.0)
+            }
         };
         while line.len() < bytes {
             line.push(' ');
@@ -51,6 +66,7 @@ impl MapOp {
             "GET" => Self::Get(number()?),
             "REMOVE" => Self::Remove(number()?),
             "SIZE" => Self::Size,
+            "POISON" => Self::Poison(Poison { kills: number()? == 1, victim: number() }),
             _ => return None,
         };
         Some((op, CallId(call.parse().ok()?)))
@@ -73,6 +89,7 @@ impl Store {
             MapOp::Get(key) => self.0.get(&key).map_or(Bytes::from_static(b"NIL"), |v| format!("VALUE {v}").into()),
             MapOp::Remove(key) => Bytes::from_static(if self.0.remove(&key).is_some() { b"OK" } else { b"NIL" }),
             MapOp::Size => self.0.len().to_string().into(),
+            MapOp::Poison(_) => Bytes::from_static(b"OK"),
         }
     }
 }
@@ -83,7 +100,9 @@ mod tests {
 
     #[test]
     fn operations_survive_their_encoding_and_keep_their_name() {
-        for op in [MapOp::Put(1, 2), MapOp::Get(3), MapOp::Remove(4), MapOp::Size] {
+        let poison = |kills, victim| MapOp::Poison(Poison { kills, victim });
+        let plain = [MapOp::Put(1, 2), MapOp::Get(3), MapOp::Remove(4), MapOp::Size];
+        for op in plain.into_iter().chain([poison(true, None), poison(false, Some(2))]) {
             assert_eq!(MapOp::decode(&op.encode(CallId(7), 40)), Some((op, CallId(7))));
         }
         assert_eq!(MapOp::decode(b"PUT 1 #2"), None);

@@ -61,6 +61,15 @@ impl Quorum {
         }
     }
 
+    /// In slots above `slot` another life of replica `who` votes: votes of the one before count no more there.
+    pub fn on_grant(&mut self, who: usize, slot: Slot) {
+        for (above, votes) in self.votes.range_mut(slot.next()..) {
+            if !self.chosen.contains_key(above) {
+                votes.values_mut().for_each(|voters| *voters &= !(1 << who));
+            }
+        }
+    }
+
     /// `value` is proposed.
     ///
     /// # Errors
@@ -158,6 +167,20 @@ mod tests {
         check.on_vote(0, Slot(1), ballot(1), ValueId(1)).unwrap();
         check.on_proposal(Slot(1), ballot(3), ValueId(2)).unwrap();
         assert!(check.on_vote(1, Slot(1), ballot(1), ValueId(1)).is_err());
+    }
+
+    #[test]
+    fn votes_of_a_life_that_is_over_count_no_more_above_the_grant() {
+        let mut check = Quorum::new(3);
+        for slot in [Slot(1), Slot(3)] {
+            check.on_vote(0, slot, ballot(1), ValueId(1)).unwrap();
+        }
+        check.on_grant(0, Slot(2));
+        for slot in [Slot(1), Slot(3)] {
+            check.on_vote(1, slot, ballot(1), ValueId(1)).unwrap();
+        }
+        check.on_decided(0, Slot(1), ValueId(1)).unwrap();
+        assert!(check.on_decided(0, Slot(3), ValueId(1)).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The settled mark (rule 9) says no more than that a majority of applications executed so far.
 
-use super::execution::Executed;
+use super::execution::Execution;
 use super::{Verdict, Violation};
 use mesh::ids::Slot;
 
@@ -17,7 +17,7 @@ impl Settled {
         Self { executed: vec![Slot(0); n] }
     }
 
-    /// Replica `who`'s application executed a slot.
+    /// Replica `who`'s application executed a slot, or loaded a snapshot of the state after it.
     pub fn on_executed(&mut self, who: usize, slot: Slot) {
         self.executed[who] = self.executed[who].max(slot);
     }
@@ -26,9 +26,8 @@ impl Settled {
     ///
     /// # Errors
     /// If an operation at or below it was executed by fewer than a majority.
-    pub fn on_mark(&self, who: usize, mark: Slot, order: &[Executed]) -> Verdict {
-        let below = order.partition_point(|executed| executed.slot <= mark);
-        let Some(last) = below.checked_sub(1).map(|index| order[index].slot) else { return Ok(()) };
+    pub fn on_mark(&self, who: usize, mark: Slot, execution: &Execution) -> Verdict {
+        let Some(last) = execution.last_through(mark) else { return Ok(()) };
         let reached = self.executed.iter().filter(|slot| **slot >= last).count();
         if reached >= mesh::quorum::majority(self.executed.len()) {
             return Ok(());
@@ -39,16 +38,23 @@ impl Settled {
 
 #[cfg(test)]
 mod tests {
+    use super::super::execution::Executed;
     use super::*;
+    use mesh::ids::{ClientId, Run};
+    use mesh::order::Operation;
 
     #[test]
     fn a_mark_above_what_a_majority_executed_is_caught() {
         let mut check = Settled::new(3);
-        let order = [Executed { slot: Slot(4), time: 1, operations: vec![] }];
+        let mut execution = Execution::new(3);
+        execution.on_reset(0, Run(1), Slot(0)).unwrap();
+        let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+        let executed = Executed { slot: Slot(4), time: 1, operations, places: vec![None] };
+        execution.on_execute(0, Run(1), executed).unwrap();
         check.on_executed(0, Slot(4));
-        check.on_mark(0, Slot(3), &order).unwrap();
-        assert!(check.on_mark(0, Slot(4), &order).is_err());
+        check.on_mark(0, Slot(3), &execution).unwrap();
+        assert!(check.on_mark(0, Slot(4), &execution).is_err());
         check.on_executed(2, Slot(4));
-        check.on_mark(0, Slot(9), &order).unwrap();
+        check.on_mark(0, Slot(9), &execution).unwrap();
     }
 }

@@ -1,14 +1,14 @@
-//! The application beside each replica: a map that executes one slot after another, slowly at times, dies with all it
-//! holds, and answers late.
+//! The application beside each replica: a map that executes one slot after another, slowly at times, hangs, dies with
+//! all it holds, answers late or wrongly.
 
 use crate::check::model::Store;
+use bytes::Bytes;
 use mesh::ids::{Digest, Run, Slot};
 use mesh::order::{AppReply, Operation};
-use mesh::rng::Rng;
 use mesh::time::Duration;
 use std::collections::VecDeque;
 
-/// How slow applications are.
+/// How slow and how unsound applications are.
 #[derive(Clone, Copy, Debug)]
 pub struct AppFaults {
     /// One operation, at most.
@@ -19,27 +19,67 @@ pub struct AppFaults {
     pub slow_max: Duration,
     /// A reset, at most.
     pub reset_max: Duration,
+    /// A dump, at most.
+    pub dump_max: Duration,
+    /// How long a call may take until its application is called silent; without it none ever is.
+    pub patience: Option<Duration>,
+    /// Of 1,000 applications beside a process that ends, so many live on.
+    pub outlives: u32,
 }
 
 impl AppFaults {
-    /// An application that works.
+    /// An application that works, and those who wait for it as patient as before.
     #[must_use]
-    pub fn healed() -> Self {
+    pub fn healed(self) -> Self {
         Self {
             execute_max: Duration::from_micros(200),
             slow: 0,
             slow_max: Duration::ZERO,
             reset_max: Duration::from_millis(50),
+            dump_max: Duration::from_millis(20),
+            ..self
         }
     }
 }
 
 /// A slot that waits for its execution.
-#[derive(Debug)]
-struct Waiting {
-    run: Run,
-    slot: Slot,
-    operations: Vec<Operation>,
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The run.
+    pub run: Run,
+    /// The slot.
+    pub slot: Slot,
+    /// What to execute.
+    pub operations: Vec<Operation>,
+    /// So many calls have no time limit.
+    pub patient: usize,
+}
+
+impl Waiting {
+    /// The calls in it.
+    pub fn calls(&self) -> impl Iterator<Item = &Bytes> {
+        self.operations.iter().filter_map(|operation| match operation {
+            Operation::Call { bytes, .. } => Some(bytes),
+            Operation::End { .. } => None,
+        })
+    }
+}
+
+/// What an application executed, as its execution marker has it.
+#[derive(Clone, Debug, Default)]
+pub struct Marker {
+    /// It began with the state after this slot.
+    pub base: Slot,
+    /// Every slot since, and its replies.
+    pub outcomes: Vec<(Slot, Vec<AppReply>)>,
+}
+
+impl Marker {
+    /// The last slot that was executed.
+    #[must_use]
+    pub fn executed(&self) -> Slot {
+        self.outcomes.last().map_or(self.base, |(slot, _)| *slot)
+    }
 }
 
 /// One application.
@@ -49,10 +89,20 @@ pub struct App {
     queue: VecDeque<Waiting>,
     /// The run that the server asked for last.
     pub run: Run,
-    /// Whether the reset that began it is done.
+    /// Whether that run has begun and goes on.
     pub running: bool,
+    /// The process is there, with its state.
+    pub alive: bool,
+    /// It is being dumped.
+    pub dumping: bool,
     /// Counts what was begun and is no longer valid.
     pub life: u32,
+    /// What it executed.
+    pub marker: Marker,
+    /// It answers wrongly from now on, until its next reset.
+    pub wrong: bool,
+    /// It did, or began with a state of one that did.
+    pub tainted: bool,
 }
 
 impl App {
@@ -70,61 +120,111 @@ impl App {
 
     /// The server asks for a new run: nothing of the old one counts any more.
     pub fn reset(&mut self, run: Run) {
-        self.life += 1;
-        self.queue.clear();
+        self.die();
         self.run = run;
-        self.running = false;
     }
 
-    /// The reset is done.
-    pub fn restored(&mut self) {
-        self.store = Store::default();
-        self.running = true;
+    /// The reset is done: it begins with this state, after `slot`.
+    pub fn restored(&mut self, slot: Slot, store: Store, tainted: bool) {
+        self.store = store;
+        self.marker = Marker { base: slot, outcomes: Vec::new() };
+        (self.running, self.alive, self.wrong, self.tainted) = (true, true, false, tainted);
+    }
+
+    /// It is used on as it is.
+    pub fn resumed(&mut self, run: Run) {
+        (self.run, self.running) = (run, true);
+    }
+
+    /// The server's process ended, and it is left alone. True if it can be used on.
+    pub fn is_left(&mut self) -> bool {
+        let idle = self.alive && self.running && self.queue.is_empty() && !self.dumping;
+        self.running = false;
+        self.life += 1;
+        idle
     }
 
     /// It dies: its state is gone.
-    pub fn die(&mut self) -> Run {
-        self.life += 1;
-        self.queue.clear();
-        self.running = false;
-        self.store = Store::default();
-        self.run
+    pub fn die(&mut self) {
+        let (run, life) = (self.run, self.life + 1);
+        *self = Self { run, life, ..Self::default() };
     }
 
     /// Takes a slot. True if nothing is being executed, so that this one begins.
-    pub fn take(&mut self, run: Run, slot: Slot, operations: Vec<Operation>) -> bool {
-        self.queue.push_back(Waiting { run, slot, operations });
-        self.queue.len() == 1
-    }
-
-    /// How long the first slot takes.
-    pub fn duration(&self, faults: &AppFaults, rng: &mut Rng) -> Option<Duration> {
-        let first = self.queue.front()?;
-        if rng.chance(faults.slow) {
-            return Some(rng.duration(faults.slow_max));
+    pub fn take(&mut self, waiting: Waiting) -> bool {
+        if !self.running || waiting.run != self.run {
+            return false;
         }
-        Some(rng.duration(faults.execute_max) * u32::try_from(first.operations.len()).unwrap_or(u32::MAX))
+        self.queue.push_back(waiting);
+        self.queue.len() == 1
     }
 
     /// Executes the first slot. `None` if there is none.
     pub fn execute(&mut self) -> Option<(Run, Slot, Vec<AppReply>, u64)> {
         let first = self.queue.pop_front()?;
-        let (mut replies, mut ends) = (Vec::new(), 0);
-        for operation in &first.operations {
-            match operation {
-                Operation::Call { bytes, .. } => {
-                    let bytes = self.store.execute(bytes);
-                    replies.push(AppReply { form: Digest::of(&bytes), bytes });
-                }
-                Operation::End { .. } => ends += 1,
+        let mut replies = Vec::new();
+        for bytes in first.calls() {
+            let mut reply = self.store.execute(bytes);
+            if self.wrong {
+                // Its state goes wrong too.
+                self.store.0.insert(u64::MAX, first.slot.0);
+                reply = Bytes::from([b"WRONG ", reply.as_ref()].concat());
+                self.tainted = true;
             }
+            replies.push(AppReply { form: Digest::of(&reply), bytes: reply });
         }
+        self.marker.outcomes.push((first.slot, replies.clone()));
+        let ends = (first.operations.len() - replies.len()) as u64;
         Some((first.run, first.slot, replies, ends))
     }
 
-    /// The first slot that waits, which an old run may still answer.
+    /// The first slot that waits.
     #[must_use]
-    pub fn first(&self) -> Option<Slot> {
-        self.queue.front().map(|waiting| waiting.slot)
+    pub fn first(&self) -> Option<&Waiting> {
+        self.queue.front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::model::{CallId, MapOp};
+
+    fn put(slot: u64) -> Waiting {
+        let bytes = MapOp::Put(slot, 1).encode(CallId(slot), 0);
+        let operations = vec![Operation::Call { session: (mesh::ids::ClientId(1), Slot(1)), bytes }];
+        Waiting { run: Run(1), slot: Slot(slot), operations, patient: 0 }
+    }
+
+    fn app() -> App {
+        let mut app = App::default();
+        app.reset(Run(1));
+        assert!(!app.take(put(1)), "it is not up");
+        app.restored(Slot(0), Store::default(), false);
+        app
+    }
+
+    #[test]
+    fn wrong_answers_taint_until_the_next_clean_state() {
+        let mut app = app();
+        app.wrong = true;
+        assert!(!app.tainted && app.take(put(1)));
+        app.execute();
+        assert!(app.tainted);
+        app.reset(Run(2));
+        app.restored(Slot(0), Store::default(), false);
+        assert!(!app.tainted && !app.wrong);
+    }
+
+    #[test]
+    fn only_an_idle_application_is_used_on() {
+        let mut idle = app();
+        idle.take(put(3));
+        idle.execute();
+        assert_eq!(idle.marker.executed(), Slot(3));
+        assert!(idle.is_left() && idle.store().0.len() == 1);
+        let mut busy = app();
+        busy.take(put(3));
+        assert!(!busy.is_left());
     }
 }

@@ -1,13 +1,16 @@
-//! Faults of processes: they end (between any two outputs), lose power together, stand still, are drained, lose their
-//! application or a link; and start again.
+//! Faults of processes and their disks: they end (between any two outputs), lose power together, stand still, are
+//! drained, lose their application, a link, or what they had stored; and start again.
+//!
+//! Faults have a budget (rule 34): at no time may more than a tolerated minority have lost what it held.
 
 use super::clock::Time;
 use super::event::Event;
-use super::server::Server;
 use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
-use mesh::limits::Timing;
+use crate::check::model::{MapOp, Poison};
+use mesh::limits::{Limits, Timing};
+use mesh::order::Input;
 use mesh::rng::Rng;
 use mesh::time::Duration;
 
@@ -36,11 +39,23 @@ pub enum Fault {
     Drain,
     /// A disk stands still.
     DiskStall,
+    /// A disk is full for a while.
+    DiskFull,
+    /// A disk is replaced by an empty one.
+    DiskLost,
+    /// A sector of a journal rots.
+    Rot,
+    /// A snapshot rots.
+    SnapshotRot,
+    /// An application answers wrongly from now on.
+    Differ,
+    /// An operator wants a snapshot.
+    Save,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Crash,
         Self::Power,
         Self::PowerAll,
@@ -52,8 +67,17 @@ impl Fault {
         Self::AppLost,
         Self::Drain,
         Self::DiskStall,
+        Self::DiskFull,
+        Self::DiskLost,
+        Self::Rot,
+        Self::SnapshotRot,
+        Self::Differ,
+        Self::Save,
     ];
 }
+
+/// Between two looks of an operator.
+const OPERATOR: Duration = Duration::from_secs(1);
 
 fn about(mean: Duration, rng: &mut Rng) -> Duration {
     mean / 4 + rng.duration(mean * 3 / 2)
@@ -109,8 +133,36 @@ impl World {
                 self.servers[victim].stalled_until = until;
                 self.counters.stalls += 1;
             }
+            Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => {
+                let victim = self.chance.below(self.servers.len() as u64) as usize;
+                self.strike_storage(victim, fault)?;
+            }
         }
         Ok(())
+    }
+
+    fn strike_storage(&mut self, victim: usize, fault: Fault) -> Verdict {
+        match fault {
+            Fault::DiskFull => {
+                self.servers[victim].full_until = self.now + self.chance.duration(Duration::from_secs(3));
+                Ok(())
+            }
+            Fault::DiskLost | Fault::Rot if self.may_damage(victim) => self.damage(victim, fault == Fault::DiskLost),
+            Fault::SnapshotRot if self.may_damage(victim) => {
+                self.rot_snapshot(victim);
+                Ok(())
+            }
+            // Once: one that differs again and again is not rebuilt for ever.
+            Fault::Differ if self.may_damage(victim) && !self.servers[victim].differed => {
+                let server = &mut self.servers[victim];
+                server.app.wrong |= server.app.alive;
+                server.differed |= server.app.wrong;
+                self.counters.differing += u64::from(server.app.wrong);
+                Ok(())
+            }
+            Fault::Save => self.step_server(victim, Input::Save),
+            _ => Ok(()),
+        }
     }
 
     // A process that is down cannot crash: then another one does.
@@ -123,15 +175,20 @@ impl World {
         up.unwrap_or(victim)
     }
 
-    /// Whether the budget lets this replica's process end: members that forgot their votes are a minority for good.
-    pub(super) fn may_crash(&self, victim: usize, power: bool) -> bool {
-        let server = &self.servers[victim];
-        // One that is drained is going to end.
-        let lost = |(index, server): &(usize, &Server)| {
-            !server.voting || (*index != victim && server.draining && server.disk.forgets(false))
+    /// Whether the budget lets this replica lose what it holds.
+    pub(super) fn may_damage(&self, victim: usize) -> bool {
+        let damaged = |index: &usize| {
+            let server = &self.servers[*index];
+            // One that is drained is going to end.
+            server.is_damaged() || (server.draining && server.disk.forgets(false))
         };
-        let lost = self.servers.iter().enumerate().filter(lost).count();
-        !server.disk.forgets(power) || !server.voting || lost < mesh::quorum::tolerated(self.servers.len())
+        let others = (0..self.servers.len()).filter(|index| *index != victim).filter(damaged).count();
+        others < mesh::quorum::tolerated(self.servers.len())
+    }
+
+    /// Whether the budget lets this replica's process end.
+    pub(super) fn may_crash(&self, victim: usize, power: bool) -> bool {
+        !self.servers[victim].disk.forgets(power) || self.may_damage(victim)
     }
 
     // Ends a replica now, or in the middle of what it does next.
@@ -204,7 +261,7 @@ impl World {
                 self.queue.push(stop, Event::Stop(Process::Server(victim), self.servers[victim].life));
                 self.servers[victim].draining = true;
             }
-            self.step_server(victim, mesh::order::Input::Drain)
+            self.step_server(victim, Input::Drain)
         } else {
             let victim = self.chance.below(self.smarts.len() as u64) as usize;
             if self.smarts[victim].paused_until > self.now {
@@ -233,12 +290,14 @@ impl World {
         self.healed = true;
         self.network.heal();
         self.options.disk = super::disk::DiskFaults::healed();
-        self.options.app = super::app::AppFaults::healed();
+        self.options.app = self.options.app.healed();
         self.options.timer_faults = 0;
         self.options.down_max = Duration::from_millis(50);
         for index in 0..self.servers.len() {
             self.servers[index].dies_after = None;
             self.servers[index].stalled_until = self.now;
+            self.servers[index].full_until = self.now;
+            self.servers[index].app.wrong = false;
             if self.servers[index].draining && self.may_crash(index, false) {
                 self.crash_server(index, false)?;
             }
@@ -253,6 +312,31 @@ impl World {
             self.queue.push(at, Event::Start(process));
         }
         self.check_links();
+        self.queue.push(self.now + OPERATOR, Event::Operator);
+        Ok(())
+    }
+
+    /// An operator clears what the cluster cannot settle alone: a full log, and a call that every application hangs on
+    /// where nobody may call it silent any more.
+    pub(super) fn operate(&mut self) -> Verdict {
+        self.queue.push(self.now + OPERATOR, Event::Operator);
+        let poison =
+            |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
+        let mut stuck = Vec::new();
+        for server in &self.servers {
+            let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
+            stuck.extend(call.and_then(|(slot, bytes)| self.checks.position_of(*slot, bytes)));
+        }
+        stuck.sort_unstable();
+        stuck.dedup();
+        for index in 0..self.servers.len() {
+            if self.options.limits.log_bytes < Limits::DEFAULT.log_bytes {
+                self.step_server(index, Input::Save)?;
+            }
+            for at in &stuck {
+                self.step_server(index, Input::Abort { at: *at })?;
+            }
+        }
         Ok(())
     }
 
@@ -273,6 +357,8 @@ impl World {
                 Fault::AppLost => least.app_losses = 1,
                 Fault::Drain => least.drains = 1,
                 Fault::DiskStall => least.stalls = 1,
+                // These need room in the budget, something stored, or luck.
+                Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => {}
             }
         }
         let expected = |per_mille: u32| u64::from(self.lossy_messages > u64::from(20_000 / per_mille.max(1)));

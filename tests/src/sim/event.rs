@@ -3,10 +3,13 @@
 use super::Process;
 use super::clock::Time;
 use super::crash::Fault;
+use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::ids::{Lsn, ReplicaId, Run, Slot};
+use mesh::order::Image;
 use mesh::wire::client::{Ask, Told};
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
+use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Message, Tag};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -35,6 +38,8 @@ pub enum Event {
     Peer {
         /// Who sent it.
         from: ReplicaId,
+        /// In which life of the member.
+        member_life: mesh::ids::Life,
         /// Whose.
         to: usize,
         /// In which life of the receiver.
@@ -135,7 +140,91 @@ pub enum Event {
         life: Life,
         /// The run that begins.
         run: Run,
+        /// The snapshot to load.
+        snapshot: Option<Slot>,
     },
+    /// It turns out whether an application that was left can be used on.
+    AppResumed {
+        /// Whose.
+        server: usize,
+        /// In which life of the server.
+        life: Life,
+        /// The run that begins.
+        run: Run,
+    },
+    /// A call has no answer within the patience, or the application died on it.
+    AppSilent {
+        /// Whose.
+        server: usize,
+        /// In which life of the application.
+        life: Life,
+        /// So many calls of the slot were answered.
+        answered: usize,
+    },
+    /// A snapshot is written.
+    Dumped {
+        /// Whose.
+        server: usize,
+        /// In which life of the application.
+        life: Life,
+        /// What of it is the core's.
+        image: Box<Image>,
+    },
+    /// A question of whoever fetches a snapshot arrives.
+    TransferAsk {
+        /// Whose snapshot.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// Who fetches.
+        by: usize,
+        /// In which life of it.
+        by_life: Life,
+        /// The question.
+        ask: TransferAsk,
+    },
+    /// The answer arrives; `None` if there is none to ask.
+    TransferAnswer {
+        /// Who fetches.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// From whom.
+        from: ReplicaId,
+        /// The question.
+        ask: TransferAsk,
+        /// The answer.
+        answer: Option<TransferAnswer>,
+    },
+    /// Whoever fetches a snapshot looks what is due.
+    TransferDue {
+        /// Who.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+    },
+    /// A fetched snapshot is stored.
+    Received {
+        /// Whose.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// What of it is the core's.
+        image: Box<Image>,
+        /// The application's part.
+        dump: Bytes,
+    },
+    /// Whoever serves a snapshot looks whether it is still wanted.
+    ServingDue {
+        /// Who.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// By whom.
+        by: usize,
+    },
+    /// An operator looks at the cluster.
+    Operator,
     /// A wrong answer of a run that is over reaches a server; or the news of its loss once more.
     AppStale {
         /// Whose.

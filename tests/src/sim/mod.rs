@@ -5,6 +5,7 @@
 //! It never reads a clock, draws no chance but the seed's and keeps no map in random order: a seed is a run.
 
 pub mod app;
+pub mod application;
 pub mod clock;
 pub mod crash;
 pub mod disk;
@@ -15,7 +16,9 @@ pub mod options;
 pub mod sender;
 pub mod server;
 pub mod smart;
+pub mod snapshots;
 pub mod trace;
+pub mod transfer;
 pub mod workload;
 
 use crate::check::convergence::{self, Final};
@@ -26,7 +29,7 @@ use event::{Event, Queue};
 use mesh::client::{sender as sender_core, smart_client};
 use mesh::config::Durability;
 use mesh::ids::{Ballot, ReplicaId};
-use mesh::order::{Input, Output, Status};
+use mesh::order::{Input, Output, Role, Status};
 use mesh::rng::Rng;
 use mesh::time::Duration;
 use mesh::wire::Tag;
@@ -35,6 +38,7 @@ use options::Options;
 use sender::SenderProcess;
 use server::Server;
 use smart::Smart;
+use std::collections::BTreeSet;
 use std::fmt;
 use trace::Trace;
 
@@ -110,6 +114,7 @@ pub struct World {
     trace: Trace,
     outputs: Vec<Output>,
     disagreements: Vec<(ReplicaId, Tag)>,
+    aborted: BTreeSet<Tag>,
     // What each source of chance draws is its own, so that more of one does not shift the others.
     chance: Rng,
     clock_chance: Rng,
@@ -152,7 +157,9 @@ impl World {
         let durability = options.cluster.durability;
         let mut clock_chance = rng.fork();
         let mut clock = || Clock::start(Time::ZERO, &options.clock, &mut clock_chance);
-        let servers = (0..options.n()).map(|_| Server::new(clock(), disk::Disk::new(durability))).collect();
+        let servers = (0..options.n())
+            .map(|_| Server::new(clock(), disk::Disk::new(durability, options.segment_records)))
+            .collect();
         let smarts = (0..options.smart_clients).map(|_| Smart::new(clock())).collect();
         let senders = (0..options.senders).map(|_| SenderProcess::new(clock())).collect();
         let checks = Checks::new(options.n(), options.limits.clone(), durability != Durability::Sync);
@@ -170,6 +177,7 @@ impl World {
             trace,
             outputs: Vec::new(),
             disagreements: Vec::new(),
+            aborted: BTreeSet::new(),
             chance: rng.fork(),
             clock_chance,
             disk_chance: rng.fork(),
@@ -223,7 +231,11 @@ impl World {
         let statuses = self.statuses();
         let leader = statuses.iter().find(|status| status.ready).and_then(|s| Some((s.leader?, s.ballot)));
         match leader {
-            Some((leader, ballot)) if statuses.iter().all(|s| s.leader == Some(leader) && s.ballot == ballot) => {
+            Some((leader, ballot))
+                if statuses
+                    .iter()
+                    .all(|s| s.role == Role::Learner || (s.leader == Some(leader) && s.ballot == ballot)) =>
+            {
                 Ok((leader, ballot))
             }
             _ => {
@@ -259,7 +271,9 @@ impl World {
             }
         }
         match event {
-            Event::Peer { from, to, message, .. } => self.step_server(to, Input::Message { from, message }),
+            Event::Peer { from, member_life: life, to, message, .. } => {
+                self.step_server(to, Input::Message { from, life, message })
+            }
             Event::Submit { smart, server, epoch, submit } => {
                 if self.holds(Process::Smart(smart), Process::Server(server), epoch) {
                     self.on_submit(server, smart, epoch, submit);
@@ -291,8 +305,24 @@ impl World {
             Event::Turn { server, .. } => self.on_turn(server),
             Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
             Event::AppDone { .. } => Ok(()),
-            Event::AppRestored { server, run, .. } => self.on_app_restored(server, run),
+            Event::AppRestored { server, run, snapshot, .. } => self.on_app_restored(server, run, snapshot),
+            Event::AppResumed { server, run, .. } => self.on_app_resumed(server, run),
+            Event::AppSilent { server, life, answered } if self.servers[server].app.life == life => {
+                self.on_app_silent(server, answered)
+            }
+            Event::Dumped { server, life, image } if self.servers[server].app.life == life => {
+                self.on_dumped(server, image)
+            }
+            Event::AppSilent { .. } | Event::Dumped { .. } => Ok(()),
             Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            Event::TransferAsk { server, by, by_life, ask, .. } => self.on_transfer_ask(server, by, by_life, ask),
+            Event::TransferAnswer { server, from, ask, answer, .. } => {
+                self.on_transfer_answer(server, from, &ask, answer)
+            }
+            Event::TransferDue { server, .. } => self.on_transfer_due(server),
+            Event::Received { server, image, dump, .. } => self.on_received(server, image, &dump),
+            Event::ServingDue { server, by, .. } => self.on_serving_due(server, by),
+            Event::Operator => self.operate(),
             Event::Wake { process, .. } => self.on_wake(process),
             Event::Client { sender, client, .. } => self.on_client(sender, client),
             Event::Overdue { sender, life, connection, call } if self.senders[sender].life == life => {
@@ -402,7 +432,10 @@ impl World {
         });
         let statuses = self.statuses();
         let Some(decided) = statuses.first().map(|status| status.decided) else { return false };
-        let same = statuses.iter().all(|s| s.decided == decided && s.executed == decided && s.app_running);
+        let same = statuses.iter().all(|s| {
+            let whole = s.role != Role::Learner && s.silent.is_none() && !s.quarantined;
+            s.decided == decided && s.executed == decided && s.app_running && whole
+        });
         satisfied && same && statuses.len() == self.servers.len()
     }
 
@@ -415,7 +448,8 @@ impl World {
         }
         for (index, status) in self.statuses().iter().enumerate() {
             lines.push(format!(
-                "server {index}: {:?} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {}",
+                "server {index}: {:?} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {} \
+                 first {} snapshot {} silent {:?} quarantined {}",
                 status.role,
                 status.ballot,
                 status.leader,
@@ -425,7 +459,11 @@ impl World {
                 status.settled,
                 status.log_last,
                 status.held,
-                status.app_running
+                status.app_running,
+                status.log_first,
+                status.snapshot,
+                status.silent,
+                status.quarantined
             ));
         }
         format!("state:\n  {}", lines.join("\n  "))
@@ -441,7 +479,12 @@ impl World {
             .collect();
         convergence::check(&finals, self.checks.model())?;
         // What is no call may be ordered twice, with another outcome the second time.
-        if let Some((replica, tag)) = self.disagreements.iter().find(|(_, tag)| tag.kind == mesh::wire::Kind::Call) {
+        // So is what an abort takes back, and a wrong answer is meant to be found.
+        let meant = |(replica, tag): &&(ReplicaId, Tag)| {
+            let differed = self.servers[replica.0 as usize].differed;
+            tag.kind == mesh::wire::Kind::Call && !differed && !self.aborted.contains(tag)
+        };
+        if let Some((replica, tag)) = self.disagreements.iter().find(meant) {
             let what = format!("a SMaRtClient found replica {replica} to disagree on {tag:?}");
             return Violation::raise("disagreement", what);
         }
@@ -460,12 +503,25 @@ fn target(event: &Event) -> Option<(Process, Option<event::Life>)> {
         Event::Synced { server, life, .. }
         | Event::Turn { server, life }
         | Event::AppRestored { server, life, .. }
+        | Event::AppResumed { server, life, .. }
+        | Event::TransferAsk { server, life, .. }
+        | Event::TransferAnswer { server, life, .. }
+        | Event::TransferDue { server, life }
+        | Event::Received { server, life, .. }
+        | Event::ServingDue { server, life, .. }
         | Event::AppStale { server, life, .. } => (Process::Server(*server), Some(*life)),
-        Event::AppDone { server, .. } => (Process::Server(*server), None),
+        Event::AppDone { server, .. } | Event::AppSilent { server, .. } | Event::Dumped { server, .. } => {
+            (Process::Server(*server), None)
+        }
         Event::Wake { process, life } | Event::Stop(process, life) => (*process, Some(*life)),
         Event::Client { sender, life, .. } => (Process::Sender(*sender), Some(*life)),
         // The simulator's own look: a sender that stands still does not delay it.
-        Event::LinkCheck { .. } | Event::Overdue { .. } | Event::Fault(_) | Event::Start(_) | Event::Mend { .. } => {
+        Event::LinkCheck { .. }
+        | Event::Overdue { .. }
+        | Event::Fault(_)
+        | Event::Operator
+        | Event::Start(_)
+        | Event::Mend { .. } => {
             return None;
         }
     })

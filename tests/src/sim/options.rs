@@ -9,7 +9,7 @@ use super::network::NetworkFaults;
 use super::workload::Workload;
 use mesh::client::sender::Lending;
 use mesh::client::{ReplyVote, sender, smart_client};
-use mesh::config::{ClusterConfig, Durability, SessionLimits};
+use mesh::config::{ClusterConfig, Durability, SessionLimits, Snapshots};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, Timing};
 use mesh::rng::Rng;
@@ -36,8 +36,14 @@ pub struct Options {
     pub workload: Workload,
     /// How bad the network is.
     pub network: NetworkFaults,
+    /// When replicas take snapshots.
+    pub snapshots: Option<Snapshots>,
+    /// Bytes that a snapshot is longer by when it is sent: more than one chunk takes more than a megabyte.
+    pub padding: usize,
     /// How slow disks are.
     pub disk: DiskFaults,
+    /// Records of one segment of a journal.
+    pub segment_records: usize,
     /// How slow applications are.
     pub app: AppFaults,
     /// How wrong clocks are.
@@ -80,10 +86,14 @@ impl Options {
         if rng.chance(200) {
             cluster.request_bytes = 200;
         }
+        let snapshots = snapshots(rng, &mut limits, &mut tight);
+        let smart_client = smart_client(rng, n, &mut tight);
+        // Where one reply is enough, an execution may be shown that an abort takes back (rule 29).
+        let silences = smart_client.vote != ReplyVote::First || n == 1;
         let k = cluster.sessions.window;
         let (long, timing) = (rng.chance(20), timing(rng));
         let trouble = if long { ms(rng.between(20_000, 60_000)) } else { ms(rng.between(2_000, 8_000)) };
-        let mut workload = Workload::swarm(rng, cluster.request_bytes as usize);
+        let mut workload = Workload::swarm(rng, cluster.request_bytes as usize, silences);
         if long {
             workload.calls = 3_000;
         }
@@ -93,27 +103,21 @@ impl Options {
         }
         Self {
             smart_clients: rng.between(1, 3) as usize,
-            smart_client: smart_client(rng, n, &mut tight),
+            smart_client,
             senders: rng.between(1, 3) as usize,
             sender: sender(rng, k, workload.clients, &mut tight),
             workload,
+            snapshots,
+            padding: if rng.chance(10) { 2 << 20 } else { 0 },
             network: network(rng),
-            disk: DiskFaults {
-                sync_max: ms(rng.between(0, 10)),
-                slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
-                slow_max: ms(rng.between(10, 1_000)),
-            },
-            app: AppFaults {
-                execute_max: Duration::from_micros(rng.between(0, 3_000)),
-                slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
-                slow_max: ms(rng.between(10, 3_000)),
-                reset_max: ms(rng.between(0, 500)),
-            },
+            disk: disk(rng),
+            segment_records: rng.between(1, 30) as usize,
+            app: app(rng, silences),
             clock: ClockFaults {
                 drift_ppm: if rng.chance(500) { rng.below(50_000) } else { 0 },
                 wall_off: if rng.chance(500) { Duration::from_secs(rng.below(7200)) } else { Duration::ZERO },
             },
-            faults: faults(rng, n as usize, durability, trouble),
+            faults: faults(rng, n as usize, durability, silences, trouble),
             down_max: ms(if rng.chance(500) { 300 } else { 4_000 }),
             encoded: if rng.chance(60) { 1000 } else { 0 },
             timer_faults: if rng.chance(300) { 100 } else { 0 },
@@ -130,6 +134,42 @@ impl Options {
     #[must_use]
     pub fn n(&self) -> usize {
         self.cluster.members.len()
+    }
+}
+
+fn snapshots(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) -> Option<Snapshots> {
+    if rng.chance(250) {
+        return None;
+    }
+    limits.log_tail_slots = if rng.chance(700) { rng.below(8) } else { rng.below(100) };
+    if rng.chance(80) {
+        limits.log_bytes = rng.between(1_000, 10_000);
+        *tight = true;
+    }
+    let every_bytes = if rng.chance(200) { rng.between(10, 500) } else { 1 << 30 };
+    Some(Snapshots { every_requests: rng.between(2, 60), every_bytes })
+}
+
+fn disk(rng: &mut Rng) -> DiskFaults {
+    DiskFaults {
+        sync_max: ms(rng.between(0, 10)),
+        slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
+        slow_max: ms(rng.between(10, 1_000)),
+        failing: if rng.chance(150) { rng.below(10) as u32 } else { 0 },
+        failing_snapshots: if rng.chance(200) { rng.below(500) as u32 } else { 0 },
+    }
+}
+
+fn app(rng: &mut Rng, silences: bool) -> AppFaults {
+    let patience = ms(rng.between(100, 2_500));
+    AppFaults {
+        execute_max: Duration::from_micros(rng.between(0, 3_000)),
+        slow: if rng.chance(300) { rng.below(100) as u32 } else { 0 },
+        slow_max: ms(rng.between(10, 3_000)),
+        reset_max: ms(rng.between(0, 500)),
+        dump_max: ms(if rng.chance(700) { 20 } else { 2_000 }),
+        patience: silences.then_some(patience),
+        outlives: if rng.chance(600) { rng.below(1_000) as u32 } else { 0 },
     }
 }
 
@@ -241,7 +281,13 @@ fn network(rng: &mut Rng) -> NetworkFaults {
     }
 }
 
-fn faults(rng: &mut Rng, n: usize, durability: Durability, trouble: Duration) -> Vec<(Fault, Duration)> {
+fn faults(
+    rng: &mut Rng,
+    n: usize,
+    durability: Durability,
+    silences: bool,
+    trouble: Duration,
+) -> Vec<(Fault, Duration)> {
     let may_forget = mesh::quorum::tolerated(n) > 0;
     let mut faults = Vec::new();
     for fault in Fault::ALL {
@@ -250,10 +296,17 @@ fn faults(rng: &mut Rng, n: usize, durability: Durability, trouble: Duration) ->
             | (Fault::Power, Durability::Memory | Durability::Async) => may_forget,
             (Fault::PowerAll, Durability::Memory | Durability::Async) => false,
             (Fault::Partition, _) => n > 1,
+            (Fault::DiskFull | Fault::Rot, Durability::Memory) => false,
+            (Fault::DiskLost | Fault::Rot | Fault::SnapshotRot, _) => may_forget,
+            (Fault::Differ, _) => may_forget && silences,
             _ => true,
         };
         let often = rng.between(4, 40);
-        if rng.chance(450) && possible {
+        let usual = match fault {
+            Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => 200,
+            _ => 450,
+        };
+        if rng.chance(usual) && possible {
             faults.push((fault, trouble / 100 * often as u32));
         }
     }

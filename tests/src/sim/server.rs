@@ -4,12 +4,14 @@ use super::app::App;
 use super::clock::{Clock, Time};
 use super::disk::Disk;
 use super::event::{Epoch, Event, Life, Served};
+use super::snapshots::Snapshot;
+use super::transfer::{Fetch, Serving};
 use super::{Process, World};
-use crate::check::execution::Executed;
-use crate::check::{Verdict, bounds};
+use crate::check::{Verdict, Violation, bounds};
+use bytes::Bytes;
 use mesh::auth::Verified;
-use mesh::ids::{Digest, Lsn, ReplicaId, Run, Slot};
-use mesh::order::{AppReply, Event as Told, Input, Output, Recovered, Replica, To};
+use mesh::ids::{Digest, Lsn, ReplicaId, Slot};
+use mesh::order::{Event as Told, Input, Output, Replica, Role, To};
 use mesh::time::Duration;
 use mesh::wire::submit::{Answer, Submit, Vote};
 use mesh::wire::{Message, Outcome, Request, Tag};
@@ -23,7 +25,7 @@ struct Waiter {
     whole: bool,
 }
 
-/// One replica's process, disk and application.
+/// One replica's process, disk, snapshots and application.
 #[derive(Debug)]
 pub struct Server {
     /// The replica, while the process runs.
@@ -42,12 +44,38 @@ pub struct Server {
     pub dies_after: Option<(u32, bool)>,
     /// It was told to drain.
     pub draining: bool,
-    /// It knows all its votes.
-    pub voting: bool,
+    /// Which life of the member this is.
+    pub member_life: mesh::ids::Life,
+    /// This life has no vote yet.
+    pub learner: bool,
+    /// It voted from then on: once so many records are durable, it has again what it lost.
+    pub granted_at: usize,
     /// Its disk.
     pub disk: Disk,
+    /// Its disk is full until then.
+    pub full_until: Time,
+    /// Its snapshots.
+    pub snapshots: BTreeMap<Slot, Snapshot>,
+    /// Slots up to here are nowhere but in a snapshot.
+    pub needs: Slot,
+    /// The newest snapshot that it fetched.
+    pub fetched: Slot,
+    /// The snapshot that it fetches.
+    pub fetch: Option<Fetch>,
+    /// What it serves, by who fetches it.
+    pub serving: BTreeMap<usize, Serving>,
     /// Its application.
     pub app: App,
+    /// Every slot up to here may have been answered, as the execution marker says.
+    pub answered: Slot,
+    /// The process before left an application that can be used on.
+    pub orphan: bool,
+    /// The call on which the application hangs or dies again and again.
+    pub stuck: Option<(Slot, Bytes)>,
+    /// How often poisonous calls struck here.
+    pub poisoned: BTreeMap<Bytes, u32>,
+    /// Its application answered wrongly at some time, or its state came from one that did.
+    pub differed: bool,
     waiters: BTreeMap<Tag, Vec<Waiter>>,
     inbox: Vec<Verified<Request>>,
     turn_planned: bool,
@@ -67,14 +95,64 @@ impl Server {
             stalled_until: Time::ZERO,
             dies_after: None,
             draining: false,
-            voting: true,
+            member_life: mesh::ids::Life(0),
+            learner: false,
+            granted_at: 0,
             disk,
+            full_until: Time::ZERO,
+            snapshots: BTreeMap::new(),
+            needs: Slot(0),
+            fetched: Slot(0),
+            fetch: None,
+            serving: BTreeMap::new(),
             app: App::default(),
+            answered: Slot(0),
+            orphan: false,
+            stuck: None,
+            poisoned: BTreeMap::new(),
+            differed: false,
             waiters: BTreeMap::new(),
             inbox: Vec::new(),
             turn_planned: false,
             votes: BTreeMap::new(),
         }
+    }
+
+    /// It lost something that it held, and has not got it back.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        let unproven = self.learner || self.granted_at > self.disk.durable();
+        unproven || self.disk.is_spoiled() || self.whole_snapshot() < self.needs || self.is_tainted()
+    }
+
+    /// Wrong answers are in its application's state, or in a snapshot of it.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.app.wrong || self.app.tainted || self.snapshots.values().any(|snapshot| snapshot.tainted)
+    }
+
+    /// The newest snapshot that is not rotten; 0 without one.
+    #[must_use]
+    pub fn whole_snapshot(&self) -> Slot {
+        let whole = self.snapshots.iter().rev().find(|(_, snapshot)| !snapshot.rotten);
+        whole.map_or(Slot(0), |(slot, _)| *slot)
+    }
+
+    /// What ends with the process.
+    pub fn end(&mut self) {
+        self.replica = None;
+        self.life += 1;
+        self.wake_at = None;
+        self.dies_after = None;
+        self.draining = false;
+        self.paused_until = Time::ZERO;
+        self.waiters.clear();
+        self.inbox.clear();
+        self.votes.clear();
+        self.turn_planned = false;
+        self.fetch = None;
+        self.serving.clear();
+        self.stuck = None;
     }
 
     /// The link of a SMaRtClient broke.
@@ -87,87 +165,27 @@ impl Server {
 }
 
 impl World {
-    /// Starts a replica that is down.
-    pub(super) fn start_server(&mut self, index: usize) -> Verdict {
-        if self.servers[index].replica.is_some() {
-            return Ok(());
-        }
-        let clock = Clock::start(self.now, &self.options.clock, &mut self.clock_chance);
-        let server = &mut self.servers[index];
-        server.life += 1;
-        server.clock = clock;
-        server.draining = false;
-        let recovered = if !server.voting {
-            Recovered::amnesiac()
-        } else if server.disk.records().is_empty() {
-            Recovered::first_start()
-        } else {
-            Recovered::from_records(server.disk.records().iter().cloned())
-        };
-        let config = mesh::config::Config {
-            id: ReplicaId(index as u32),
-            incarnation: mesh::ids::Incarnation(1),
-            cluster: self.options.cluster.clone(),
-            timing: self.options.timing.clone(),
-            limits: self.options.limits.clone(),
-            wall_base: server.clock.wall_base,
-        };
-        let seed = self.chance.next_u64();
-        server.replica = Some(Replica::new(config, seed, recovered, server.clock.local(self.now)));
-        let (life, records) = (server.life, server.disk.records().len());
-        self.trace.line(self.now, format_args!("server {index} starts life {life} with {records} records"));
-        self.check_links();
-        self.rearm(Process::Server(index));
-        Ok(())
-    }
-
-    /// Ends a replica's process.
-    pub(super) fn crash_server(&mut self, index: usize, power: bool) -> Verdict {
-        if self.servers[index].replica.is_none() || !self.may_crash(index, power) {
-            return Ok(());
-        }
-        let server = &mut self.servers[index];
-        server.replica = None;
-        server.life += 1;
-        server.wake_at = None;
-        server.dies_after = None;
-        server.draining = false;
-        server.paused_until = Time::ZERO;
-        server.waiters.clear();
-        server.inbox.clear();
-        server.votes.clear();
-        server.turn_planned = false;
-        server.app.die();
-        let forgets = server.disk.forgets(power);
-        let (left, lost) = server.disk.crash(power, &mut self.disk_chance);
-        self.counters.crashes += 1;
-        self.counters.lost_records += lost as u64;
-        self.trace
-            .line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
-        self.checks.on_crash(index, left)?;
-        if forgets {
-            self.counters.amnesia += u64::from(self.servers[index].voting);
-            self.servers[index].voting = false;
-            self.checks.on_amnesia(index);
-        }
-        let back = self.now + self.down_time();
-        self.queue.push(back, Event::Start(Process::Server(index)));
-        self.check_links();
-        Ok(())
-    }
-
     /// The only caller of [`Replica::step`].
     pub(super) fn step_server(&mut self, index: usize, input: Input) -> Verdict {
         let server = &mut self.servers[index];
-        let Some(replica) = server.replica.as_mut() else { return Ok(()) };
+        if server.replica.is_none() {
+            return Ok(());
+        }
+        self.checks.on_health(
+            index,
+            (server.snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot), server.whole_snapshot()),
+            server.is_damaged(),
+            server.is_tainted(),
+        );
         self.counters.steps += 1;
         self.trace.note(&(self.now, index));
         self.trace.line(self.now, format_args!("server {index} < {input:?}"));
         let mut out = std::mem::take(&mut self.outputs);
+        let Some(replica) = server.replica.as_mut() else { return Ok(()) };
         replica.step(server.clock.local(self.now), input, &mut out);
         let mut verdict = Ok(());
         for output in out.drain(..) {
-            self.trace.note(&output);
+            self.trace.note(&std::mem::discriminant(&output));
             self.trace.line(self.now, format_args!("server {index} > {output:?}"));
             verdict = self.server_output(index, output);
             if verdict.is_err() || self.dies_now(index) {
@@ -182,7 +200,18 @@ impl World {
         }
         self.send_votes(index);
         self.rearm(Process::Server(index));
+        self.note_vote(index);
         Ok(())
+    }
+
+    /// A new life may have got its vote.
+    fn note_vote(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let Some(replica) = server.replica.as_ref().filter(|_| server.learner) else { return };
+        if replica.status().role != Role::Learner {
+            server.learner = false;
+            server.granted_at = server.disk.asked();
+        }
     }
 
     fn dies_now(&mut self, index: usize) -> bool {
@@ -206,27 +235,26 @@ impl World {
                 self.send_peer(index, to, &message);
             }
             Output::Persist { lsn, record } => {
+                if self.servers[index].full_until > self.now && self.may_crash(index, false) {
+                    self.counters.full_disks += 1;
+                    self.servers[index].dies_after = Some((0, false));
+                    return Ok(());
+                }
                 self.checks.on_persist(index, lsn, &record)?;
                 if self.servers[index].disk.append(lsn, record) {
                     self.sync(index);
                 }
             }
-            Output::Reset { run } => {
-                self.checks.on_reset(index, run)?;
-                self.counters.resets += 1;
-                self.servers[index].app.reset(run);
-                let at = self.now + self.app_chance.duration(self.options.app.reset_max);
-                let life = self.servers[index].life;
-                self.queue.push(at, Event::AppRestored { server: index, life, run });
+            Output::Reset { run, snapshot } => return self.reset_app(index, run, snapshot),
+            Output::Resume { run } => return self.resume_app(index, run),
+            Output::Execute { run, slot, time, operations, patient } => {
+                return self.hand_over(index, (slot, time), super::app::Waiting { run, slot, operations, patient });
             }
-            Output::Execute { run, slot, time, operations } => {
-                let app = &mut self.servers[index].app;
-                let begins = app.take(run, slot, operations.clone());
-                let outstanding = app.outstanding();
-                self.checks.on_execute(index, run, Executed { slot, time, operations }, outstanding)?;
-                if begins {
-                    self.begin_execution(index);
-                }
+            Output::Dump { run, image } => return self.dump(index, run, image),
+            Output::Cut { through } => return self.cut(index, through),
+            Output::Transfer { from, least } => self.transfer(index, from, least),
+            Output::Discard { after } => {
+                self.servers[index].snapshots.retain(|slot, _| *slot <= after);
             }
             Output::Reply { tag, slot, form, outcome } => self.serve(index, tag, slot, form, outcome.as_ref()),
             Output::Steer { tag, steer } => {
@@ -240,20 +268,35 @@ impl World {
     }
 
     fn on_event(&mut self, index: usize, event: &Told) -> Verdict {
+        let counters = &mut self.counters;
         match event {
-            Told::Leading { .. } => self.counters.elections += 1,
-            Told::Suspected { .. } => self.counters.suspicions += 1,
-            Told::ReplayDiffers { tag, slot } => {
+            Told::Leading { .. } => counters.elections += 1,
+            Told::Suspected { .. } => counters.suspicions += 1,
+            Told::Silent { .. } => counters.silences += 1,
+            Told::Aborted { tag, .. } => {
+                counters.aborts += 1;
+                self.aborted.insert(*tag);
+            }
+            Told::Rejoined { own, .. } => counters.rejoins += u64::from(*own),
+            Told::Rebuilt { .. } => counters.rebuilds += 1,
+            Told::Diverged { .. } => {
+                counters.divergences += 1;
+                return self.checks.on_diverged(index);
+            }
+            Told::NoAgreement { .. } => return self.checks.on_no_agreement(index),
+            Told::Superseded => return self.checks.on_superseded(index),
+            // Who answered wrongly once says something else the second time.
+            Told::ReplayDiffers { tag, slot, .. } if !self.servers[index].differed => {
                 let what = format!("replica {index}: a replay of {tag:?} in slot {slot} gave another reply");
-                return crate::check::Violation::raise("execution", what);
+                return Violation::raise("execution", what);
             }
             Told::OtherBody { tag } => {
                 let what = format!("replica {index}: {tag:?} came with two bodies");
-                return crate::check::Violation::raise("exactly-once", what);
+                return Violation::raise("exactly-once", what);
             }
             Told::Nonsense { from, what } => {
                 let what = format!("replica {index} calls a message of replica {from} nonsense: {what}");
-                return crate::check::Violation::raise("nonsense", what);
+                return Violation::raise("nonsense", what);
             }
             _ => {}
         }
@@ -284,14 +327,15 @@ impl World {
                     message.clone()
                 };
                 let at = self.now + self.network.delay();
-                let (from, life) = (ReplicaId(from as u32), self.servers[other].life);
-                self.queue.push(at, Event::Peer { from, to: other, life, message });
+                let (member_life, life) = (self.servers[from].member_life, self.servers[other].life);
+                let from = ReplicaId(from as u32);
+                self.queue.push(at, Event::Peer { from, member_life, to: other, life, message });
             }
         }
     }
 
     fn sync(&mut self, index: usize) {
-        let server = &self.servers[index];
+        let server = &mut self.servers[index];
         let (upto, duration) = server.disk.sync(&self.options.disk, &mut self.disk_chance);
         self.queue.push(self.now + duration, Event::Synced { server: index, life: server.life, upto });
     }
@@ -303,7 +347,12 @@ impl World {
             self.queue.push(stalled, Event::Synced { server: index, life, upto });
             return Ok(());
         }
-        if self.servers[index].disk.synced(upto) {
+        // A failed sync is never tried again: the process ends, and what it wrote may be there or not.
+        if self.disk_chance.chance(self.options.disk.failing) && self.may_crash(index, false) {
+            self.counters.failed_syncs += 1;
+            return self.crash_server(index, false);
+        }
+        if self.servers[index].disk.synced() {
             self.sync(index);
         }
         self.counters.records += 1;
@@ -363,61 +412,5 @@ impl World {
         }
         let at = self.now + self.network.delay();
         self.queue.push(at, Event::Served { smart, server, epoch, served });
-    }
-
-    fn begin_execution(&mut self, index: usize) {
-        let app = &self.servers[index].app;
-        if let Some(duration) = app.duration(&self.options.app, &mut self.app_chance) {
-            self.queue.push(self.now + duration, Event::AppDone { server: index, life: app.life });
-        }
-    }
-
-    pub(super) fn on_app_done(&mut self, index: usize) -> Verdict {
-        let app = &mut self.servers[index].app;
-        let Some((run, slot, replies, ends)) = app.execute() else { return Ok(()) };
-        self.counters.ends += ends;
-        if app.outstanding() > 0 {
-            self.begin_execution(index);
-        }
-        self.checks.on_executed(index, slot);
-        self.step_server(index, Input::Executed { run, slot, replies })
-    }
-
-    pub(super) fn on_app_restored(&mut self, index: usize, run: Run) -> Verdict {
-        let app = &mut self.servers[index].app;
-        if app.run == run {
-            app.restored();
-        }
-        self.step_server(index, Input::Restored { run })
-    }
-
-    /// An application dies, and may be heard of later.
-    pub(super) fn lose_app(&mut self) -> Verdict {
-        let index = self.chance.below(self.servers.len() as u64) as usize;
-        self.counters.app_losses += 1;
-        let server = &mut self.servers[index];
-        if server.paused_until > self.now {
-            return Ok(());
-        }
-        let first = server.app.first();
-        let run = server.app.die();
-        let life = server.life;
-        if self.chance.chance(self.options.late_answers) {
-            let at = self.now + self.chance.duration(Duration::from_millis(800));
-            self.queue.push(at, Event::AppStale { server: index, life, run, slot: first });
-        }
-        self.trace.line(self.now, format_args!("server {index} loses its application"));
-        self.step_server(index, Input::AppLost { run })
-    }
-
-    pub(super) fn on_app_stale(&mut self, index: usize, run: Run, slot: Option<Slot>) -> Verdict {
-        self.counters.late_answers += 1;
-        let bytes = bytes::Bytes::from_static(b"STALE");
-        let reply = AppReply { form: Digest::of(&bytes), bytes };
-        let input = match slot {
-            Some(slot) => Input::Executed { run, slot, replies: vec![reply] },
-            None => Input::AppLost { run },
-        };
-        self.step_server(index, input)
     }
 }

@@ -3,7 +3,7 @@
 use super::clock::Time;
 use super::event::Event;
 use super::{Process, World};
-use crate::check::model::{CallId, MapOp};
+use crate::check::model::{CallId, MapOp, Poison};
 use crate::check::{Verdict, Violation};
 use mesh::client::sender::{Answer, Connection, Input};
 use mesh::rng::Rng;
@@ -26,6 +26,8 @@ pub struct Workload {
     pub hang_up: u32,
     /// Of 1,000 calls, so many have a body larger than the cluster takes.
     pub oversized: u32,
+    /// Of 1,000 calls before healing, so many harm one application or all.
+    pub poison: u32,
     /// The largest body that the cluster takes.
     pub request_bytes: usize,
     /// Different keys.
@@ -39,7 +41,7 @@ pub struct Workload {
 impl Workload {
     /// The workload of a seed.
     #[must_use]
-    pub fn swarm(rng: &mut Rng, request_bytes: usize) -> Self {
+    pub fn swarm(rng: &mut Rng, request_bytes: usize, poison: bool) -> Self {
         Self {
             clients: rng.between(1, 4) as usize,
             pipeline: if rng.chance(500) { 1 } else { rng.between(1, 6) as usize },
@@ -47,6 +49,7 @@ impl Workload {
             deadline_max: Duration::from_millis(rng.between(300, 6_000)),
             hang_up: if rng.chance(500) { rng.below(100) as u32 } else { 0 },
             oversized: if request_bytes < 1000 { 20 } else { 0 },
+            poison: if poison && rng.chance(250) { rng.between(5, 50) as u32 } else { 0 },
             request_bytes,
             keys: rng.between(1, 8),
             calls: rng.between(20, 250),
@@ -130,7 +133,15 @@ impl World {
         let key = chance.below(workload.keys);
         let oversized = !self.healed && chance.chance(workload.oversized);
         self.values += 1;
+        let poisonous = !self.healed && chance.chance(workload.poison);
         let op = match chance.below(10) {
+            draw if poisonous => {
+                let victim = chance.below(self.servers.len() as u64 * 2);
+                MapOp::Poison(Poison {
+                    kills: draw < 5,
+                    victim: Some(victim).filter(|victim| *victim < self.servers.len() as u64),
+                })
+            }
             0..=4 => MapOp::Put(key, self.values),
             5..=7 => MapOp::Get(key),
             8 => MapOp::Remove(key),

@@ -54,6 +54,7 @@ pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>) -> Result<(), E
         biased;
         end = live.orders.watch(live.run) => {
             tracing::info!(%slot, "the snapshot is given up");
+            live.dump_failed(slot).await?;
             return Err(end);
         }
         taken = timeout(live.settings.snapshot_timeout, save(live.settings, live.keeper, image)) => taken,

@@ -32,7 +32,7 @@ fn a_damaged_journal_is_kept_aside_and_another_life_begins_without_votes() {
         .and_then(|()| std::fs::write(&snapshot, b"x"))
         .expect("write");
     let cluster = journal_to(dir.path(), 10);
-    flip(&segment(dir.path(), 1), frames(dir.path(), 1)[1] + 20);
+    flip(&segment(dir.path(), 1), frames(dir.path(), 1)[0] + 20);
     let old = read(&segment(dir.path(), 1), 0, HEADER_BYTES);
     let (journal, recovery) = settle(look_in(dir.path(), "this boot"), true).expect("settled");
     drop(journal);
@@ -91,8 +91,8 @@ fn only_the_newest_ones_are_kept() {
 #[test]
 fn a_member_that_was_cut_off_while_it_set_its_journal_aside_is_not_blank() {
     let dir = TempDir::new();
-    let cluster = journal_to(dir.path(), 3);
-    flip(&segment(dir.path(), 1), frames(dir.path(), 1)[1] + 20);
+    let cluster = journal_to(dir.path(), 9);
+    flip(&segment(dir.path(), 1), frames(dir.path(), 1)[0] + 20);
     drop(settle(look_in(dir.path(), "this boot"), true).expect("settled"));
     // As it was between the two renames.
     let (journal, new) = (dir.path().join(FOLDER), dir.path().join("journal.new"));

@@ -1,0 +1,110 @@
+//! The calls of a run, in order, over each kind of connection.
+
+use super::*;
+
+#[tokio::test]
+async fn calls_of_many_slots_are_written_before_any_reply() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, SHARED, PATIENCE);
+    app.reset(1).await;
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &["a\n", "b\n"]).await;
+    app.execute(1, 2, &["c\n"]).await;
+    read_until(&mut stream, "a\nb\nc\n").await;
+    // Replies however they are cut.
+    for piece in ["A", "\nB\n", "C", "\n"] {
+        stream.write_all(piece.as_bytes()).await.expect("write");
+        stream.flush().await.expect("flush");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(app.replies(1, 1).await, ["A\n", "B\n"]);
+    assert_eq!(app.replies(1, 2).await, ["C\n"]);
+    assert_eq!(app.handle.view.borrow().state, State::Running);
+}
+
+#[tokio::test]
+async fn a_slot_without_calls_is_executed_in_its_turn() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, SHARED, PATIENCE);
+    app.reset(1).await;
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &["a\n"]).await;
+    let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+    app.send(Command::Execute { run: Run(1), slot: Slot(2), operations, patient: 0 }).await;
+    read_until(&mut stream, "a\n").await;
+    stream.write_all(b"A\n").await.expect("write");
+    assert_eq!(app.replies(1, 1).await, ["A\n"]);
+    assert!(app.replies(1, 2).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_while_idle_is_made_again() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, SHARED, PATIENCE);
+    app.reset(1).await;
+    drop(accept(&listener).await);
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &["a\n"]).await;
+    read_until(&mut stream, "a\n").await;
+    stream.write_all(b"A\n").await.expect("write");
+    assert_eq!(app.replies(1, 1).await, ["A\n"]);
+}
+
+#[tokio::test]
+async fn commands_of_a_lost_run_are_not_executed() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, SHARED, PATIENCE);
+    app.reset(1).await;
+    let _first = accept(&listener).await;
+    app.reset(2).await;
+    app.execute(1, 1, &["old\n"]).await;
+    app.execute(2, 1, &["new\n"]).await;
+    let mut stream = accept(&listener).await;
+    read_until(&mut stream, "new\n").await;
+}
+
+#[tokio::test]
+async fn each_request_has_a_connection_of_its_own_that_is_half_closed() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Close, Connections::PerRequest), PATIENCE);
+    app.reset(1).await;
+    app.execute(1, 1, &["first", "second"]).await;
+    for _ in 0..2 {
+        let mut stream = accept(&listener).await;
+        let mut request = String::new();
+        stream.read_to_string(&mut request).await.expect("until the half-close");
+        stream.write_all(request.to_uppercase().as_bytes()).await.expect("write");
+    }
+    assert_eq!(app.replies(1, 1).await, ["FIRST", "SECOND"]);
+}
+
+#[tokio::test]
+async fn sessions_have_connections_of_their_own_until_they_end() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Line, Connections::PerSession), PATIENCE);
+    app.reset(1).await;
+    app.execute_as(1, 1, &[(1, "a\n"), (2, "b\n"), (1, "c\n")]).await;
+    let mut one = accept(&listener).await;
+    read_until(&mut one, "a\n").await;
+    one.write_all(b"A\n").await.expect("write");
+    let mut two = accept(&listener).await;
+    read_until(&mut two, "b\n").await;
+    two.write_all(b"B\n").await.expect("write");
+    read_until(&mut one, "c\n").await;
+    one.write_all(b"C\n").await.expect("write");
+    assert_eq!(app.replies(1, 1).await, ["A\n", "B\n", "C\n"]);
+    let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+    app.send(Command::Execute { run: Run(1), slot: Slot(2), operations, patient: 0 }).await;
+    assert!(app.replies(1, 2).await.is_empty());
+    assert_eq!(one.read(&mut [0; 1]).await.expect("an orderly close"), 0);
+}
+
+#[tokio::test]
+async fn what_the_driver_does_not_hold_any_more_ends_the_worker() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, SHARED, PATIENCE);
+    app.reset(1).await;
+    let (commands, _) = mpsc::channel(1);
+    app.handle.commands = commands;
+    app.task.await.expect("an orderly end");
+}
