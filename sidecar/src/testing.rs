@@ -57,6 +57,7 @@ pub(crate) fn config() -> Config {
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,
         snapshots: None,
+        transfer_rate: 0,
         divergence: Divergence::Rebuild,
         app_timeout: PATIENCE,
         app_snapshot: SnapshotMode::None,
