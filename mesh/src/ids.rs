@@ -57,7 +57,7 @@ impl Slot {
     /// The slot after this one.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 
     /// The slot before this one; 0 stays 0.

@@ -42,6 +42,8 @@ pub struct Limits {
     /// Slots that are kept below the newest cut that would be possible, so that one who is a little late needs no
     /// snapshot.
     pub log_tail_slots: u64,
+    /// Bytes of them.
+    pub log_tail_bytes: u64,
     /// Bytes of request bodies of the log above which the leader refuses calls, by order. Half of it alarms.
     pub log_bytes: u64,
 }
@@ -64,6 +66,7 @@ impl Limits {
         replies_kept_bytes: 128 << 20,
         replies_kept: 1 << 18,
         log_tail_slots: 4096,
+        log_tail_bytes: 256 << 20,
         log_bytes: 4 << 30,
     };
 }

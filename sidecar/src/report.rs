@@ -57,6 +57,11 @@ impl Reporter {
                     );
                 }
             }
+            Event::NoSnapshot { least } => tracing::error!(
+                %least,
+                "the application cannot be brought back: the log is cut, the snapshot before it is gone, and there is no \
+                 other member to fetch one from. Put a snapshot file into the snapshots directory and start again"
+            ),
             Event::Diverged { .. } | Event::Rebuilt { .. } | Event::NoAgreement { .. } => self.divergence(event),
             Event::Silent { .. } | Event::Aborted { .. } => self.silence(event),
             Event::Rejoined { .. } | Event::Superseded => life(event),

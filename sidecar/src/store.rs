@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(crate) enum Store {
     /// A file.
-    File(JournalFile),
+    File(Box<JournalFile>),
     /// Nothing but this process, and the lock of a data directory if there is one.
     Memory(Option<File>),
 }
@@ -40,7 +40,7 @@ impl Store {
             config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
         }
         let (file, recovery) = settle(looked, synced)?;
-        Ok((Self::File(file), recovery))
+        Ok((Self::File(Box::new(file)), recovery))
     }
 
     /// Adds an entry, durable when this returns.
@@ -64,7 +64,9 @@ impl Store {
     /// The journal's thread could not be started.
     pub(crate) fn into_journal(self, observe: Observe) -> anyhow::Result<(Journal, Option<File>)> {
         match self {
-            Self::File(file) => Ok((Journal::start(file, observe).context("cannot start the journal's thread")?, None)),
+            Self::File(file) => {
+                Ok((Journal::start(*file, observe).context("cannot start the journal's thread")?, None))
+            }
             Self::Memory(lock) => Ok((Journal::memory(), lock)),
         }
     }

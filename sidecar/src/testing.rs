@@ -57,10 +57,12 @@ pub(crate) fn config() -> Config {
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,
         snapshots: None,
+        transfer_rate: 0,
         divergence: Divergence::Rebuild,
         app_timeout: PATIENCE,
         app_snapshot: SnapshotMode::None,
         app_snapshot_timeout: PATIENCE,
+        transfer_rate: 64 << 20,
         app_reset_request: None,
         app_empty_probe: None,
     }

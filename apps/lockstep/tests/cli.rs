@@ -110,3 +110,32 @@ fn what_is_no_snapshot_is_invalid_and_who_is_meant_must_be_said() {
     assert_eq!(code(&lockstep(&["abort", "first"])), 2);
     std::fs::remove_dir_all(&dir).expect("it is ours");
 }
+
+#[test]
+fn a_journal_that_is_not_there_or_of_another_version_is_said_to_be() {
+    let dir = scratch("journal");
+    std::fs::create_dir_all(&dir).expect("the temporary directory can be written");
+    let shown = dir.to_str().expect("an ASCII path");
+    for command in ["dump", "verify"] {
+        let output = lockstep(&["journal", command, "--data-dir", shown]);
+        assert_eq!(code(&output), 1);
+        assert!(stderr(&output).contains("there is no journal in"), "{}", stderr(&output));
+    }
+    std::fs::write(dir.join("journal"), b"LOCKSTEP\x01\0\0\0").expect("the temporary directory can be written");
+    let output = lockstep(&["journal", "verify", "--data-dir", shown]);
+    assert!(stderr(&output).contains("format version 1"), "{}", stderr(&output));
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+#[test]
+fn a_journal_of_which_nothing_checks_out_is_shown_as_damaged() {
+    let dir = scratch("damaged-journal");
+    let journal = dir.join("server-0/journal");
+    std::fs::create_dir_all(&journal).expect("the temporary directory can be written");
+    std::fs::write(journal.join(format!("{:020}", 7)), [7; 5000]).expect("the temporary directory can be written");
+    let output = lockstep(&["journal", "verify", "--data-dir", dir.to_str().expect("an ASCII path")]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains("is damaged in segment 7: its header"), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("damaged"));
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}

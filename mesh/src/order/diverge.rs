@@ -21,6 +21,8 @@ pub(super) struct Judgement {
     quarantined: Option<Slot>,
     /// It is not to be used any more.
     stopped: bool,
+    /// It differed when it was last judged: no snapshot is taken of it.
+    differs: bool,
     /// When it was rebuilt lately.
     rebuilds: VecDeque<Instant>,
     divergences: u64,
@@ -37,6 +39,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 impl Judgement {
     pub(super) fn is_quarantined(&self) -> bool {
         self.quarantined.is_some()
+    }
+    pub(super) fn differs(&self) -> bool {
+        self.differs
     }
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped
@@ -92,6 +97,7 @@ impl Replica {
                 None => {}
                 Some(own) if own == majority => {
                     judgement.matched = judgement.matched.max(slot);
+                    judgement.differs = false;
                     if judgement.quarantined.is_some_and(|differed| slot >= differed) && !judgement.stopped {
                         judgement.quarantined = None;
                         out.push(Output::Event(Event::Rebuilt { slot }));
@@ -111,6 +117,10 @@ impl Replica {
         };
         let (agreed, rebuild) = (judgement.matched, policy == Divergence::Rebuild);
         judgement.divergences += 1;
+        judgement.differs = true;
+        let again = judgement.quarantined.is_some();
+        self.execution.dumping = None;
+        let judgement = &mut self.execution.judgement;
         out.push(Output::Event(Event::Diverged { slot, agreed, own, majority, rebuild }));
         match policy {
             // It goes on by the majority of each reply.
@@ -121,13 +131,15 @@ impl Replica {
                 self.execution.stop();
             }
             Divergence::Rebuild => {
-                let again = judgement.quarantined.is_some();
                 judgement.quarantined = judgement.quarantined.max(Some(slot));
                 judgement.rebuilds.push_back(now);
-                if again || self.execution.snapshot() > agreed {
-                    out.push(Output::Discard { after: if again { Slot(0) } else { agreed } });
+                // Rebuilt in vain before: then nothing of its own is trusted.
+                let agreed = if again { Slot(0) } else { agreed };
+                out.push(Output::Discard { after: agreed });
+                if self.execution.snapshot() > agreed {
                     self.begin_from_log(now);
                 }
+                self.sessions.unreply(agreed.next(), &self.config.limits);
                 self.restart_app(out);
             }
         }

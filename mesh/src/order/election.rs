@@ -266,7 +266,7 @@ impl Replica {
     /// Phase 1b leaves, now that it is durable.
     pub(super) fn on_promise_durable(&mut self, now: Instant, ballot: Ballot, to: ReplicaId, out: &mut Vec<Output>) {
         self.promise_durable = self.promise_durable.max(ballot);
-        if ballot != self.promised {
+        if ballot != self.promised || !self.voting {
             return;
         }
         if to != self.config.id {

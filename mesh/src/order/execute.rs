@@ -137,6 +137,7 @@ impl Execution {
 impl Replica {
     /// Asks for the application at the first step.
     pub(super) fn begin(&mut self, out: &mut Vec<Output>) {
+        out.append(&mut self.early);
         match std::mem::replace(&mut self.execution.begin, Begin::Done) {
             Begin::Done => {}
             Begin::Reset => self.restart_app(out),
@@ -149,7 +150,7 @@ impl Replica {
 
     /// Whatever the application did is not known, or is to be undone: it begins anew from the newest snapshot.
     pub(super) fn restart_app(&mut self, out: &mut Vec<Output>) {
-        let base = self.execution.base.filter(|base| self.log.first() <= base.slot.next());
+        let base = self.execution.base.filter(|base| self.log.replayable() <= base.slot.next());
         let execution = &mut self.execution;
         execution.run = Run(execution.run.0 + 1);
         execution.begin = Begin::Done;
@@ -337,7 +338,8 @@ impl Replica {
         replies: Vec<AppReply>,
         out: &mut Vec<Output>,
     ) {
-        if run != self.execution.run {
+        // After a silence, or where it is stopped, nothing more of this run counts.
+        if run != self.execution.run || !self.execution.running {
             return;
         }
         let calls = match self.execution.outstanding.front_mut() {
@@ -346,6 +348,8 @@ impl Replica {
         };
         assert_eq!(calls.len(), replies.len(), "one reply for each call of slot {slot}");
         let answers = self.answers();
+        // From now on it may have been answered, whatever becomes of the application.
+        self.execution.answered = self.execution.answered.max(slot);
         for ((tag, _), reply) in calls.into_iter().zip(replies) {
             self.execution.digest = self.execution.digest.chain(&reply.form.0);
             if let Err(before) = self.sessions.replied(&tag, &reply, &self.config.limits) {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Something that happened. Late, early, doubled and lost ones are harmless.
+/// Something that happened. Late, early, doubled and lost messages are harmless, and so is whatever an earlier run of the
+/// application did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A peer's message; `from` is the identity of the link's certificate.
@@ -34,7 +35,7 @@ pub enum Input {
         /// The reset's number.
         run: Run,
     },
-    /// The application executed a slot's calls.
+    /// The application executed a slot's calls. Of one run each slot comes once, in order.
     Executed {
         /// The run in which it did.
         run: Run,
@@ -133,10 +134,19 @@ pub enum Record {
         slot: Slot,
     },
     /// The application fell silent on a request: neither executed nor answered here until its outcome is known (rule 23).
+    /// The last of these counts; one of slot 0 says that there is none.
     Silent {
         /// Where it is.
         at: Position,
     },
+    /// This replica goes on from a peer's snapshot: it holds every slot up to here in that form, and whatever it voted for
+    /// there before may be another value than the decided one.
+    Jumped {
+        /// The snapshot's slot.
+        slot: Slot,
+    },
+    /// Another life of this member has got its incarnation: this one is over (rule 12).
+    Superseded,
 }
 
 /// What a replica knows when it starts. Its journal is whole: who cannot prove that begins another life with an empty
@@ -151,6 +161,8 @@ pub struct Recovered {
     pub decided: Slot,
     /// The last request that the application fell silent on.
     pub silent: Option<Position>,
+    /// This life is over.
+    pub superseded: bool,
     /// What of the newest verified snapshot is the core's.
     pub image: Option<Box<Image>>,
     /// Every slot up to here may have been answered before the restart: the application's silence there is not stated
@@ -184,7 +196,12 @@ impl Recovered {
                     entries.insert(slot, (ballot, batch));
                 }
                 Record::Decided { slot } => recovered.decided = recovered.decided.max(slot),
-                Record::Silent { at } => recovered.silent = recovered.silent.max(Some(at)),
+                Record::Silent { at } => recovered.silent = (at.slot > Slot(0)).then_some(at),
+                Record::Jumped { slot } => {
+                    recovered.decided = recovered.decided.max(slot);
+                    entries = entries.split_off(&slot.next());
+                }
+                Record::Superseded => recovered.superseded = true,
             }
         }
         recovered.answered = entries.last_key_value().map_or(Slot(0), |(slot, _)| *slot);

@@ -43,6 +43,8 @@ pub(super) struct Log {
     entries: BTreeMap<Slot, Entry>,
     /// Every slot from here to the decided mark is here.
     first: Slot,
+    /// Those from here on went through the session table here, so that they can be replayed.
+    replayable: Slot,
     decided: Slot,
     /// What the entries take, about.
     bytes: u64,
@@ -55,7 +57,7 @@ fn size(batch: &Batch) -> u64 {
 impl Log {
     /// An empty log behind a snapshot of `slot`, or a new one with slot 0.
     pub(super) fn after(slot: Slot) -> Self {
-        Self { entries: BTreeMap::new(), first: slot.next(), decided: slot, bytes: 0 }
+        Self { entries: BTreeMap::new(), first: slot.next(), replayable: slot.next(), decided: slot, bytes: 0 }
     }
 
     /// Every slot up to here is decided, and here or cut.
@@ -66,6 +68,25 @@ impl Log {
     /// The first slot kept.
     pub(super) fn first(&self) -> Slot {
         self.first
+    }
+
+    /// The first slot that can be replayed: what is kept below it only serves others.
+    pub(super) fn replayable(&self) -> Slot {
+        self.replayable
+    }
+
+    /// The last slot that may be cut so that of the slots up to `limit` as many are kept, and as many bytes, as the tail
+    /// may have.
+    pub(super) fn cut_below_tail(&self, limit: Slot, slots: u64, bytes: u64) -> Slot {
+        let mut left = bytes;
+        let tail = self.entries.range(self.first..=limit.max(self.first)).rev().take_while(|(_, entry)| {
+            let size = size(&entry.batch);
+            let fits = left >= size;
+            left = left.saturating_sub(size);
+            fits
+        });
+        let kept = tail.take(usize::try_from(slots).unwrap_or(usize::MAX)).last().map(|(slot, _)| *slot);
+        kept.unwrap_or_else(|| limit.next()).previous()
     }
 
     /// The last slot with a value.
@@ -120,6 +141,7 @@ impl Log {
         let gone = std::mem::replace(&mut self.entries, kept);
         self.bytes -= gone.values().map(|entry| size(&entry.batch)).sum::<u64>();
         self.first = self.first.max(through.next());
+        self.replayable = self.replayable.max(self.first);
     }
 
     /// Goes on behind a snapshot of a slot that was not reached here.
@@ -134,6 +156,7 @@ impl Log {
     pub(super) fn go_back(&mut self, to: Slot) {
         assert!(self.first <= to.next() && to <= self.decided);
         self.decided = to;
+        self.replayable = to.next();
     }
 
     /// Marks a slot's value as chosen.

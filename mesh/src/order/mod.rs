@@ -113,11 +113,10 @@ pub struct Replica {
     alarmed: bool,
 
     sessions: Sessions,
+    /// What the start found, for the first step to say.
+    early: Vec<Output>,
     /// Of the last slot that went through the session table: its effective time, and what was ordered up to it.
     admitted: (u64, Work),
-    /// What of the slots after this one is executed is known: they went through the session table here. The log may go
-    /// further back.
-    admitted_from: Slot,
     /// The configuration before the first slot.
     bootstrap: ClusterConfig,
     intake: Intake,
@@ -148,6 +147,8 @@ enum AfterDisk {
     Vote { ballot: Ballot, slot: Slot, to: ReplicaId },
     /// The statement that the application fell silent on a request.
     Silence { at: Position },
+    /// The word that a snapshot takes the place of every slot up to here: what the journal has of them may go.
+    Jump { slot: Slot },
 }
 
 impl AfterDisk {
@@ -169,7 +170,7 @@ impl Replica {
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
             voting: false,
-            superseded: false,
+            superseded: recovered.superseded,
             epoch: image.epoch,
             configured: image.configured,
             promised: recovered.promised,
@@ -197,19 +198,31 @@ impl Replica {
             next_snapshot: now,
             alarmed: false,
             sessions: Sessions::new(config.cluster.sessions),
+            early: Vec::new(),
             admitted: (0, Work::default()),
-            admitted_from: image.slot,
             bootstrap: config.cluster.clone(),
             intake: Intake::default(),
             execution: Execution::new(Base::of(&image)),
             draining: None,
             config,
         };
-        replica.execution.answered = recovered.answered;
+        let jumped = image.slot;
+        replica.execution.answered = replica.execution.answered.max(recovered.answered);
         replica.recover_log(image.slot, recovered.decided, recovered.entries);
         replica.install(image);
-        replica.voting = replica.has_incarnation();
-        replica.advance(now, &mut Vec::new());
+        replica.voting = replica.has_incarnation() && !recovered.superseded;
+        if recovered.superseded {
+            replica.early.push(Output::Event(Event::Superseded));
+        }
+        let mut found = Vec::new();
+        if jumped > recovered.decided {
+            // The snapshot was stored, and then the process ended before it could say so.
+            replica.jumped(jumped, &mut found);
+        }
+        replica.advance(now, &mut found);
+        // Nobody waits for an answer yet.
+        found.retain(|output| matches!(output, Output::Event(_) | Output::Persist { .. }));
+        replica.early.append(&mut found);
         // One whose outcome the log knows by now is none.
         let silent = recovered.silent.filter(|at| at.slot > replica.execution.snapshot() && !replica.is_skipped(*at));
         replica.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
@@ -268,7 +281,10 @@ impl Replica {
             Input::DumpFailed { slot } => self.on_dump_failed(now, slot, out),
             Input::Received { image } => self.on_received(now, *image, out),
             Input::TransferFailed { from } => self.on_transfer_failed(now, from),
-            Input::Serving { slot } => self.serving = slot,
+            Input::Serving { slot } => {
+                self.serving = slot;
+                self.cut(out);
+            }
             Input::Save => self.save = true,
             Input::Abort { at } => {
                 self.order_abort(at);
@@ -326,9 +342,12 @@ impl Replica {
             }
             Message::Accepted { ballot, slots, marks } => self.on_accepted(now, from, ballot, &slots, marks, out),
             Message::Heartbeat { ballot, decided, settled, beyond, covered, answer } => {
-                let marks = normal::LeaderMarks { decided, settled, beyond, covered };
+                let marks = normal::LeaderMarks { settled, beyond, covered };
                 self.on_heartbeat(now, from, ballot, marks, answer, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
+                if answer {
+                    self.ask_to_rejoin(from, decided, out);
+                }
             }
             Message::Following { ballot, marks } => self.on_following(now, from, ballot, marks, out),
             Message::Fetch { from: first, to } => self.on_fetch(from, first, to, out),
@@ -367,6 +386,7 @@ impl Replica {
                     _ => votes.push((ballot, to, vec![slot])),
                 },
                 Some((_, AfterDisk::Silence { at })) => self.on_silence_durable(at, out),
+                Some((_, AfterDisk::Jump { slot })) => out.push(Output::Cut { through: slot }),
                 None => {}
             }
         }

@@ -41,7 +41,6 @@ pub(super) struct Leading {
 /// What a leader's heartbeat says of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeaderMarks {
-    pub decided: Slot,
     pub settled: Slot,
     pub beyond: u32,
     pub covered: Slot,
@@ -152,11 +151,14 @@ impl Replica {
             batch.agreed = leading.agreed.take();
             batch.command = leading.commands.pop_front();
         }
+        // What was settled while the abort waited was executed by a majority.
+        let settled_to = self.settled_to();
+        batch.command = batch.command.filter(|command| !matches!(command, Command::Abort { at } if *at < settled_to));
         let mut bytes = 0;
         while room && batch.requests.len() < limits.batch_requests && bytes < limits.batch_bytes {
             // The first request is taken whatever its size, so that none is too large for ever.
-            let room = if batch.requests.is_empty() { usize::MAX } else { limits.batch_bytes - bytes };
-            let Some(mut request) = self.intake.next(room) else { break };
+            let fits = if batch.requests.is_empty() { usize::MAX } else { limits.batch_bytes - bytes };
+            let Some(mut request) = self.intake.next(fits) else { break };
             if full && matches!(request.body, Body::Call(_)) {
                 request.body = Body::Refused(Refusal::LogFull);
             }
@@ -187,6 +189,17 @@ impl Replica {
         if self.members() > 1 {
             self.send(To::Others, Message::Accept { ballot, slot, decided, configured, batch }, out);
         }
+    }
+
+    /// The first request whose abort waits or is proposed and not decided.
+    fn aborting(&self) -> Option<Position> {
+        let State::Leader(leading) = &self.state else { return None };
+        let proposed = self.log.above_decided().filter_map(|(_, entry)| entry.batch.command);
+        let aborts = leading.commands.iter().copied().chain(proposed).filter_map(|command| match command {
+            Command::Abort { at } => Some(at),
+            Command::Rejoin { .. } => None,
+        });
+        aborts.min()
     }
 
     /// A command of the cluster waits for its slot, once.
@@ -254,8 +267,8 @@ impl Replica {
         slots: Vec<Slot>,
         out: &mut Vec<Output>,
     ) {
-        // A vote in a ballot that was given up meanwhile is true, and of no use to anybody.
-        if ballot != self.promised {
+        // A vote in a ballot that was given up meanwhile, or of a life that is over, is of no use to anybody.
+        if ballot != self.promised || !self.voting {
             return;
         }
         if to == self.config.id {
@@ -269,6 +282,9 @@ impl Replica {
                 }
             }
             self.advance(now, out);
+            if ballot != self.promised || !self.voting {
+                return;
+            }
         }
         let marks = self.marks();
         self.send(To::One(to), Message::Accepted { ballot, slots, marks }, out);
@@ -384,14 +400,13 @@ impl Replica {
         if !self.follow(now, from, ballot, out) {
             return;
         }
-        let LeaderMarks { decided, settled, beyond, covered } = marks;
+        let LeaderMarks { settled, beyond, covered } = marks;
         self.note_settled(settled, beyond);
         if covered > self.covered {
             self.covered = covered;
             self.cut(out);
         }
         if answer {
-            self.ask_to_rejoin(from, decided, out);
             let digest = self.digest_at(settled).filter(|_| self.voting).map(|digest| (settled, digest));
             let marks = Marks { digest, ..self.marks() };
             self.send(To::One(from), Message::Following { ballot, marks }, out);
@@ -428,8 +443,12 @@ impl Replica {
         let reached = |marks: &Marks| Position::after(marks.executed).max(marks.silent.unwrap_or_default());
         let mut all: Vec<Position> = leading.peers.iter().map(|peer| reached(&peer.marks)).collect();
         all[own] = reached(&own_marks);
-        let Position { slot, call } = reached_by_majority(&mut all);
-        self.note_settled(slot.previous(), call);
+        let mut reached = reached_by_majority(&mut all);
+        // What is being aborted is not settled, whatever its execution yields meanwhile.
+        if let Some(at) = self.aborting() {
+            reached = reached.min(at);
+        }
+        self.note_settled(reached.slot.previous(), reached.call);
         let State::Leader(leading) = &mut self.state else { return };
         while leading.unsettled.front().is_some_and(|(slot, _)| *slot <= self.settled) {
             if let Some((_, bytes)) = leading.unsettled.pop_front() {

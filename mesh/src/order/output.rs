@@ -222,6 +222,12 @@ pub enum Event {
     },
     /// Another life of this member was granted the incarnation: this one is over and must not go on.
     Superseded,
+    /// The application cannot be brought back: the log was cut behind a snapshot that is gone, and there is no peer to
+    /// fetch one from. Alarm.
+    NoSnapshot {
+        /// One of this slot or a later one is needed.
+        least: Slot,
+    },
     /// The log has more than half of the bytes that it may have. Alarm.
     LogGrows {
         /// Its bytes.

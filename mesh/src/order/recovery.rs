@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn missing_and_shortened_segments_and_headers_are_damage() {
         assert_eq!(verdict(Vec::clear), damaged(1, Fault::Missing));
-        assert_eq!(verdict(|segments| drop(segments.remove(1))), damaged(4, Fault::Missing));
+        assert_eq!(verdict(|segments| segments.retain(|segment| segment.number != 4)), damaged(4, Fault::Missing));
         assert_eq!(verdict(|segments| segments[1].end -= 8), damaged(4, Fault::Short));
         assert_eq!(verdict(|segments| segments[2].header = false), damaged(5, Fault::Header));
         let spare = |segments: &mut Vec<Segment>| segments.push(Segment { header: false, ..spare(6) });

@@ -1,7 +1,7 @@
 //! Lives and incarnations (rule 12): whoever cannot prove that it has every vote it ever sent begins a new life, learns,
 //! and votes again when the order has given that life the member's next incarnation.
 
-use super::{Event, Message, Mutant, Output, Replica, State, To, mutant};
+use super::{Event, Message, Mutant, Output, Record, Replica, State, To, mutant};
 use crate::ids::{Epoch, Incarnation, Life, ReplicaId, Slot};
 use crate::time::Instant;
 use crate::wire::peer::Command;
@@ -50,6 +50,8 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let Some(index) = self.index_of(member) else { return };
+        // Also where nothing changes: whoever proposed it waits for that to prepare anew.
+        self.configured = slot;
         let entry = &mut self.config.cluster.members[index];
         if entry.life != over || life == over {
             return;
@@ -58,7 +60,6 @@ impl Replica {
         entry.life = life;
         let incarnation = entry.incarnation;
         self.epoch = Epoch(self.epoch.0 + 1);
-        self.configured = slot;
         let own = member == self.config.id;
         out.push(Output::Event(Event::Rejoined { member, incarnation, own: own && life == self.config.life }));
         self.configuration_changed(now, out);
@@ -71,8 +72,11 @@ impl Replica {
         if voted && !self.voting {
             self.superseded = true;
             self.step_down(now);
+            self.persist(Record::Superseded, None, out);
             out.push(Output::Event(Event::Superseded));
         } else if !voted && self.voting {
+            // What an earlier life may have answered is not called silent (rule 23).
+            self.execution.answered = self.execution.answered.max(self.configured);
             // Before the first vote: one that starts again must not wait for others to say that it has its vote, since
             // they may be too few without it.
             self.record_decided(out);

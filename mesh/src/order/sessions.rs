@@ -270,6 +270,31 @@ impl Sessions {
         Ok(())
     }
 
+    /// Replies from this slot on are of a state of the application that does not count: they are given anew.
+    pub(super) fn unreply(&mut self, from: Slot, limits: &Limits) {
+        for session in self.table.values_mut() {
+            for number in session.numbers.iter_mut().filter(|number| number.slot >= from) {
+                if let Fate::Replied { body, .. } = &number.fate {
+                    number.fate = Fate::Running { body: *body };
+                }
+            }
+        }
+        *self = Self::restore(self.limits, std::mem::take(&mut self.table), limits);
+    }
+
+    /// Takes the replies that are missing here from a snapshot's table.
+    pub(super) fn take_replies(&mut self, table: &Table, limits: &Limits) {
+        for (client, session) in &mut self.table {
+            let Some(other) = table.get(client).filter(|other| other.opened == session.opened) else { continue };
+            for number in session.numbers.iter_mut().filter(|number| matches!(number.fate, Fate::Running { .. })) {
+                if let Some(known) = other.number(number.seq) {
+                    number.fate = known.fate.clone();
+                }
+            }
+        }
+        *self = Self::restore(self.limits, std::mem::take(&mut self.table), limits);
+    }
+
     /// An ordered call is undone: its stored reply is that (rule 23).
     pub(super) fn aborted(&mut self, tag: &Tag) {
         if let Some(number) = self.number_mut(tag) {

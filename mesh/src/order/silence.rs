@@ -115,6 +115,8 @@ impl Replica {
         let Some(tag) = entry.batch.requests.get(at.call as usize).map(crate::wire::Request::tag) else { return };
         let Err(place) = entry.admission.skipped.binary_search(&at.call) else { return };
         entry.admission.skipped.insert(place, at.call);
+        // The replies after it are of a state that is undone.
+        self.sessions.unreply(at.slot, &self.config.limits);
         self.sessions.aborted(&tag);
         if self.execution.dumping.as_ref().is_some_and(|dumping| dumping.image.slot >= at.slot) {
             // Its session table has the call as one that ran.
@@ -125,7 +127,7 @@ impl Replica {
         }
         out.push(Output::Event(Event::Aborted { at, tag }));
         self.reply(tag, at.slot, Outcome::Aborted, out);
-        if self.execution.sent() >= at.slot {
+        if self.execution.has_begun() && self.execution.sent() >= at.slot {
             self.restart_app(out);
         }
     }

@@ -4,7 +4,7 @@ use super::catch_up::Fetching;
 use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
-use super::{Event, Mutant, Output, Replica, State, Timer, mutant};
+use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
 use crate::config::Snapshots;
 use crate::ids::{ReplicaId, Slot};
 use crate::quorum::reached_by_majority;
@@ -50,7 +50,7 @@ impl Replica {
         let Some(base) = execution.base else { return false };
         if !execution.is_running()
             || execution.silence.is_some()
-            || execution.judgement.is_quarantined()
+            || execution.judgement.differs()
             || execution.executed() <= base.slot
         {
             return false;
@@ -89,10 +89,13 @@ impl Replica {
     fn dump(&mut self, now: Instant, out: &mut Vec<Output>) {
         let (digest, milestone) = (self.execution.digest(), self.execution.milestone());
         let (run, executed, idle) = (self.execution.run(), self.execution.executed(), self.execution.is_idle());
-        let read_ahead = self.has_read_ahead();
+        let usable = self.execution.is_running() && self.execution.silence.is_none();
+        if !usable || self.execution.judgement.differs() || !self.has_read_ahead() {
+            return;
+        }
         let Some(dumping) = &mut self.execution.dumping else { return };
         let slot = dumping.image.slot;
-        if !read_ahead || dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
+        if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
             return;
         }
         dumping.since = Some(now);
@@ -105,7 +108,8 @@ impl Replica {
     }
 
     pub(super) fn on_dumped(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        let Some(dumping) = self.execution.dumping.take_if(|dumping| dumping.image.slot == slot) else { return };
+        let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
+        let Some(dumping) = self.execution.dumping.take_if(asked) else { return };
         self.execution.base = Some(Base::of(&dumping.image));
         self.next_snapshot = now + now.since(dumping.since.unwrap_or(now)) * REST;
         self.cut(out);
@@ -114,7 +118,8 @@ impl Replica {
     }
 
     pub(super) fn on_dump_failed(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        if self.execution.dumping.take_if(|dumping| dumping.image.slot == slot).is_some() {
+        let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
+        if self.execution.dumping.take_if(asked).is_some() {
             self.next_snapshot = now + REST_AFTER_FAILURE;
             self.execute(out);
             self.propose(now, out);
@@ -141,15 +146,15 @@ impl Replica {
     /// The application is to begin from this snapshot. What of the slots after it is executed may not be known here, where
     /// a later one was installed: then they go through the session table again.
     fn go_back(&mut self, now: Instant, image: Image) {
-        if image.slot >= self.admitted_from {
+        if image.slot.next() >= self.log.replayable() {
             self.execution.base = Some(Base::of(&image));
+            self.sessions.take_replies(&image.sessions, &self.config.limits);
             return;
         }
         let decided = self.log.decided();
         let voting = std::mem::replace(&mut self.voting, false);
         let recorded = std::mem::replace(&mut self.decided_recorded, decided);
         self.log.go_back(image.slot);
-        self.admitted_from = image.slot;
         self.install(image);
         // Everybody who waited was told; what the application does begins anew afterwards.
         let mut told = Vec::new();
@@ -178,8 +183,12 @@ impl Replica {
         let own = self.execution.snapshot();
         let covered = if mutant::on(Mutant::CutUncovered) { own } else { self.covered };
         let serving = self.serving.unwrap_or(own);
-        let through = own.min(covered).min(self.settled).min(serving);
-        let through = Slot(through.0.saturating_sub(self.config.limits.log_tail_slots));
+        let limit = own.min(covered).min(self.settled).min(serving);
+        if limit < self.log.first() {
+            return;
+        }
+        let limits = &self.config.limits;
+        let through = self.log.cut_below_tail(limit, limits.log_tail_slots, limits.log_tail_bytes);
         if through >= self.log.first() {
             self.log.cut(through);
             out.push(Output::Cut { through });
@@ -203,8 +212,10 @@ impl Replica {
     /// Asks the next peer for a snapshot that reaches the kept log.
     pub(super) fn need_snapshot(&mut self, out: &mut Vec<Output>) {
         let after = self.transfer.map_or(self.config.id, |transfer| transfer.from);
-        if let Some(from) = self.after(after) {
-            self.transfer_from(from, self.log.first().previous(), out);
+        let least = self.log.first().previous();
+        match self.after(after) {
+            Some(from) => self.transfer_from(from, least, out),
+            None => out.push(Output::Event(Event::NoSnapshot { least })),
         }
     }
 
@@ -242,11 +253,16 @@ impl Replica {
         if let Some(transfer) = &mut self.transfer {
             transfer.under_way = false;
         }
+        if !image.cluster.members.iter().any(|member| member.id == self.config.id) {
+            return;
+        }
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
         } else if self.execution.base.is_none() && image.slot.next() >= self.log.first() {
             self.go_back(now, image);
             self.restart_app(out);
+        } else if self.execution.base.is_none() {
+            self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         }
     }
 
@@ -257,12 +273,11 @@ impl Replica {
         }
         let (slot, epoch) = (image.slot, self.epoch);
         self.log.jump(slot);
-        self.admitted_from = slot;
         self.install(image);
         self.configuration_changed(now, out);
         self.settle_all_held(out);
         self.restart_app(out);
-        out.push(Output::Cut { through: slot });
+        self.jumped(slot, out);
         self.last_decided = now;
         self.known_decided = self.known_decided.max(slot);
         self.advance(now, out);
@@ -270,6 +285,12 @@ impl Replica {
             self.stand_anew(now, out);
         }
         self.on_recovery_progress(now, out);
+    }
+
+    /// From now on the journal says that a snapshot has taken the place of every slot up to here.
+    pub(super) fn jumped(&mut self, slot: Slot, out: &mut Vec<Output>) {
+        self.decided_recorded = self.decided_recorded.max(slot);
+        self.persist(Record::Jumped { slot }, Some(AfterDisk::Jump { slot }), out);
     }
 
     /// Takes everything but the application's state from a snapshot.

@@ -140,8 +140,14 @@ fn one_who_is_behind_the_cut_goes_on_from_a_snapshot() {
     assert!(sent(&out).contains(&(To::One(R0), &Message::Fetch { from: Slot(1), to: Slot(2) })));
     let out = message(&mut behind, 101, R0, Message::Cut { snapshot: Slot(2) });
     assert_eq!(out, [Output::Transfer { from: R0, least: Slot(1) }]);
+    let jumped = Output::Persist { lsn: Lsn(1), record: Record::Jumped { slot: Slot(2) } };
     let out = step(&mut behind, 102, Input::Received { image });
-    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, Output::Cut { through: Slot(2) }]);
+    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, jumped]);
+    assert_eq!(
+        persisted(&mut behind, 103, 1),
+        [Output::Cut { through: Slot(2) }],
+        "only what the journal holds otherwise goes"
+    );
     assert_eq!((behind.status().decided, behind.status().sessions), (Slot(2), 1));
 }
 

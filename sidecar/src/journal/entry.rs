@@ -90,14 +90,26 @@ pub(crate) struct Summary {
     pub(crate) promised: Ballot,
     /// The last decided mark.
     pub(crate) decided: Slot,
-    /// The last request that the application fell silent on.
+    /// The last request that the application fell silent on; of slot 0 where its outcome is known.
     pub(crate) silent: Option<Position>,
+    /// The slot of the last snapshot of a peer that took the place of what was before.
+    pub(crate) jumped: Slot,
+    /// The life is over.
+    pub(crate) superseded: bool,
 }
 
 impl Summary {
     /// Of a journal that begins with this history.
     pub(crate) fn new(history: History, boot: &str) -> Self {
-        Self { history, boot: boot.to_owned(), promised: Ballot::NONE, decided: Slot(0), silent: None }
+        Self {
+            history,
+            boot: boot.to_owned(),
+            promised: Ballot::NONE,
+            decided: Slot(0),
+            silent: None,
+            jumped: Slot(0),
+            superseded: false,
+        }
     }
 
     /// Takes one more entry in.
@@ -114,7 +126,12 @@ impl Summary {
                 self.promised = self.promised.max(*ballot);
             }
             Entry::Core(Record::Decided { slot }) => self.decided = self.decided.max(*slot),
-            Entry::Core(Record::Silent { at }) => self.silent = self.silent.max(Some(*at)),
+            Entry::Core(Record::Silent { at }) => self.silent = Some(*at),
+            Entry::Core(Record::Jumped { slot }) => {
+                self.jumped = self.jumped.max(*slot);
+                self.decided = self.decided.max(*slot);
+            }
+            Entry::Core(Record::Superseded) => self.superseded = true,
         }
     }
 
@@ -123,7 +140,9 @@ impl Summary {
         let promised = Some(Record::Promised { ballot: self.promised });
         let decided = Some(Record::Decided { slot: self.decided });
         let silent = self.silent.map(|at| Record::Silent { at });
-        [promised, decided, silent].into_iter().flatten()
+        let jumped = (self.jumped > Slot(0)).then_some(Record::Jumped { slot: self.jumped });
+        let superseded = self.superseded.then_some(Record::Superseded);
+        [promised, decided, silent, jumped, superseded].into_iter().flatten()
     }
 }
 

@@ -188,6 +188,8 @@ fn value(entry: &Entry, payloads: bool) -> Value {
             "promised": summary.promised.to_string(),
             "decided": summary.decided.0,
             "silent": summary.silent.map(|at| at.to_string()),
+            "jumped": summary.jumped.0,
+            "superseded": summary.superseded,
         }),
         Entry::Proposed { token, cluster } => {
             json!({ "kind": "proposed", "token": format!("{token:032x}"), "cluster": cluster })
@@ -207,6 +209,8 @@ fn value(entry: &Entry, payloads: bool) -> Value {
         }
         Entry::Core(Record::Decided { slot }) => json!({ "kind": "decided", "slot": slot.0 }),
         Entry::Core(Record::Silent { at }) => json!({ "kind": "silent", "at": at.to_string() }),
+        Entry::Core(Record::Jumped { slot }) => json!({ "kind": "jumped", "slot": slot.0 }),
+        Entry::Core(Record::Superseded) => json!({ "kind": "superseded" }),
     }
 }
 
@@ -230,8 +234,9 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
     }
     match &batch.command {
         None => {}
-        Some(Command::Rejoin { member, life }) => {
-            value["command"] = json!(format!("member {member} rejoins in life {:016x}", life.0));
+        Some(Command::Rejoin { member, life, over }) => {
+            let text = format!("member {member} rejoins in life {:016x}, after {:016x}", life.0, over.0);
+            value["command"] = json!(text);
         }
         Some(Command::Abort { at }) => value["command"] = json!(format!("abort {at}")),
     }

@@ -311,7 +311,7 @@ fn size_of_record(record: &Record) -> usize {
         Record::Accepted { batch, .. } => {
             RECORD_OVERHEAD + batch.body_bytes() + batch.requests.len() * mesh::limits::REQUEST_ENVELOPE_BYTES
         }
-        Record::Promised { .. } | Record::Decided { .. } | Record::Silent { .. } => RECORD_OVERHEAD,
+        _ => RECORD_OVERHEAD,
     }
 }
 

@@ -357,7 +357,7 @@ fn set_aside(path: &Path, error: &FileError) {
     match std::fs::rename(path, &aside) {
         Ok(()) => tracing::error!(%error, file, "a damaged snapshot is set aside; it is not used any more"),
         Err(rename) => {
-            tracing::error!(%error, %rename, "a damaged snapshot cannot be renamed; it is not used any more")
+            tracing::error!(%error, %rename, "a damaged snapshot cannot be renamed; it is not used any more");
         }
     }
 }

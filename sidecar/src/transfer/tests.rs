@@ -188,7 +188,7 @@ async fn a_byte_that_is_flipped_in_flight_is_fetched_again() {
             let ask: TransferAsk = mesh::wire::decode(&bytes).expect("a question");
             let mut answer = server.answer(FETCHING, &ask).await;
             if let TransferAnswer::Chunk(chunk) = &mut answer
-                && counted.fetch_add(1, Ordering::Relaxed) % 3 == 0
+                && counted.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
             {
                 let mut flipped = chunk.to_vec();
                 flipped[99] ^= 1;

@@ -73,6 +73,8 @@ enum Entry {
     Accepted(Vote),
     Decided(Slot),
     Silent(Position),
+    Jumped(Slot),
+    Superseded,
 }
 
 /// One replica's journal.
@@ -121,6 +123,8 @@ impl Ledger {
                 Entry::Decided(*slot)
             }
             Record::Silent { at } => Entry::Silent(*at),
+            Record::Jumped { slot } => Entry::Jumped(*slot),
+            Record::Superseded => Entry::Superseded,
         };
         self.entries.push(entry);
         Ok(())

@@ -72,6 +72,8 @@ struct Head {
     promised: Ballot,
     decided: Slot,
     silent: Position,
+    jumped: Slot,
+    superseded: bool,
 }
 
 /// One journal.
@@ -246,6 +248,8 @@ impl Disk {
             Record::Accepted { ballot, .. } => head.promised = head.promised.max(*ballot),
             Record::Decided { slot } => head.decided = head.decided.max(*slot),
             Record::Silent { at } => head.silent = *at,
+            Record::Jumped { slot } => head.jumped = head.jumped.max(*slot),
+            Record::Superseded => head.superseded = true,
         }
     }
 
@@ -297,10 +301,15 @@ impl Disk {
 
     /// Every record, as a start reads them.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let Head { promised, decided, silent } = self.head;
-        let head =
-            [Record::Promised { ballot: promised }, Record::Decided { slot: decided }, Record::Silent { at: silent }];
-        let head = head.into_iter().take(if self.let_go > 0 { 3 } else { 0 });
+        let Head { promised, decided, silent, jumped, superseded } = self.head;
+        let head = [
+            Record::Promised { ballot: promised },
+            Record::Decided { slot: decided },
+            Record::Silent { at: silent },
+            Record::Jumped { slot: jumped },
+        ];
+        let head = head.into_iter().chain(superseded.then_some(Record::Superseded));
+        let head = head.take(if self.let_go > 0 { usize::MAX } else { 0 });
         let groups = self.segments.iter().flat_map(|segment| &segment.groups);
         head.chain(groups.flat_map(|group| group.records.iter().cloned()))
     }
@@ -374,7 +383,7 @@ mod tests {
         let mut disk = filled(5);
         assert_eq!(disk.cut(Slot(3)), 2, "the second segment has slot 4");
         assert_eq!(disk.cut(Slot(9)), 4, "the last segment stays");
-        assert_eq!(disk.records().count(), 4, "three records restate, one is left");
+        assert_eq!(disk.records().count(), 5, "four records restate, one is left");
         assert_eq!(disk.durable(), 5);
     }
 }

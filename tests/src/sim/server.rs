@@ -58,7 +58,7 @@ pub struct Server {
     pub snapshots: BTreeMap<Slot, Snapshot>,
     /// Slots up to here are nowhere but in a snapshot.
     pub needs: Slot,
-    /// The newest snapshot that it fetched.
+    /// The newest snapshot that took the place of what its journal does not have.
     pub fetched: Slot,
     /// The snapshot that it fetches.
     pub fetch: Option<Fetch>,

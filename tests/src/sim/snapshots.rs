@@ -66,6 +66,11 @@ impl World {
         server.clock = clock;
         server.draining = false;
         let recovered = self.recover(index)?;
+        if let Some(image) = recovered.image.as_ref().filter(|image| image.slot > recovered.decided) {
+            // It takes the place of what the journal does not have.
+            let server = &mut self.servers[index];
+            server.fetched = server.fetched.max(image.slot);
+        }
         let server = &mut self.servers[index];
         let config = mesh::config::Config {
             id: ReplicaId(index as u32),

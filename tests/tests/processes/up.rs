@@ -88,8 +88,12 @@ pub(crate) struct Up {
 impl Up {
     /// Starts `lockstep up -o json --listen 127.0.0.1:0` with more arguments and waits until it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(binary::lockstep()), arguments)
+    }
+
+    /// The same, by a command whose last words run `lockstep`.
+    pub(crate) fn start_by(mut command: Command, arguments: &[&str]) -> Self {
         let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut command = Command::new(binary::lockstep());
         command.args(["up", "-o", "json", "--listen", "127.0.0.1:0"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("lockstep starts");
@@ -123,6 +127,19 @@ impl Up {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         Path::new(self.ready["data_dir"].as_str().expect("the ready event says where")).to_owned()
+    }
+
+    /// What a part and its earlier lives logged.
+    pub(crate) fn log_of(&self, part: &str) -> String {
+        std::fs::read_to_string(self.data_dir().join("logs").join(format!("{part}.log"))).unwrap_or_default()
+    }
+
+    /// Ends everything at once without a word: parts, applications, `up` itself.
+    pub(crate) fn kill_all(mut self) {
+        let pids: Vec<String> = self.pids().iter().map(u64::to_string).collect();
+        // Some may be gone by the time the kernel comes to them.
+        let _ = Command::new("kill").arg("-KILL").args(&pids).stderr(Stdio::null()).status();
+        self.wait();
     }
 
     pub(crate) fn pid(&self) -> u64 {
@@ -175,6 +192,15 @@ impl Up {
                 Some(leader) if leaders.is_empty() => Ok((leader, others)),
                 _ => Err(format!("leaders: {leaders:?}")),
             }
+        })
+    }
+
+    /// The sidecar that leads, while another one stands still and cannot be asked.
+    pub(crate) fn leader_beside(&self, still: u64) -> Process {
+        wait::until("led", || {
+            let asked = self.role("sidecar").into_iter().filter(|sidecar| sidecar.id != still);
+            let mut leaders = asked.filter(|sidecar| sidecar.status().is_ok_and(|status| status["role"] == "leader"));
+            leaders.next().ok_or_else(|| self.log())
         })
     }
 

@@ -89,6 +89,9 @@ pub(crate) struct Recovery {
     /// Bytes of requests in the log above which new ones are refused; half of it alarms
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = log_size)]
     log_max_bytes: u64,
+    /// Bytes in a second at which this member fetches another's snapshot at most; 0: no bound
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = human::parse_size)]
+    transfer_rate: u64,
     /// Slots that are kept behind a snapshot, for members that are a little late
     #[arg(long, value_name = "N", default_value_t = 4096)]
     log_tail_slots: u64,
@@ -113,6 +116,7 @@ pub(crate) struct Checked {
     pub(crate) snapshots: Option<Snapshots>,
     pub(crate) snapshot_timeout: Duration,
     pub(crate) limits: Limits,
+    pub(crate) transfer_rate: u64,
     pub(crate) divergence: mesh::config::Divergence,
     pub(crate) reset_request: Option<String>,
     pub(crate) empty_probe: Option<Probe>,
@@ -144,6 +148,7 @@ impl Recovery {
             snapshots: (mode != Mode::None).then_some(snapshots),
             snapshot_timeout: self.snapshot_timeout,
             limits: Limits { log_bytes: self.log_max_bytes, log_tail_slots: self.log_tail_slots, ..Limits::DEFAULT },
+            transfer_rate: self.transfer_rate,
             divergence: self.divergence.into(),
             reset_request: self.app_reset_request.clone(),
             empty_probe: probe,
@@ -256,6 +261,7 @@ impl Recovery {
             ("snapshot-timeout", human::format_duration(self.snapshot_timeout)),
             ("log-max-bytes", human::format_size(self.log_max_bytes)),
             ("log-tail-slots", self.log_tail_slots.to_string()),
+            ("transfer-rate", human::format_size(self.transfer_rate)),
             ("divergence", adapter::name(&self.divergence)),
         ];
         let optional = [

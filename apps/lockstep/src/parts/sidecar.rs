@@ -50,9 +50,6 @@ pub(crate) struct Args {
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
-    /// Bytes in a second at which this member fetches another's snapshot at most; 0: no bound
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = human::parse_size)]
-    transfer_rate: u64,
     #[command(flatten)]
     recovery: Recovery,
     #[command(flatten)]
@@ -114,10 +111,10 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             durability: args.durability.into(),
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
-            transfer_rate: args.transfer_rate,
             limits: recovery.limits,
             snapshots: recovery.snapshots,
             divergence: recovery.divergence,
+            transfer_rate: recovery.transfer_rate,
             app_timeout: args.app_timeout,
             app_snapshot: recovery.mode,
             app_snapshot_timeout: recovery.snapshot_timeout,

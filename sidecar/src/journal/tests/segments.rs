@@ -145,11 +145,11 @@ fn a_crash_while_a_segment_is_begun_loses_nothing() {
     let goes_on = |dir: &Path, what: &str| {
         let (mut journal, recovery) = open(dir);
         assert_eq!(voted(&recovery), slots, "{what}");
-        append(&mut journal, 50..=55);
+        append(&mut journal, 50..=52);
         drop(journal);
         assert_eq!(verdict(dir), Verdict::Whole, "{what}");
         let all = voted(&open(dir).1);
-        assert_eq!(all, [&slots[..], &[50, 51, 52, 53, 54, 55]].concat(), "{what}");
+        assert_eq!(all, [&slots[..], &[50, 51, 52]].concat(), "{what}");
     };
     let from = |what: &str, change: &dyn Fn(&Path)| {
         let dir = TempDir::new();
