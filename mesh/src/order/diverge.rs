@@ -1,7 +1,6 @@
 //! Divergence (rule 31): the rolling hash of all replies, as a majority of applications has it, rides in the log; whoever
 //! has another one is quarantined and rebuilt.
 
-use super::execute::Base;
 use super::{Event, Output, Replica, State};
 use crate::config::Divergence;
 use crate::ids::{Digest, Slot};
@@ -138,7 +137,7 @@ impl Replica {
                 let agreed = if again { Slot(0) } else { agreed };
                 out.push(Output::Discard { after: agreed });
                 if self.execution.snapshot() > agreed {
-                    self.execution.base = (self.log.replayable() == Slot(1)).then(Base::default);
+                    self.begin_from_log(now);
                 }
                 self.sessions.unreply(agreed.next(), &self.config.limits);
                 self.restart_app(out);
@@ -146,33 +145,41 @@ impl Replica {
         }
     }
 
-    /// The leader's look at what it heard since its last heartbeat, which asked for the hash at `compare`.
+    /// The leader's look at what it heard since its last heartbeat, which asked for the hash at `compare`. Who is quarantined
+    /// does not count, but is heard: once it has what the majority has, it is told so.
     pub(super) fn compare_digests(&mut self, out: &mut Vec<Output>) {
         let (own, members) = (self.own_index(), self.members());
         let State::Leader(leading) = &self.state else { return };
-        let compare = leading.compare;
-        if compare == Slot(0) || compare <= leading.compared {
+        let (compare, fresh) = (leading.compare, leading.compare > leading.compared);
+        if compare == Slot(0) {
             return;
         }
-        let own_digest = self.digest_at(compare).filter(|_| self.answers());
+        let own_digest = self.digest_at(compare).map(|digest| (digest, !self.execution.judgement.is_quarantined()));
         let heard = leading.peers.iter().enumerate().filter_map(|(index, peer)| {
-            let digest = if index == own { own_digest.map(|digest| (compare, digest)) } else { peer.marks.digest };
-            digest.filter(|(slot, _)| *slot == compare).map(|(_, digest)| digest)
+            if index == own {
+                return own_digest;
+            }
+            let digest = peer.marks.digest.filter(|(slot, _)| *slot == compare);
+            digest.map(|(_, digest)| (digest, peer.marks.executed >= compare))
         });
-        let heard: Vec<Digest> = heard.collect();
-        let count = |digest: &Digest| heard.iter().filter(|other| *other == digest).count();
-        let agreed = heard.iter().find(|digest| count(digest) >= majority(members)).copied();
-        let differ = heard.windows(2).any(|pair| pair[0] != pair[1]);
-        let all = heard.len() == members;
+        let (counting, quarantined): (Vec<_>, Vec<_>) = heard.partition(|(_, counts)| *counts);
+        let count = |digest: &Digest| counting.iter().filter(|(other, _)| other == digest).count();
+        let agreed = counting.iter().map(|(digest, _)| *digest).find(|digest| count(digest) >= majority(members));
+        let differ = counting.windows(2).any(|pair| pair[0] != pair[1]);
+        let all = counting.len() == members;
         let State::Leader(leading) = &mut self.state else { return };
         match agreed {
             Some(digest) => {
-                leading.compared = compare;
-                leading.agreed = Some((compare, digest));
-                // With nothing to order it would not be noticed for as long.
-                leading.urgent |= differ;
+                let rebuilt = quarantined.iter().any(|(other, _)| *other == digest);
+                if fresh || rebuilt {
+                    leading.compared = compare;
+                    leading.agreed = Some((compare, digest));
+                    // With nothing to order it would not be noticed for as long. Who differs is told once.
+                    let new = leading.told_agreed.replace(digest) != Some(digest);
+                    leading.urgent |= (differ && new) || rebuilt;
+                }
             }
-            None if all && differ => {
+            None if fresh && all && differ => {
                 leading.compared = compare;
                 out.push(Output::Event(Event::NoAgreement { slot: compare }));
             }

@@ -226,7 +226,7 @@ impl Replica {
         }
     }
 
-    fn admit(&mut self, now: Instant, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
+    pub(super) fn admit(&mut self, now: Instant, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
         match batch.command {
             Some(Command::Rejoin { member, life, over }) => self.rejoin(now, slot, member, (life, over), out),
             Some(Command::Abort { at }) => self.abort(slot, at, out),

@@ -152,6 +152,13 @@ impl Log {
         self.cut(to);
     }
 
+    /// Goes on behind an earlier slot; what is decided stays so.
+    pub(super) fn go_back(&mut self, to: Slot) {
+        assert!(self.first <= to.next() && to <= self.decided);
+        self.decided = to;
+        self.replayable = to.next();
+    }
+
     /// Marks a slot's value as chosen.
     pub(super) fn decide(&mut self, slot: Slot) {
         if let Some(entry) = self.entries.get_mut(&slot) {

@@ -34,7 +34,7 @@ pub use output::{Event, Operation, Output, To};
 pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
-use crate::config::{Config, Durability};
+use crate::config::{ClusterConfig, Config, Durability};
 use crate::ids::{Ballot, Epoch, Life, Lsn, Position, ReplicaId, Slot};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -117,6 +117,8 @@ pub struct Replica {
     early: Vec<Output>,
     /// Of the last slot that went through the session table: its effective time, and what was ordered up to it.
     admitted: (u64, Work),
+    /// The configuration before the first slot.
+    bootstrap: ClusterConfig,
     intake: Intake,
     execution: Execution,
     /// Until when this replica neither proposes nor stands: it said that it stops.
@@ -198,6 +200,7 @@ impl Replica {
             sessions: Sessions::new(config.cluster.sessions),
             early: Vec::new(),
             admitted: (0, Work::default()),
+            bootstrap: config.cluster.clone(),
             intake: Intake::default(),
             execution: Execution::new(Base::of(&image)),
             draining: None,
@@ -273,7 +276,7 @@ impl Replica {
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
             Input::AppLost { run } => self.on_lost(run, out),
             Input::AppSilent { run, slot, answered } => self.on_silent(run, slot, answered, out),
-            Input::SnapshotLost { slot } => self.on_snapshot_lost(slot, out),
+            Input::SnapshotLost { slot } => self.on_snapshot_lost(now, slot, out),
             Input::Dumped { slot } => self.on_dumped(now, slot, out),
             Input::DumpFailed { slot } => self.on_dump_failed(now, slot, out),
             Input::Received { image } => self.on_received(now, *image, out),

@@ -34,6 +34,8 @@ pub(super) struct Leading {
     /// A hash that a majority agrees on, for the next proposal; and whether that is to be made at once.
     pub agreed: Option<(Slot, Digest)>,
     pub urgent: bool,
+    /// The last hash that a majority agreed on.
+    pub told_agreed: Option<Digest>,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -77,6 +79,7 @@ impl Leading {
             configuring: false,
             compare: Slot(0),
             compared: Slot(0),
+            told_agreed: None,
             agreed: None,
             urgent: false,
         }
@@ -100,31 +103,30 @@ impl Leading {
 }
 
 impl Replica {
-    /// Whether a new slot may be opened: the window and the settled mark allow it (rule 9).
+    /// Whether a new slot may be opened: the window allows it.
+    fn may_open(&self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let window = self.config.limits.window;
+        self.draining.is_none() && !leading.configuring && (leading.in_flight.len() as u64) < window
+    }
+
+    /// Whether requests may be in it: the settled mark allows it (rule 9). The cluster's own commands do not wait for it:
+    /// an abort may be what it takes to move the mark.
     pub(super) fn may_propose(&self) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
-        self.draining.is_none()
-            && !leading.configuring
-            && (leading.in_flight.len() as u64) < limits.window
+        self.may_open()
             && leading.next.0 <= self.settled.0 + limits.unsettled_slots
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
     }
 
-    /// Whether the cluster's own commands may take a slot: they do not wait for the settled mark, which may not move before
-    /// they take effect.
-    fn may_command(&self) -> bool {
-        let State::Leader(leading) = &self.state else { return false };
-        self.draining.is_none() && !leading.configuring && (leading.in_flight.len() as u64) < self.config.limits.window
-    }
-
     /// Proposes what is queued: at once while few slots are in flight, else only whole batches.
     pub(super) fn propose(&mut self, now: Instant, out: &mut Vec<Output>) {
-        while self.may_command() {
+        while self.may_open() {
             let room = self.may_propose();
             let State::Leader(leading) = &mut self.state else { return };
-            let own = !leading.commands.is_empty() || std::mem::take(&mut leading.urgent);
-            if !own && (self.intake.queued() == 0 || !room) {
+            let own = !leading.commands.is_empty() || (room && std::mem::take(&mut leading.urgent));
+            if !own && (!room || self.intake.queued() == 0) {
                 return;
             }
             let busy = leading.in_flight.len() as u64 >= self.config.limits.pipeline_depth;
@@ -405,7 +407,7 @@ impl Replica {
             self.cut(out);
         }
         if answer {
-            let digest = self.digest_at(settled).filter(|_| self.answers()).map(|digest| (settled, digest));
+            let digest = self.digest_at(settled).filter(|_| self.voting).map(|digest| (settled, digest));
             let marks = Marks { digest, ..self.marks() };
             self.send(To::One(from), Message::Following { ballot, marks }, out);
         }
@@ -469,6 +471,7 @@ impl Replica {
                     return self.step_down(now);
                 }
                 self.compare_digests(out);
+                self.consider_abort();
                 self.cut(out);
                 if let State::Leader(leading) = &mut self.state {
                     leading.compare = self.settled;

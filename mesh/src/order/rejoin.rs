@@ -77,6 +77,9 @@ impl Replica {
         } else if !voted && self.voting {
             // What an earlier life may have answered is not called silent (rule 23).
             self.execution.answered = self.execution.answered.max(self.configured);
+            // Before the first vote: one that starts again must not wait for others to say that it has its vote, since
+            // they may be too few without it.
+            self.record_decided(out);
             self.arm_election(now);
         }
     }

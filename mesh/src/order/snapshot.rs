@@ -126,11 +126,43 @@ impl Replica {
     }
 
     /// The snapshot that a reset was to load is damaged or gone.
-    pub(super) fn on_snapshot_lost(&mut self, slot: Slot, out: &mut Vec<Output>) {
+    pub(super) fn on_snapshot_lost(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
         if self.execution.base.is_some_and(|base| base.slot == slot) {
-            self.execution.base = (self.log.replayable() == Slot(1)).then(Base::default);
+            self.begin_from_log(now);
             self.restart_app(out);
         }
+    }
+
+    /// There is no snapshot to go on from: the log alone must do, if it is whole.
+    pub(super) fn begin_from_log(&mut self, now: Instant) {
+        self.execution.base = None;
+        if self.log.first() == Slot(1) {
+            let genesis = Image::genesis(self.bootstrap.clone());
+            self.go_back(now, genesis);
+        }
+    }
+
+    /// The application is to begin from this snapshot. What of the slots after it is executed may not be known here, where
+    /// a later one was installed: then they go through the session table again.
+    fn go_back(&mut self, now: Instant, image: Image) {
+        if image.slot.next() >= self.log.replayable() {
+            self.execution.base = Some(Base::of(&image));
+            self.sessions.take_replies(&image.sessions, &self.config.limits);
+            return;
+        }
+        let decided = self.log.decided();
+        let voting = std::mem::replace(&mut self.voting, false);
+        let recorded = std::mem::replace(&mut self.decided_recorded, decided);
+        self.log.go_back(image.slot);
+        self.install(image);
+        // Everybody who waited was told; what the application does begins anew afterwards.
+        let mut told = Vec::new();
+        while self.log.decided() < decided
+            && let Some((slot, batch)) = self.log.advance()
+        {
+            self.admit(now, slot, &batch, &mut told);
+        }
+        (self.voting, self.decided_recorded) = (voting, recorded);
     }
 
     /// The mark up to which verified snapshots of a majority reach, as far as the leader knows.
@@ -179,7 +211,7 @@ impl Replica {
     /// Asks the next peer for a snapshot that reaches the kept log.
     pub(super) fn need_snapshot(&mut self, out: &mut Vec<Output>) {
         let after = self.transfer.map_or(self.config.id, |transfer| transfer.from);
-        let least = self.log.replayable().previous();
+        let least = self.log.first().previous();
         match self.after(after) {
             Some(from) => self.transfer_from(from, least, out),
             None => out.push(Output::Event(Event::NoSnapshot { least })),
@@ -225,9 +257,8 @@ impl Replica {
         }
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
-        } else if self.execution.base.is_none() && image.slot.next() >= self.log.replayable() {
-            self.execution.base = Some(Base::of(&image));
-            self.sessions.take_replies(&image.sessions, &self.config.limits);
+        } else if self.execution.base.is_none() && image.slot.next() >= self.log.first() {
+            self.go_back(now, image);
             self.restart_app(out);
         } else if self.execution.base.is_none() {
             self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);

@@ -64,7 +64,7 @@ fn begun(source: &Source, now: Instant) -> Receiver {
 fn finish(receiver: &mut Receiver, source: &Source, mut now: Instant) -> Vec<usize> {
     let mut stored = Vec::new();
     while !receiver.is_complete() {
-        now = now + MOMENT;
+        now += MOMENT;
         for ask in asks(receiver, now) {
             match receiver.on_answer(now, &ask, source.answer(&ask)) {
                 Ok(Taken::Chunk { index, .. }) => stored.push(index),
@@ -108,7 +108,7 @@ fn a_damaged_chunk_is_asked_for_again_and_a_peer_that_only_has_such_is_given_up(
         assert_eq!(receiver.on_answer(now, &asked[0], flipped.clone()), Ok(Taken::Nothing));
         assert_eq!(receiver.progress().0, 0);
         assert_eq!(asks(&mut receiver, now), [], "not at once");
-        now = now + RETRY;
+        now += RETRY;
         assert_eq!(asks(&mut receiver, now), [asked[0].clone()]);
     }
     let mut patient = receiver.clone();
@@ -169,7 +169,7 @@ fn a_peer_without_a_use_is_given_up_at_once() {
     let ask = TransferAsk::Manifest { least: Slot(5) };
     let given_up = |answer| {
         let mut receiver = receiver();
-        assert_eq!(asks(&mut receiver, now), [ask.clone()]);
+        assert_eq!(asks(&mut receiver, now), std::slice::from_ref(&ask));
         receiver.on_answer(now, &ask, answer).expect_err("no use")
     };
     let with = |change: fn(&mut Manifest)| {

@@ -1,7 +1,7 @@
 //! Talking to the application beside the ordered calls: to reset it, to look at it, to save and bring back its state.
 
+use super::Settings;
 use super::exchange::{Loss, READ_BYTES, connect, exchange, take_reply};
-use super::{Settings, exchange};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::{Adapter, Connections, Scan};
 use std::net::SocketAddr;
@@ -53,9 +53,8 @@ impl Conversation {
                 }
                 input.reserve(READ_BYTES);
                 let read = timeout(self.patience, reader.read_buf(&mut input)).await;
-                match read.map_err(|_| Loss::Silent(self.patience))?.map_err(failed)? {
-                    0 => return Err(Loss::Closed(count - replies.len())),
-                    _ => {}
+                if read.map_err(|_| Loss::Silent(self.patience))?.map_err(failed)? == 0 {
+                    return Err(Loss::Closed(count - replies.len()));
                 }
             }
             Ok(replies)
@@ -78,7 +77,7 @@ impl Conversation {
             return Ok(());
         }
         if !input.is_empty() {
-            return Err(exchange::Loss::Unasked);
+            return Err(Loss::Unasked);
         }
         self.stream = Some((stream, input));
         Ok(())

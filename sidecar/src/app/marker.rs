@@ -71,7 +71,8 @@ impl Marker {
     /// A run begins with the application in the state after `base`; also when a snapshot was taken there.
     pub(super) fn begin(&mut self, incarnation: Option<String>, base: Slot) {
         self.spoiled = incarnation.is_none();
-        self.renew(incarnation.map(|incarnation| Record::Run { incarnation, base }));
+        let run = incarnation.map(|incarnation| Record::Run { incarnation, base });
+        self.renew(run.as_ref());
     }
 
     /// Goes on with the marker of an earlier process, if it is of this incarnation.
@@ -125,12 +126,12 @@ impl Marker {
     }
 
     /// Writes the front, and one record, beside the marker, and puts them in its place.
-    fn renew(&mut self, record: Option<Record>) {
+    fn renew(&mut self, record: Option<&Record>) {
         let Some(path) = &self.path else { return };
         let answered = self.answered.map_or(UNKNOWN, |slot| slot.0);
         let renewed = boot().and_then(|boot| {
             let mut bytes = [&MAGIC[..], &answered.to_le_bytes(), &boot].concat();
-            bytes.extend(record.iter().flat_map(encode));
+            bytes.extend(record.map(encode).unwrap_or_default());
             let temporary = path.with_extension("marker.new");
             let mut file = File::create(&temporary)?;
             file.write_all(&bytes)?;

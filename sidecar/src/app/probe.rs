@@ -81,7 +81,7 @@ async fn check_databases(address: SocketAddr, settings: &Settings) -> anyhow::Re
             ensure!(entries == 0, "{}", not_empty(entries));
         }
         Err(error) => {
-            tracing::debug!(error = format!("{error:#}"), "whether its other databases are empty is not known")
+            tracing::debug!(error = format!("{error:#}"), "whether its other databases are empty is not known");
         }
     }
     Ok(())

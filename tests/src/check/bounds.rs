@@ -57,7 +57,7 @@ mod tests {
         on_execute(0, 2, &limits).unwrap();
         assert!(on_execute(0, 3, &limits).is_err());
         let request = Request { client: ClientId(1), opened: Slot(1), seq: Seq(1), body: Body::Close };
-        let one = Batch { time: 0, settled: Slot(1), requests: vec![request.clone()] };
+        let one = Batch { settled: Slot(1), requests: vec![request.clone()], ..Batch::default() };
         on_proposal(0, Slot(4), &one, &limits).unwrap();
         assert!(on_proposal(0, Slot(5), &one, &limits).is_err());
         let two = Batch { requests: vec![request.clone(), request], ..one };

@@ -152,8 +152,8 @@ impl World {
                 self.rot_snapshot(victim);
                 Ok(())
             }
-            // Once: one that differs again and again is not rebuilt for ever.
-            Fault::Differ if self.may_damage(victim) && !self.servers[victim].differed => {
+            // Once, and a tolerated minority in all: wrong answers outlive the application that gave them, at clients.
+            Fault::Differ if self.may_damage(victim) && self.may_differ(victim) => {
                 let server = &mut self.servers[victim];
                 server.app.wrong |= server.app.alive;
                 server.differed |= server.app.wrong;
@@ -184,6 +184,11 @@ impl World {
         };
         let others = (0..self.servers.len()).filter(|index| *index != victim).filter(damaged).count();
         others < mesh::quorum::tolerated(self.servers.len())
+    }
+
+    fn may_differ(&self, victim: usize) -> bool {
+        let differed = self.servers.iter().filter(|server| server.differed).count();
+        !self.servers[victim].differed && differed < mesh::quorum::tolerated(self.servers.len())
     }
 
     /// Whether the budget lets this replica's process end.

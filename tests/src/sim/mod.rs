@@ -162,7 +162,7 @@ impl World {
             .collect();
         let smarts = (0..options.smart_clients).map(|_| Smart::new(clock())).collect();
         let senders = (0..options.senders).map(|_| SenderProcess::new(clock())).collect();
-        let checks = Checks::new(options.n(), options.limits.clone(), durability != Durability::Sync);
+        let checks = Checks::new(options.n(), options.limits.clone(), durability == Durability::Memory);
         let trace = Trace::new(printing);
         trace.line(Time::ZERO, format_args!("{options:#?}"));
         Self {

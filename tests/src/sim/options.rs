@@ -143,7 +143,9 @@ fn snapshots(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) -> Option<Sna
     }
     limits.log_tail_slots = if rng.chance(700) { rng.below(8) } else { rng.below(100) };
     if rng.chance(80) {
-        limits.log_bytes = rng.between(1_000, 10_000);
+        // The tail alone must not fill it.
+        limits.log_tail_slots = rng.below(3);
+        limits.log_bytes = rng.between(3_000, 15_000);
         *tight = true;
     }
     let every_bytes = if rng.chance(200) { rng.between(10, 500) } else { 1 << 30 };

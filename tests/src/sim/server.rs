@@ -58,7 +58,7 @@ pub struct Server {
     pub snapshots: BTreeMap<Slot, Snapshot>,
     /// Slots up to here are nowhere but in a snapshot.
     pub needs: Slot,
-    /// The newest snapshot that it fetched.
+    /// The newest snapshot that took the place of what its journal does not have.
     pub fetched: Slot,
     /// The snapshot that it fetches.
     pub fetch: Option<Fetch>,
@@ -74,6 +74,8 @@ pub struct Server {
     pub stuck: Option<(Slot, Bytes)>,
     /// How often poisonous calls struck here.
     pub poisoned: BTreeMap<Bytes, u32>,
+    /// The first slot of which a call was aborted.
+    pub undone: Option<Slot>,
     /// Its application answered wrongly at some time, or its state came from one that did.
     pub differed: bool,
     waiters: BTreeMap<Tag, Vec<Waiter>>,
@@ -110,6 +112,7 @@ impl Server {
             orphan: false,
             stuck: None,
             poisoned: BTreeMap::new(),
+            undone: None,
             differed: false,
             waiters: BTreeMap::new(),
             inbox: Vec::new(),
@@ -167,16 +170,11 @@ impl Server {
 impl World {
     /// The only caller of [`Replica::step`].
     pub(super) fn step_server(&mut self, index: usize, input: Input) -> Verdict {
-        let server = &mut self.servers[index];
-        if server.replica.is_none() {
+        if self.servers[index].replica.is_none() {
             return Ok(());
         }
-        self.checks.on_health(
-            index,
-            (server.snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot), server.whole_snapshot()),
-            server.is_damaged(),
-            server.is_tainted(),
-        );
+        self.report_health(index);
+        let server = &mut self.servers[index];
         self.counters.steps += 1;
         self.trace.note(&(self.now, index));
         self.trace.line(self.now, format_args!("server {index} < {input:?}"));
@@ -202,6 +200,14 @@ impl World {
         self.rearm(Process::Server(index));
         self.note_vote(index);
         Ok(())
+    }
+
+    /// The checkers hear what a replica has, in truth.
+    pub(super) fn report_health(&mut self, index: usize) {
+        let server = &self.servers[index];
+        let known = server.snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot);
+        let snapshots = (known, server.whole_snapshot());
+        self.checks.on_health(index, snapshots, server.is_damaged(), server.is_tainted());
     }
 
     /// A new life may have got its vote.
@@ -273,9 +279,11 @@ impl World {
             Told::Leading { .. } => counters.elections += 1,
             Told::Suspected { .. } => counters.suspicions += 1,
             Told::Silent { .. } => counters.silences += 1,
-            Told::Aborted { tag, .. } => {
+            Told::Aborted { at, tag } => {
                 counters.aborts += 1;
                 self.aborted.insert(*tag);
+                let undone = &mut self.servers[index].undone;
+                *undone = Some(undone.map_or(at.slot, |first| first.min(at.slot)));
             }
             Told::Rejoined { own, .. } => counters.rejoins += u64::from(*own),
             Told::Rebuilt { .. } => counters.rebuilds += 1,
@@ -285,8 +293,10 @@ impl World {
             }
             Told::NoAgreement { .. } => return self.checks.on_no_agreement(index),
             Told::Superseded => return self.checks.on_superseded(index),
-            // Who answered wrongly once says something else the second time.
-            Told::ReplayDiffers { tag, slot, .. } if !self.servers[index].differed => {
+            // Who answered wrongly once says something else the second time; so does who executed what was then aborted.
+            Told::ReplayDiffers { tag, slot, .. }
+                if !self.servers[index].differed && self.servers[index].undone.is_none_or(|first| *slot < first) =>
+            {
                 let what = format!("replica {index}: a replay of {tag:?} in slot {slot} gave another reply");
                 return Violation::raise("execution", what);
             }

@@ -66,6 +66,11 @@ impl World {
         server.clock = clock;
         server.draining = false;
         let recovered = self.recover(index)?;
+        if let Some(image) = recovered.image.as_ref().filter(|image| image.slot > recovered.decided) {
+            // It takes the place of what the journal does not have.
+            let server = &mut self.servers[index];
+            server.fetched = server.fetched.max(image.slot);
+        }
         let server = &mut self.servers[index];
         let config = mesh::config::Config {
             id: ReplicaId(index as u32),
@@ -173,6 +178,7 @@ impl World {
         self.trace
             .line(self.now, format_args!("server {index} ends (power {power}), {left} records left, {lost} lost"));
         self.checks.on_crash(index, left)?;
+        self.report_health(index);
         let back = self.now + self.down_time();
         self.queue.push(back, Event::Start(Process::Server(index)));
         self.check_links();
@@ -241,6 +247,7 @@ impl World {
         let Some(slot) = self.disk_chance.choose(&slots) else { return };
         if let Some(snapshot) = self.servers[index].snapshots.get_mut(slot) {
             snapshot.rotten = true;
+            self.report_health(index);
             self.counters.rotten_snapshots += 1;
             self.trace.line(self.now, format_args!("server {index}'s snapshot of slot {slot} rots"));
         }
@@ -261,6 +268,7 @@ impl World {
         } else if server.disk.rot(&mut self.disk_chance) {
             self.counters.damages += 1;
         }
+        self.report_health(index);
         self.trace.line(self.now, format_args!("server {index}'s disk is damaged (all of it: {all})"));
         Ok(())
     }

@@ -123,12 +123,10 @@ impl World {
 
     fn open(&mut self, index: usize, by: usize, least: Slot) -> TransferAnswer {
         let server = &mut self.servers[index];
-        while server.snapshots.last_key_value().is_some_and(|(_, snapshot)| snapshot.rotten) {
-            // It is read, and found.
-            server.snapshots.pop_last();
-            self.counters.lost_snapshots += 1;
-        }
-        let Some((_, snapshot)) = server.snapshots.last_key_value().filter(|(slot, _)| **slot >= least) else {
+        let newest = server.snapshots.last_key_value();
+        // Outside the budget: a snapshot of wrong answers that is fetched before anybody noticed makes two that differ.
+        let usable = |snapshot: &Snapshot| !snapshot.rotten && !snapshot.tainted;
+        let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && usable(snapshot)) else {
             return TransferAnswer::Nothing;
         };
         let (manifest, content) = content(snapshot, index, self.options.padding);

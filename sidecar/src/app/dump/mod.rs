@@ -14,6 +14,7 @@ use super::worker::{End, Left, Live, show};
 use super::{Event, Settings, State};
 use crate::config::{Dialect, SnapshotMode};
 use anyhow::{Context, anyhow, bail};
+use mesh::framing::Protocol;
 use mesh::ids::Slot;
 use mesh::order::Image;
 use std::time::Duration;
@@ -162,7 +163,10 @@ async fn load_running(
         SnapshotMode::Request(Dialect::Configured { load, .. }) => {
             let dump = source.all().await?;
             let reply = conversation.ask(&settings.framed(&[load.as_bytes(), b" ", &dump].concat())).await?;
-            // Without a word on what a good reply is, only its being one is known; the log shows it.
+            if settings.adapter.protocol == Protocol::Resp && reply.starts_with(b"-") {
+                return Err(anyhow!("the load was refused: {}", super::resp::shorten(&reply)).into());
+            }
+            // What else a bad reply would be only people know.
             tracing::info!(reply = %super::resp::shorten(&settings.unframed(&reply)), "the application answered the load");
             Ok(())
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Dialect;
+use tokio::io::AsyncBufReadExt;
 
 /// A worker whose application is a child.
 fn with_child(app: impl FnOnce(&Path) -> App, adapter: Adapter, mode: SnapshotMode) -> Fixture {
@@ -104,6 +105,43 @@ async fn a_hashmap_comes_back_in_pages() {
     }
     assert_eq!(dumps[0][0], "2001\n");
     assert!(dumps[0] == dumps[1], "the loaded map is another one");
+}
+
+/// The next request on the next connection; those that end without one are connections for calls.
+async fn answer_next(listener: &TcpListener, reply: &str) -> String {
+    loop {
+        let mut stream = accept(listener).await;
+        let mut request = String::new();
+        let read = tokio::io::BufReader::new(&mut stream).read_line(&mut request).await;
+        if read.is_ok_and(|count| count > 0) {
+            stream.write_all(reply.as_bytes()).await.expect("write");
+            return request;
+        }
+    }
+}
+
+#[tokio::test]
+async fn configured_requests_save_and_load() {
+    let listener = listen().await;
+    let dir = Arc::new(TempDir::new());
+    let app = App::Address(listener.local_addr().expect("address"));
+    let mut settings = settings(dir.path(), app, adapter(Protocol::Line, Connections::PerRequest), PATIENCE);
+    settings.reset_request = Some("CLEAR".into());
+    let (dump, load) = ("EXPORT all".to_owned(), "IMPORT".to_owned());
+    settings.snapshot = SnapshotMode::Request(Dialect::Configured { dump, load });
+    let mut app = Fixture::with(dir, settings);
+    app.reset(1).await;
+    let (dumped, request) = tokio::join!(app.dump(1, 1), answer_next(&listener, "a=1 b=2\n"));
+    assert_eq!((dumped, request.as_str()), (Event::Dumped { slot: Slot(1) }, "EXPORT all\n"));
+    let (loaded, request) = tokio::join!(app.load(2, 1), answer_next(&listener, "done\n"));
+    assert_eq!((loaded, request.as_str()), (Event::Restored { run: Run(2) }, "IMPORT a=1 b=2\n"));
+    // It was sent something by now, and is left clean: the reset is asked for.
+    let (loaded, cleared) = tokio::join!(app.load(3, 1), async {
+        let cleared = answer_next(&listener, "done\n").await;
+        answer_next(&listener, "done\n").await;
+        cleared
+    });
+    assert_eq!((loaded, cleared.as_str()), (Event::Restored { run: Run(3) }, "CLEAR\n"));
 }
 
 #[tokio::test]
