@@ -24,6 +24,8 @@ pub(super) struct Execution {
     /// Where a reset begins: the newest verified snapshot. `None`: the log was cut behind one that is gone, so a peer's
     /// is needed.
     pub base: Option<Base>,
+    /// Its file is damaged or gone. The application goes on; a new one is taken as soon as it can be.
+    pub base_lost: bool,
     /// The last slot that was handed to the application.
     sent: Slot,
     /// The last slot whose replies are all here.
@@ -118,7 +120,7 @@ impl Execution {
 
     /// The slot of the newest verified snapshot; 0 without one.
     pub(super) fn snapshot(&self) -> Slot {
-        self.base.map_or(Slot(0), |base| base.slot)
+        self.base.filter(|_| !self.base_lost).map_or(Slot(0), |base| base.slot)
     }
 
     /// The application is not used any more, for now or until an operator looks.

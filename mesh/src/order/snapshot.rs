@@ -51,12 +51,12 @@ impl Replica {
         if !execution.is_running()
             || execution.silence.is_some()
             || execution.judgement.differs()
-            || execution.executed() <= base.slot
+            || (execution.executed() <= base.slot && !execution.base_lost)
         {
             return false;
         }
         let Some(Snapshots { every_requests, every_bytes }) = self.config.snapshots else { return false };
-        if self.save {
+        if self.save || execution.base_lost {
             return true;
         }
         let Some(done) = self.log.get(execution.executed()).map(|entry| entry.admission.work) else { return false };
@@ -110,6 +110,7 @@ impl Replica {
         let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
         let Some(dumping) = self.execution.dumping.take_if(asked) else { return };
         self.execution.base = Some(Base::of(&dumping.image));
+        self.execution.base_lost = false;
         self.next_snapshot = now + now.since(dumping.since.unwrap_or(now)) * REST;
         self.cut(out);
         self.execute(out);
@@ -125,9 +126,14 @@ impl Replica {
         }
     }
 
-    /// The snapshot that a reset was to load is damaged or gone.
+    /// A snapshot is damaged or gone, as a reset that was to load it, or a peer that fetches it, found.
     pub(super) fn on_snapshot_lost(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        if self.execution.base.is_some_and(|base| base.slot == slot) {
+        if self.execution.base.is_none_or(|base| base.slot != slot) {
+            return;
+        }
+        if self.execution.is_running() {
+            self.execution.base_lost = true;
+        } else {
             self.begin_from_log(now);
             self.restart_app(out);
         }
@@ -136,6 +142,7 @@ impl Replica {
     /// There is no snapshot to go on from: the log alone must do, if it is whole.
     pub(super) fn begin_from_log(&mut self, now: Instant) {
         self.execution.base = None;
+        self.execution.base_lost = false;
         if self.log.first() == Slot(1) {
             let genesis = Image::genesis(self.bootstrap.clone());
             self.go_back(now, genesis);
@@ -147,6 +154,7 @@ impl Replica {
     fn go_back(&mut self, now: Instant, image: Image) {
         if image.slot.next() >= self.log.replayable() {
             self.execution.base = Some(Base::of(&image));
+            self.execution.base_lost = false;
             self.sessions.take_replies(&image.sessions, &self.config.limits);
             return;
         }
@@ -305,6 +313,7 @@ impl Replica {
             self.execution.silence = None;
         }
         self.execution.base = Some(base);
+        self.execution.base_lost = false;
     }
 }
 

@@ -30,6 +30,8 @@ struct Inner {
     served: Mutex<BTreeMap<ReplicaId, Served>>,
     /// The lowest slot of them.
     lowest: watch::Sender<Option<Slot>>,
+    /// The snapshot that was last found damaged.
+    lost: watch::Sender<Option<Slot>>,
     reads: Semaphore,
 }
 
@@ -41,14 +43,19 @@ struct Served {
 
 impl Server {
     pub(crate) fn new(snapshots: Option<Snapshots>) -> Self {
-        let (lowest, _) = watch::channel(None);
+        let ((lowest, _), (lost, _)) = (watch::channel(None), watch::channel(None));
         let served = Mutex::default();
-        Self(Arc::new(Inner { snapshots, served, lowest, reads: Semaphore::new(READS) }))
+        Self(Arc::new(Inner { snapshots, served, lowest, lost, reads: Semaphore::new(READS) }))
     }
 
     /// The lowest slot that is served.
     pub(crate) fn serving(&self) -> watch::Receiver<Option<Slot>> {
         self.0.lowest.subscribe()
+    }
+
+    /// The snapshot that was last found damaged, for the core to know that it has it no more.
+    pub(crate) fn lost(&self) -> watch::Receiver<Option<Slot>> {
+        self.0.lost.subscribe()
     }
 
     /// Forgets idle peers, for as long as this process serves.
@@ -107,6 +114,7 @@ impl Server {
             Ok(Ok(bytes)) => TransferAnswer::Chunk(bytes),
             // It is damaged and set aside, which was said, or the process ends.
             Ok(Err(_)) | Err(_) => {
+                self.0.lost.send_replace(Some(slot));
                 let mut served = self.served();
                 served.remove(&from);
                 self.tell(&served);

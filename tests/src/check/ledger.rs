@@ -73,7 +73,7 @@ enum Entry {
     Accepted(Vote),
     Decided(Slot),
     Silent(Position),
-    Jumped(Slot),
+    Jumped,
     Superseded,
 }
 
@@ -123,7 +123,7 @@ impl Ledger {
                 Entry::Decided(*slot)
             }
             Record::Silent { at } => Entry::Silent(*at),
-            Record::Jumped { slot } => Entry::Jumped(*slot),
+            Record::Jumped { .. } => Entry::Jumped,
             Record::Superseded => Entry::Superseded,
         };
         self.entries.push(entry);
