@@ -15,7 +15,7 @@ use crate::snapshot::Snapshots;
 use crate::store::Membership;
 use crate::transfer::Transfers;
 use crate::waiting::answer_started;
-use crate::{Config, report};
+use crate::{Config, failpoint, report};
 use anyhow::bail;
 use mesh::auth;
 use mesh::framing::Adapter;
@@ -251,6 +251,9 @@ impl Driver {
             match &event {
                 app::Event::Dumped { .. } => self.dumps.taken += 1,
                 app::Event::DumpFailed { .. } => self.dumps.failed += 1,
+                app::Event::Executed { .. } => {
+                    failpoint::reach(self.config.data_dir.as_deref(), failpoint::AFTER_EXECUTE_BEFORE_REPLY);
+                }
                 _ => {}
             }
             self.step(match event {

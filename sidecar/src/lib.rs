@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod driver;
 mod entropy;
+mod failpoint;
 mod hints;
 mod inputs;
 mod intake;

@@ -62,7 +62,6 @@ pub(crate) fn config() -> Config {
         app_timeout: PATIENCE,
         app_snapshot: SnapshotMode::None,
         app_snapshot_timeout: PATIENCE,
-        transfer_rate: 64 << 20,
         app_reset_request: None,
         app_empty_probe: None,
     }

@@ -24,6 +24,8 @@ pub(super) struct Execution {
     /// Where a reset begins: the newest verified snapshot. `None`: the log was cut behind one that is gone, so a peer's
     /// is needed.
     pub base: Option<Base>,
+    /// Its file is damaged or gone. The application goes on; a new one is taken as soon as it can be.
+    pub base_lost: bool,
     /// The last slot that was handed to the application.
     sent: Slot,
     /// The last slot whose replies are all here.
@@ -118,7 +120,7 @@ impl Execution {
 
     /// The slot of the newest verified snapshot; 0 without one.
     pub(super) fn snapshot(&self) -> Slot {
-        self.base.map_or(Slot(0), |base| base.slot)
+        self.base.filter(|_| !self.base_lost).map_or(Slot(0), |base| base.slot)
     }
 
     /// The application is not used any more, for now or until an operator looks.
@@ -254,6 +256,7 @@ impl Replica {
             entry.admission = admission;
         }
         self.note_settled(batch.settled, 0);
+        self.log_settled = self.log_settled.max(batch.settled);
         if let Some((agreed, digest)) = batch.agreed {
             self.on_agreed(agreed, digest);
         }
@@ -267,7 +270,7 @@ impl Replica {
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
-            if slot <= self.settled && !self.has_read_ahead() {
+            if slot <= self.settled && !self.aborts_known(slot) {
                 break;
             }
             let Some((operations, calls, time)) = self.operations(slot) else { break };
@@ -285,10 +288,11 @@ impl Replica {
         self.update_settled();
     }
 
-    /// Whether every abort of a settled slot is known: what is settled may be so without a call that is aborted later in the
-    /// log, and replay reads ahead to the decided end first (rule 23).
-    pub(super) fn has_read_ahead(&self) -> bool {
-        self.log.decided() >= self.known_decided
+    /// Whether every abort of a settled slot's calls is known here: what is settled may be so without a call that is
+    /// aborted later in the log. None comes after a slot that states it as settled, and none beyond the decided end
+    /// (rule 23).
+    pub(super) fn aborts_known(&self, slot: Slot) -> bool {
+        slot <= self.log_settled || self.log.decided() >= self.known_decided
     }
 
     /// What the application does in a decided slot.

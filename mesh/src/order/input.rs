@@ -58,7 +58,7 @@ pub enum Input {
         /// The run that was lost.
         run: Run,
     },
-    /// The snapshot that [`super::Output::Reset`] asked for cannot be used: it is damaged or gone.
+    /// A snapshot cannot be used: it is damaged or gone. Where [`super::Output::Reset`] asked for it, another reset follows.
     SnapshotLost {
         /// Its slot.
         slot: Slot,

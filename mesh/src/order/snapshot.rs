@@ -51,12 +51,12 @@ impl Replica {
         if !execution.is_running()
             || execution.silence.is_some()
             || execution.judgement.differs()
-            || execution.executed() <= base.slot
+            || (execution.executed() <= base.slot && !execution.base_lost)
         {
             return false;
         }
         let Some(Snapshots { every_requests, every_bytes }) = self.config.snapshots else { return false };
-        if self.save {
+        if self.save || execution.base_lost {
             return true;
         }
         let Some(done) = self.log.get(execution.executed()).map(|entry| entry.admission.work) else { return false };
@@ -90,11 +90,11 @@ impl Replica {
         let (digest, milestone) = (self.execution.digest(), self.execution.milestone());
         let (run, executed, idle) = (self.execution.run(), self.execution.executed(), self.execution.is_idle());
         let usable = self.execution.is_running() && self.execution.silence.is_none();
-        if !usable || self.execution.judgement.differs() || !self.has_read_ahead() {
+        let Some(slot) = self.execution.dumping.as_ref().map(|dumping| dumping.image.slot) else { return };
+        if !usable || self.execution.judgement.differs() || !self.aborts_known(slot) {
             return;
         }
         let Some(dumping) = &mut self.execution.dumping else { return };
-        let slot = dumping.image.slot;
         if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
             return;
         }
@@ -111,6 +111,7 @@ impl Replica {
         let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
         let Some(dumping) = self.execution.dumping.take_if(asked) else { return };
         self.execution.base = Some(Base::of(&dumping.image));
+        self.execution.base_lost = false;
         self.next_snapshot = now + now.since(dumping.since.unwrap_or(now)) * REST;
         self.cut(out);
         self.execute(out);
@@ -126,9 +127,14 @@ impl Replica {
         }
     }
 
-    /// The snapshot that a reset was to load is damaged or gone.
+    /// A snapshot is damaged or gone, as a reset that was to load it, or a peer that fetches it, found.
     pub(super) fn on_snapshot_lost(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        if self.execution.base.is_some_and(|base| base.slot == slot) {
+        if self.execution.base.is_none_or(|base| base.slot != slot) {
+            return;
+        }
+        if self.execution.is_running() {
+            self.execution.base_lost = true;
+        } else {
             self.begin_from_log(now);
             self.restart_app(out);
         }
@@ -137,6 +143,7 @@ impl Replica {
     /// There is no snapshot to go on from: the log alone must do, if it is whole.
     pub(super) fn begin_from_log(&mut self, now: Instant) {
         self.execution.base = None;
+        self.execution.base_lost = false;
         if self.log.first() == Slot(1) {
             let genesis = Image::genesis(self.bootstrap.clone());
             self.go_back(now, genesis);
@@ -148,6 +155,7 @@ impl Replica {
     fn go_back(&mut self, now: Instant, image: Image) {
         if image.slot.next() >= self.log.replayable() {
             self.execution.base = Some(Base::of(&image));
+            self.execution.base_lost = false;
             self.sessions.take_replies(&image.sessions, &self.config.limits);
             return;
         }
@@ -302,10 +310,12 @@ impl Replica {
         (self.epoch, self.configured) = (epoch, configured);
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);
+        self.log_settled = self.log_settled.max(slot);
         if self.execution.silence.is_some_and(|silence| silence.at.slot <= slot) {
             self.execution.silence = None;
         }
         self.execution.base = Some(base);
+        self.execution.base_lost = false;
     }
 }
 

@@ -122,13 +122,25 @@ fn a_lost_application_begins_at_the_snapshot_and_a_lost_snapshot_at_the_whole_lo
 fn where_the_log_is_cut_a_lost_snapshot_is_fetched_from_a_peer() {
     let (mut follower, image) = with_snapshot();
     message(&mut follower, 5, R0, heartbeat(2, 2, 2));
+    step(&mut follower, 5, Input::AppLost { run: Run(1) });
     let out = step(&mut follower, 5, Input::SnapshotLost { slot: Slot(2) });
     assert_eq!(out, [Output::Transfer { from: R2, least: Slot(2) }]);
     step(&mut follower, 6, Input::TransferFailed { from: R2 });
     let out = step(&mut follower, 1000, Input::Timeout);
     assert!(out.contains(&Output::Transfer { from: R0, least: Slot(2) }), "{out:?}");
     let out = step(&mut follower, 1001, Input::Received { image });
-    assert_eq!(out, [Output::Reset { run: Run(3), snapshot: Some(Slot(2)) }]);
+    assert_eq!(out, [Output::Reset { run: Run(4), snapshot: Some(Slot(2)) }]);
+}
+
+#[test]
+fn a_snapshot_that_a_peer_found_damaged_is_replaced_while_the_application_runs() {
+    let (mut follower, image) = with_snapshot();
+    assert_eq!(follower.status().snapshot, Slot(2));
+    let out = step(&mut follower, 5, Input::SnapshotLost { slot: Slot(2) });
+    assert_eq!(dumped(&out), Some(image), "the same state once more");
+    assert_eq!(follower.status().snapshot, Slot(0), "until it is stored there is none");
+    step(&mut follower, 6, Input::Dumped { slot: Slot(2) });
+    assert_eq!(follower.status().snapshot, Slot(2));
 }
 
 #[test]

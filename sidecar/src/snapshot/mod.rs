@@ -176,6 +176,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// It is gone or damaged; it is then set aside.
+    #[cfg(test)]
     pub(crate) fn verify(&self, slot: Slot, progress: &mut dyn FnMut(u64)) -> anyhow::Result<()> {
         let file = self.file(slot).with_context(|| format!("there is no snapshot of slot {slot}"))?;
         self.judge(&file, file.verify(progress))?;

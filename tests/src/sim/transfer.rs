@@ -109,14 +109,24 @@ impl World {
 
     /// A question arrives at whoever has the snapshot.
     pub(super) fn on_transfer_ask(&mut self, index: usize, by: usize, by_life: u32, ask: TransferAsk) -> Verdict {
+        let rotten = self.servers[index].snapshots.last_key_value().filter(|(_, snapshot)| snapshot.rotten);
+        if let Some(slot) = rotten.map(|(slot, _)| *slot) {
+            // Whoever reads it sees it.
+            self.servers[index].snapshots.remove(&slot);
+            self.step_server(index, Input::SnapshotLost { slot })?;
+        }
         let answer = match &ask {
             TransferAsk::Manifest { least } => self.open(index, by, *least),
             TransferAsk::Chunk { manifest, index: chunk, .. } => self.chunk(index, by, manifest, *chunk as usize),
         };
+        let wanted = matches!((&ask, &answer), (TransferAsk::Manifest { .. }, TransferAnswer::Nothing));
         if !self.network.blocked(Process::Server(index), Process::Server(by)) {
             let at = self.now + self.network.delay();
             let (from, answer) = (ReplicaId(index as u32), Some(answer));
             self.queue.push(at, Event::TransferAnswer { server: by, life: by_life, from, ask, answer });
+        }
+        if wanted {
+            self.step_server(index, Input::Save)?;
         }
         self.pin(index)
     }
@@ -125,7 +135,7 @@ impl World {
         let server = &mut self.servers[index];
         let newest = server.snapshots.last_key_value();
         // Outside the budget: a snapshot of wrong answers that is fetched before anybody noticed makes two that differ.
-        let usable = |snapshot: &Snapshot| !snapshot.rotten && !snapshot.tainted;
+        let usable = |snapshot: &Snapshot| !snapshot.tainted;
         let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && usable(snapshot)) else {
             return TransferAnswer::Nothing;
         };

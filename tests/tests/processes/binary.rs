@@ -4,29 +4,52 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// The programs: as it ships, and with places at which a test can end a sidecar.
+struct Programs {
+    shipped: PathBuf,
+    failpoints: PathBuf,
+}
+
 /// The `lockstep` program, up to date.
 pub(crate) fn lockstep() -> &'static PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/<profile>/deps/processes-<hash>
-        let test = std::env::current_exe().expect("the test knows its own file");
-        let deps = test.parent().expect("a test lies in a directory");
-        let profile = deps.parent().expect("deps lies in the profile's directory");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--package", "lockstep"]);
-        match profile.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => {}
-            Some(name) => {
-                build.args(["--profile", name]);
-            }
-        }
-        if let Some(target) = profile.parent() {
-            build.arg("--target-dir").arg(target);
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().expect("cargo runs").success(), "lockstep does not build");
-        profile.join("lockstep")
+    &programs().shipped
+}
+
+/// The same with feature `failpoints`.
+pub(crate) fn failpoints() -> &'static PathBuf {
+    &programs().failpoints
+}
+
+fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        // Both have the same name, so the one that ships is made last.
+        let shipped = build(&["--features", "failpoints"]);
+        let failpoints = shipped.with_file_name("lockstep-failpoints");
+        std::fs::copy(&shipped, &failpoints).expect("the build's directory can be written");
+        Programs { shipped: build(&[]), failpoints }
     })
+}
+
+fn build(features: &[&str]) -> PathBuf {
+    // target/<profile>/deps/processes-<hash>
+    let test = std::env::current_exe().expect("the test knows its own file");
+    let deps = test.parent().expect("a test lies in a directory");
+    let profile = deps.parent().expect("deps lies in the profile's directory");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--package", "lockstep"]).args(features);
+    match profile.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => {}
+        Some(name) => {
+            build.args(["--profile", name]);
+        }
+    }
+    if let Some(target) = profile.parent() {
+        build.arg("--target-dir").arg(target);
+    }
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(build.status().expect("cargo runs").success(), "lockstep does not build");
+    profile.join("lockstep")
 }
 
 /// Whether Redis is here; prints why a test is skipped. `LOCKSTEP_REQUIRE_REDIS=1`: its absence is a failure.

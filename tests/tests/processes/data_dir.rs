@@ -22,10 +22,6 @@ impl Directory {
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     pub(crate) fn as_str(&self) -> &str {
         self.0.to_str().expect("a path of ASCII")
     }

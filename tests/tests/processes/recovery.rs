@@ -1,6 +1,6 @@
 //! Everything that was acknowledged is there, once, whatever was killed.
 
-use super::binary::has_redis;
+use super::binary::{self, has_redis};
 use super::counters::Counters;
 use super::data_dir::Directory;
 use super::hashmap::netcat;
@@ -12,6 +12,7 @@ use super::wait;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
@@ -168,6 +169,25 @@ fn every_acknowledged_put_is_there_after_everything_was_killed_at_once() {
         up.role("sidecar").iter().map(|part| count(&part.app.as_ref().expect("an application").1)).collect()
     };
     killed_all_at_once(|| Up::start(&arguments), ask, found);
+}
+
+#[test]
+fn a_request_is_in_effect_once_when_a_sidecar_ends_between_execution_and_reply() {
+    if !has_redis("a_request_is_in_effect_once_when_a_sidecar_ends_between_execution_and_reply") {
+        return;
+    }
+    let up = redis::start_by(Command::new(binary::failpoints()), &OFTEN);
+    let counters = Counters::start(&up, 8);
+    counters.progress("before any fault");
+    for sidecar in up.role("sidecar") {
+        let place = up.data_dir().join(format!("server-{}", sidecar.id)).join("failpoint");
+        std::fs::write(&place, "after-execute-before-reply").expect("the member's data directory");
+        up.restarted("sidecar", sidecar.id, sidecar.pid);
+        assert!(!place.exists(), "it ended for another reason");
+        counters.progress("after the return");
+    }
+    counters.finish(&up);
+    redis::digest(&up);
 }
 
 #[test]

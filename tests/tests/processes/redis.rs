@@ -1,6 +1,6 @@
 //! A real, unmodified Redis.
 
-use super::binary::has_redis;
+use super::binary::{has_redis, lockstep};
 use super::resp::{Client, Reply};
 use super::up::Up;
 use super::wait;
@@ -8,11 +8,16 @@ use std::process::Command;
 
 /// A cluster around Redis.
 pub(crate) fn start(more: &[&str]) -> Up {
+    start_by(Command::new(lockstep()), more)
+}
+
+/// The same, with another build of the program.
+pub(crate) fn start_by(program: Command, more: &[&str]) -> Up {
     let mut arguments = vec!["--protocol", "resp"];
     arguments.extend(more);
     arguments.extend(["--", "redis-server", "--port", "{port}", "--save", "", "--appendonly", "no"]);
     arguments.extend(["--enable-debug-command", "yes"]);
-    Up::start(&arguments)
+    Up::start_by(program, &arguments)
 }
 
 /// Waits until every replica's own Redis has the same contents, and returns the digest.

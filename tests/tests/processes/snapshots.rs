@@ -37,12 +37,18 @@ fn a_member_that_was_away_for_longer_than_the_log_returns_by_snapshot_and_tail()
     counters.progress("before the pause");
     let (_, mut followers) = up.leader();
     let away = followers.remove(0);
+    let away_status = away.status().expect("it answers");
     signal("STOP", away.pid);
     let decided = up.leader_beside(away.id).status().expect("it answers");
     let others: Vec<u64> = up.role("sidecar").iter().map(|part| part.id).filter(|id| *id != away.id).collect();
-    cut_behind(&up, &others, number(&decided, "decided"));
+    // What was on its way to it when it stopped, and what queues for it still, is not enough then.
+    cut_behind(&up, &others, number(&decided, "decided") + 4000);
+    let behind = number(&away_status, "decided");
     signal("CONT", away.pid);
-    wait::until("back", || away.ready());
+    wait::until("back", || {
+        let status = away.status()?;
+        if number(&status, "log_first") > behind { away.ready() } else { Err(status.to_string()) }
+    });
     counters.progress("after the return");
     let log = up.log_of(&format!("sidecar-{}", away.id));
     assert!(log.contains("a snapshot was fetched and verified"), "{log}");
