@@ -22,8 +22,8 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::EqualBallots => &["ballots", "agreement"],
         Mutant::AcknowledgeBeforeSync => &["promises", "quorum", "durability"],
         Mutant::SkipTailCheck => &["promises", "quorum", "agreement", "durability", "execution"],
-        Mutant::SessionsForgotten => &["exactly-once", "execution", "agreement", "convergence", "liveness"],
-        Mutant::VoteAfterAmnesia => &["rejoin"],
+        Mutant::SessionsForgotten => &["divergence", "exactly-once", "execution", "convergence"],
+        Mutant::VoteAfterAmnesia => &["rejoin", "quorum"],
         Mutant::AbortByOne => &["abort", "lineage", "execution", "linearizable"],
         Mutant::CutUncovered => &["cut"],
     }
