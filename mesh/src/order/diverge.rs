@@ -171,12 +171,18 @@ impl Replica {
         match agreed {
             Some(digest) => {
                 let rebuilt = quarantined.iter().any(|(other, _)| *other == digest);
-                if fresh || rebuilt {
+                // Who differs is told once, also if it came by later than the others.
+                let wrong = differ && leading.urged != Some(digest);
+                if fresh || rebuilt || wrong {
                     leading.compared = compare;
                     leading.agreed = Some((compare, digest));
-                    // With nothing to order it would not be noticed for as long. Who differs is told once.
-                    let new = leading.told_agreed.replace(digest) != Some(digest);
-                    leading.urgent |= (differ && new) || rebuilt;
+                }
+                if rebuilt || wrong {
+                    // With nothing to order it would not be noticed for as long.
+                    leading.urgent = true;
+                }
+                if wrong {
+                    leading.urged = Some(digest);
                 }
             }
             None if fresh && all && differ => {

@@ -34,8 +34,8 @@ pub(super) struct Leading {
     /// A hash that a majority agrees on, for the next proposal; and whether that is to be made at once.
     pub agreed: Option<(Slot, Digest)>,
     pub urgent: bool,
-    /// The last hash that a majority agreed on.
-    pub told_agreed: Option<Digest>,
+    /// The last hash of a majority from which somebody's differed.
+    pub urged: Option<Digest>,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -79,7 +79,7 @@ impl Leading {
             configuring: false,
             compare: Slot(0),
             compared: Slot(0),
-            told_agreed: None,
+            urged: None,
             agreed: None,
             urgent: false,
         }
