@@ -436,7 +436,8 @@ impl World {
             let whole = s.role != Role::Learner && s.silent.is_none() && !s.quarantined;
             s.decided == decided && s.executed == decided && s.app_running && whole
         });
-        satisfied && same && statuses.len() == self.servers.len()
+        let clean = !self.servers.iter().any(Server::is_tainted);
+        satisfied && same && clean && statuses.len() == self.servers.len()
     }
 
     fn what_is_stuck(&self) -> String {
@@ -471,6 +472,7 @@ impl World {
 
     fn judge(&mut self) -> Verdict {
         self.counters.slots = self.checks.slots() as u64;
+        (0..self.servers.len()).for_each(|index| self.report_health(index));
         self.checks.at_end()?;
         let finals: Vec<Final<'_>> = self
             .servers
