@@ -112,6 +112,7 @@ fn execute(request: &Request) -> Answer {
         Body::Call(bytes) => Outcome::Executed(shout(bytes)),
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,
+        Body::Refused(refusal) => Outcome::Refused(*refusal),
     };
     let form = match &outcome {
         Outcome::Executed(bytes) => Digest::of(bytes),

@@ -20,6 +20,12 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::DecidedAnyBallot => &["execution", "agreement", "quorum"],
         Mutant::NoopOverCut => &["quorum", "agreement", "execution"],
         Mutant::EqualBallots => &["ballots", "agreement"],
+        Mutant::AcknowledgeBeforeSync => &["promises", "quorum", "durability"],
+        Mutant::SkipTailCheck => &["promises", "quorum", "agreement", "durability", "execution"],
+        Mutant::SessionsForgotten => &["exactly-once", "execution", "agreement", "convergence", "liveness"],
+        Mutant::VoteAfterAmnesia => &["rejoin"],
+        Mutant::AbortByOne => &["abort", "lineage", "execution", "linearizable"],
+        Mutant::CutUncovered => &["cut"],
     }
 }
 

@@ -256,6 +256,7 @@ impl Replica {
             entry.admission = admission;
         }
         self.note_settled(batch.settled, 0);
+        self.log_settled = self.log_settled.max(batch.settled);
         if let Some((agreed, digest)) = batch.agreed {
             self.on_agreed(agreed, digest);
         }
@@ -269,6 +270,9 @@ impl Replica {
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
+            if slot <= self.settled && !self.aborts_known(slot) {
+                break;
+            }
             let Some((operations, calls, time)) = self.operations(slot) else { break };
             self.execution.sent = slot;
             let handed_over = !operations.is_empty();
@@ -282,6 +286,13 @@ impl Replica {
             }
         }
         self.update_settled();
+    }
+
+    /// Whether every abort of a settled slot's calls is known here: what is settled may be so without a call that is
+    /// aborted later in the log. None comes after a slot that states it as settled, and none beyond the decided end
+    /// (rule 23).
+    pub(super) fn aborts_known(&self, slot: Slot) -> bool {
+        slot <= self.log_settled || self.log.decided() >= self.known_decided
     }
 
     /// What the application does in a decided slot.

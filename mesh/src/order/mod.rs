@@ -102,6 +102,8 @@ pub struct Replica {
     /// executed too.
     settled: Slot,
     beyond: u32,
+    /// The settled mark as the decided log states it.
+    log_settled: Slot,
     /// The slot up to which verified snapshots of a majority reach, as far as it is known here.
     covered: Slot,
     /// The lowest snapshot that is being served.
@@ -192,6 +194,7 @@ impl Replica {
             transfer: None,
             settled: image.slot,
             beyond: 0,
+            log_settled: image.slot,
             covered: Slot(0),
             serving: None,
             save: false,

@@ -89,11 +89,12 @@ impl Replica {
     fn dump(&mut self, now: Instant, out: &mut Vec<Output>) {
         let (digest, milestone) = (self.execution.digest(), self.execution.milestone());
         let (run, executed, idle) = (self.execution.run(), self.execution.executed(), self.execution.is_idle());
-        if !self.execution.is_running() || self.execution.silence.is_some() || self.execution.judgement.differs() {
+        let usable = self.execution.is_running() && self.execution.silence.is_none();
+        let Some(slot) = self.execution.dumping.as_ref().map(|dumping| dumping.image.slot) else { return };
+        if !usable || self.execution.judgement.differs() || !self.aborts_known(slot) {
             return;
         }
         let Some(dumping) = &mut self.execution.dumping else { return };
-        let slot = dumping.image.slot;
         if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
             return;
         }
@@ -309,6 +310,7 @@ impl Replica {
         (self.epoch, self.configured) = (epoch, configured);
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);
+        self.log_settled = self.log_settled.max(slot);
         if self.execution.silence.is_some_and(|silence| silence.at.slot <= slot) {
             self.execution.silence = None;
         }

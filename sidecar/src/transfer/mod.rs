@@ -42,6 +42,7 @@ pub(crate) struct Transfers {
     fetched: mpsc::Receiver<Fetched>,
     serving: watch::Receiver<Option<Slot>>,
     lost: watch::Receiver<Option<Slot>>,
+    wanted: watch::Receiver<()>,
 }
 
 impl Transfers {
@@ -50,7 +51,7 @@ impl Transfers {
         let (orders, ordered) = watch::channel(None);
         let (told, fetched) = mpsc::channel(QUEUE);
         tokio::spawn(fetcher.run(ordered, told));
-        Self { orders, fetched, serving: server.serving(), lost: server.lost() }
+        Self { orders, fetched, serving: server.serving(), lost: server.lost(), wanted: server.wanted() }
     }
 
     /// Fetches a peer's snapshot, in the place of what is being fetched.
@@ -66,6 +67,7 @@ impl Transfers {
                 Fetched::Failed(from) => Input::TransferFailed { from },
             },
             Ok(()) = self.lost.changed() => Input::SnapshotLost { slot: (*self.lost.borrow_and_update()).unwrap_or_default() },
+            Ok(()) = self.wanted.changed() => Input::Save,
             Ok(()) = self.serving.changed() => Input::Serving { slot: *self.serving.borrow_and_update() },
             else => std::future::pending().await,
         }

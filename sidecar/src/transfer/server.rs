@@ -32,6 +32,9 @@ struct Inner {
     lowest: watch::Sender<Option<Slot>>,
     /// The snapshot that was last found damaged.
     lost: watch::Sender<Option<Slot>>,
+    /// A peer needs a newer snapshot than there is, and when that was said last.
+    wanted: watch::Sender<()>,
+    said: Mutex<Option<Instant>>,
     reads: Semaphore,
 }
 
@@ -43,9 +46,17 @@ struct Served {
 
 impl Server {
     pub(crate) fn new(snapshots: Option<Snapshots>) -> Self {
-        let ((lowest, _), (lost, _)) = (watch::channel(None), watch::channel(None));
+        let ((lowest, _), (lost, _), (wanted, _)) = (watch::channel(None), watch::channel(None), watch::channel(()));
         let served = Mutex::default();
-        Self(Arc::new(Inner { snapshots, served, lowest, lost, reads: Semaphore::new(READS) }))
+        Self(Arc::new(Inner {
+            snapshots,
+            served,
+            lowest,
+            lost,
+            wanted,
+            said: Mutex::default(),
+            reads: Semaphore::new(READS),
+        }))
     }
 
     /// The lowest slot that is served.
@@ -56,6 +67,11 @@ impl Server {
     /// The snapshot that was last found damaged, for the core to know that it has it no more.
     pub(crate) fn lost(&self) -> watch::Receiver<Option<Slot>> {
         self.0.lost.subscribe()
+    }
+
+    /// A snapshot is to be taken for a peer.
+    pub(crate) fn wanted(&self) -> watch::Receiver<()> {
+        self.0.wanted.subscribe()
     }
 
     /// Forgets idle peers, for as long as this process serves.
@@ -90,6 +106,7 @@ impl Server {
     fn manifest(&self, from: ReplicaId, least: Slot) -> TransferAnswer {
         let newest = self.0.snapshots.as_ref().and_then(|snapshots| snapshots.list().pop());
         let Some(file) = newest.filter(|file| file.manifest().slot >= least) else {
+            self.want();
             return TransferAnswer::Nothing;
         };
         let manifest = file.manifest().clone();
@@ -98,6 +115,15 @@ impl Server {
         served.insert(from, Served { file, asked: Instant::now() });
         self.tell(&served);
         TransferAnswer::Manifest(Box::new(manifest))
+    }
+
+    /// A peer asks again and again; one snapshot at a time is enough.
+    fn want(&self) {
+        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() >= IDLE) {
+            *said = Some(Instant::now());
+            self.0.wanted.send_replace(());
+        }
     }
 
     async fn chunk(&self, from: ReplicaId, slot: Slot, digest: Digest, index: usize) -> TransferAnswer {

@@ -73,7 +73,6 @@ enum Entry {
     Accepted(Vote),
     Decided(Slot),
     Silent(Position),
-    Jumped,
     Superseded,
 }
 
@@ -118,12 +117,11 @@ impl Ledger {
                 let (value, promised_before) = (values.id(batch), self.promised());
                 Entry::Accepted(Vote { slot: *slot, ballot: *ballot, value, place, promised_before })
             }
-            Record::Decided { slot } => {
+            Record::Decided { slot } | Record::Jumped { slot } => {
                 self.decided = self.decided.max(*slot);
                 Entry::Decided(*slot)
             }
             Record::Silent { at } => Entry::Silent(*at),
-            Record::Jumped { .. } => Entry::Jumped,
             Record::Superseded => Entry::Superseded,
         };
         self.entries.push(entry);

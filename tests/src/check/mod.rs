@@ -138,7 +138,7 @@ impl Checks {
                 if self.binds_at_once { self.on_vote(who, *slot, *ballot, value) } else { Ok(()) }
             }
             Record::Decided { slot } => self.on_decided_upto(who, *slot),
-            _ => Ok(()),
+            Record::Jumped { .. } | Record::Promised { .. } | Record::Silent { .. } | Record::Superseded => Ok(()),
         }
     }
 

@@ -94,8 +94,6 @@ pub struct Disk {
     // Records that ever were durable here, those that were let go included; and only those.
     durable: usize,
     let_go: usize,
-    // The last slot of a vote that was let go.
-    cut: Slot,
     // The number of the record before the first, and how many were durable, in this life of the process.
     before: Option<u64>,
     base: usize,
@@ -117,7 +115,6 @@ impl Disk {
             forgotten: false,
             durable: 0,
             let_go: 0,
-            cut: Slot(0),
             before: None,
             base: 0,
         }
@@ -178,12 +175,6 @@ impl Disk {
     #[must_use]
     pub fn durable(&self) -> usize {
         self.durable
-    }
-
-    /// Every vote up to this slot may be gone from here: a snapshot covers it.
-    #[must_use]
-    pub fn cut_through(&self) -> Slot {
-        self.cut
     }
 
     /// The process ends; `power` takes the machine's memory with it. Returns how many records are left, of all there ever
@@ -254,10 +245,7 @@ impl Disk {
         let head = &mut self.head;
         match record {
             Record::Promised { ballot } => head.promised = head.promised.max(*ballot),
-            Record::Accepted { slot, ballot, .. } => {
-                head.promised = head.promised.max(*ballot);
-                self.cut = self.cut.max(*slot);
-            }
+            Record::Accepted { ballot, .. } => head.promised = head.promised.max(*ballot),
             Record::Decided { slot } => head.decided = head.decided.max(*slot),
             Record::Silent { at } => head.silent = *at,
             Record::Jumped { slot } => head.jumped = head.jumped.max(*slot),
@@ -394,7 +382,6 @@ mod tests {
     fn covered_segments_go_and_what_they_said_is_restated() {
         let mut disk = filled(5);
         assert_eq!(disk.cut(Slot(3)), 2, "the second segment has slot 4");
-        assert_eq!(disk.cut_through(), Slot(2));
         assert_eq!(disk.cut(Slot(9)), 4, "the last segment stays");
         assert_eq!(disk.records().count(), 5, "four records restate, one is left");
         assert_eq!(disk.durable(), 5);

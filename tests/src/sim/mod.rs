@@ -479,10 +479,11 @@ impl World {
             .collect();
         convergence::check(&finals, self.checks.model())?;
         // What is no call may be ordered twice, with another outcome the second time.
-        // So is what an abort takes back, and a wrong answer is meant to be found.
+        // What an abort takes back is executed anew, with all that comes after it; and a wrong answer is meant to be found.
         let meant = |(replica, tag): &&(ReplicaId, Tag)| {
-            let differed = self.servers[replica.0 as usize].differed;
-            tag.kind == mesh::wire::Kind::Call && !differed && !self.aborted.contains(tag)
+            let server = &self.servers[replica.0 as usize];
+            let excused = server.differed || server.undone.is_some() || self.aborted.contains(tag);
+            tag.kind == mesh::wire::Kind::Call && !excused
         };
         if let Some((replica, tag)) = self.disagreements.iter().find(meant) {
             let what = format!("a SMaRtClient found replica {replica} to disagree on {tag:?}");

@@ -119,10 +119,14 @@ impl World {
             TransferAsk::Manifest { least } => self.open(index, by, *least),
             TransferAsk::Chunk { manifest, index: chunk, .. } => self.chunk(index, by, manifest, *chunk as usize),
         };
+        let wanted = matches!((&ask, &answer), (TransferAsk::Manifest { .. }, TransferAnswer::Nothing));
         if !self.network.blocked(Process::Server(index), Process::Server(by)) {
             let at = self.now + self.network.delay();
             let (from, answer) = (ReplicaId(index as u32), Some(answer));
             self.queue.push(at, Event::TransferAnswer { server: by, life: by_life, from, ask, answer });
+        }
+        if wanted {
+            self.step_server(index, Input::Save)?;
         }
         self.pin(index)
     }
