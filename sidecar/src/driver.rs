@@ -26,7 +26,7 @@ use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
-use mesh::wire::{Body, Request};
+use mesh::wire::{Body, Message, Request};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -417,9 +417,15 @@ impl Driver {
     fn perform(&mut self, asked: bool) {
         for output in self.out.drain(..) {
             match output {
-                Output::Send { to, message } => self.peers.send(to, self.membership.life, message),
+                Output::Send { to, message } => {
+                    if let Message::Accepted { slots, .. } = &message {
+                        tracing::trace!(?slots, "a vote is sent");
+                    }
+                    self.peers.send(to, self.membership.life, message);
+                }
                 Output::Persist { lsn, record } => {
-                    if let Record::Accepted { batch, .. } = &record {
+                    if let Record::Accepted { slot, batch, .. } = &record {
+                        tracing::trace!(%lsn, %slot, "a vote goes to the journal");
                         self.metrics.batch_requests.observe(batch.requests.len() as f64);
                     }
                     self.journal.append(lsn, record);

@@ -61,7 +61,7 @@ fn divergence(config: &Config, status: &Status) -> Option<String> {
     let next = match config.divergence {
         Divergence::Rebuild => "it is being rebuilt from the majority's state; nothing is to be done",
         Divergence::Stop | Divergence::Alarm => {
-            "restart this member to have it rebuilt, after a look at divergence-*.json in its data directory"
+            "`lockstep diff` shows the first replies that differed; restart this member to have it rebuilt"
         }
     };
     Some(format!("the application gave other replies than the majority's and answers nobody: {next}"))

@@ -244,6 +244,8 @@ impl Writer {
         while let Some(cut) = self.next_group(&mut group) {
             if !group.is_empty() {
                 self.file.append(group.iter().map(|pending: &Pending| &pending.entry))?;
+                let through = group.last().map(|pending| pending.lsn.0);
+                tracing::trace!(through, "the journal is written");
                 let begun = Instant::now();
                 self.file.sync()?;
                 (self.observe)(begun.elapsed());
