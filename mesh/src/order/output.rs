@@ -75,7 +75,8 @@ pub enum Output {
         /// The lowest slot that is of use.
         least: Slot,
     },
-    /// Snapshots of slots after this one are of a diverged application: delete them.
+    /// Snapshots of slots after this one are of a diverged application: delete them,
+    /// and give up one that is being taken.
     Discard {
         /// The last slot on which the application agreed with a majority.
         after: Slot,

@@ -261,6 +261,7 @@ impl World {
             Output::Transfer { from, least } => self.transfer(index, from, least),
             Output::Discard { after } => {
                 self.servers[index].snapshots.retain(|slot, _| *slot <= after);
+                self.servers[index].app.dumping = false;
             }
             Output::Reply { tag, slot, form, outcome } => self.serve(index, tag, slot, form, outcome.as_ref()),
             Output::Steer { tag, steer } => {

@@ -206,7 +206,10 @@ impl World {
     pub(super) fn on_dumped(&mut self, index: usize, image: Box<Image>) -> Verdict {
         let server = &mut self.servers[index];
         let slot = image.slot;
-        server.app.dumping = false;
+        if !std::mem::take(&mut server.app.dumping) {
+            // It was given up.
+            return Ok(());
+        }
         let full = server.full_until > self.now;
         if full || self.disk_chance.chance(self.options.disk.failing_snapshots) {
             self.counters.failed_snapshots += 1;
