@@ -69,7 +69,7 @@ fn every_seed_passes_and_together_they_see_every_fault() {
         totals.lost_snapshots,
         totals.loads,
         totals.transfers,
-        totals.failed_transfers,
+        totals.failed_transfers * 2,
         totals.cuts,
         totals.rejoins,
         totals.silences,

@@ -378,10 +378,11 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_cut(&mut self, who: usize, through: Slot, fetched: bool) -> Verdict {
-        self.cut.on_cut(who, through)?;
         if fetched {
+            // What the journal has below is of no use any more, even if that snapshot was lost meanwhile.
             self.decided[who] = self.decided[who].max(through);
         } else {
+            self.cut.on_cut(who, through)?;
             self.on_decided_upto(who, through)?;
             self.cut.on_covered(who, through)?;
         }

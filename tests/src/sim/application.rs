@@ -192,17 +192,18 @@ impl World {
             return Ok(());
         }
         let run = server.app.run;
-        let under_way = server.app.first().filter(|first| first.calls().count() > 0);
-        let under_way = under_way.map(|first| (first.slot, first.calls().count()));
+        let stuck = server.stuck.as_ref().map(|(_, bytes)| bytes);
+        let under_way = server.app.first().filter(|first| first.calls().count() > 0).map(|first| {
+            // It has not come beyond the call that it hangs on.
+            let hangs = first.calls().position(|bytes| Some(bytes) == stuck);
+            (first.slot, hangs.unwrap_or_else(|| self.chance.below(first.calls().count() as u64) as usize))
+        });
         server.orphan = false;
         server.app.die();
         self.answer_late(index, run, under_way.map(|(slot, _)| slot));
         self.trace.line(self.now, format_args!("server {index} loses its application"));
         match under_way.filter(|_| self.options.app.patience.is_some()) {
-            Some((slot, calls)) => {
-                let answered = self.chance.below(calls as u64) as usize;
-                self.step_server(index, Input::AppSilent { run, slot, answered })
-            }
+            Some((slot, answered)) => self.step_server(index, Input::AppSilent { run, slot, answered }),
             None => self.step_server(index, Input::AppLost { run }),
         }
     }

@@ -98,7 +98,7 @@ impl Options {
             workload.calls = 3_000;
         }
         // So few sessions, and evicted so soon, that clients who want more take them from each other for ever.
-        if cluster.sessions.sessions < 8 && cluster.sessions.retention_slots < 8 {
+        if cluster.sessions.sessions < 8 && cluster.sessions.retention_slots < 12 {
             workload.demanded = 0;
         }
         Self {
