@@ -1,11 +1,13 @@
 //! Snapshots, and what they make possible: a short log, and a member that comes back far behind.
 
-use super::binary::has_redis;
+use super::binary::{has_redis, lockstep};
 use super::counters::Counters;
+use super::misbehave::call;
 use super::redis;
 use super::up::{Up, signal};
 use super::wait;
 use serde_json::Value;
+use std::process::{Command, Stdio};
 
 /// So that a test has seen several within seconds.
 pub(crate) const OFTEN: [&str; 4] = ["--snapshot-every-requests", "500", "--log-tail-slots", "20"];
@@ -76,4 +78,36 @@ fn what_was_cut_is_not_missing_when_everything_starts_again() {
     let counters = Counters::start(&up, 1);
     // The counters went on from where they were: one that began anew is a surprise.
     assert!(counters.clients.into_iter().next().expect("one client").join().expect("no panic").is_err());
+}
+
+#[test]
+fn a_full_log_refuses_definitely_and_status_names_the_command_that_makes_room() {
+    let up = Up::start(&["--log-max-bytes", "1MiB", "--log-tail-slots", "0", "--snapshot-every-requests", "1000000"]);
+    let value = "x".repeat(32 << 10);
+    let refused = (0..100).find_map(|n| {
+        let (code, _, error) = call(&up, &format!("PUT k{n} {value}"));
+        (code != Some(0)).then_some((code, error))
+    });
+    let (code, error) = refused.expect("the log is bounded");
+    assert_eq!(code, Some(7), "{error}");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(lockstep());
+        command.args(words).arg("--data-dir").arg(up.data_dir()).stdin(Stdio::null());
+        let output = command.output().expect("lockstep runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let (code, text) = run(&["status"]);
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("what to do:") && text.contains("`lockstep snapshot save`"), "{text}");
+    let (code, text) = run(&["snapshot", "save"]);
+    assert_eq!(code, Some(0), "{text}");
+    wait::until("taken again", || match call(&up, "PUT after 1") {
+        (Some(0), ..) => Ok(()),
+        (code, _, error) => Err(format!("{code:?} {error}")),
+    });
+    wait::until("healthy", || match run(&["status"]) {
+        (Some(0), _) => Ok(()),
+        (_, text) => Err(text),
+    });
 }
