@@ -245,7 +245,8 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
-            if matches!(event, app::Event::Dumped { .. } | app::Event::DumpFailed { .. }) {
+            if !matches!(event, app::Event::Executed { .. }) {
+                // A snapshot that was asked for of a run that is over gets no answer of its own.
                 self.publisher.dumping(false);
             }
             match &event {

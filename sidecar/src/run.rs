@@ -22,7 +22,7 @@ use anyhow::{Context, ensure};
 use mesh::limits::Limits;
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
 use mesh::node::{AdminServer, stop_signal};
-use mesh::order::Image;
+use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,15 +171,7 @@ async fn serve(
         config.data_dir.clone(),
         snapshots.clone(),
     );
-    let mut recovered = mesh::order::Recovered::from_records(records);
-    recovered.image = newest_image(snapshots.clone()).await?;
-    if let Some(snapshots) = &snapshots {
-        // Nobody else fills it.
-        let _ = app_settings.snapshots.set(snapshots.clone());
-    }
-    let (resumed, answered) = app::resumable(&app_settings, recovered.image.as_ref().map(|image| image.slot));
-    recovered.resumed = resumed;
-    recovered.answered = answered.unwrap_or(recovered.answered);
+    let recovered = recover(records, snapshots.clone(), &app_settings).await?;
     let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
         cluster: config.cluster.clone(),
@@ -210,6 +202,20 @@ async fn serve(
         publisher,
     };
     Driver::new(parts).run().await
+}
+
+/// What the core starts with: what the journal, the newest snapshot and the application's marker say.
+async fn recover(records: Vec<Record>, snapshots: Option<Snapshots>, app: &app::Settings) -> anyhow::Result<Recovered> {
+    let mut recovered = Recovered::from_records(records);
+    recovered.image = newest_image(snapshots.clone()).await?;
+    if let Some(snapshots) = snapshots {
+        // Nobody else fills it.
+        let _ = app.snapshots.set(snapshots);
+    }
+    let (resumed, answered) = app::resumable(app, recovered.image.as_ref().map(|image| image.slot));
+    recovered.resumed = resumed;
+    recovered.answered = answered.unwrap_or(recovered.answered);
+    Ok(recovered)
 }
 
 /// The snapshots of the data directory, if there is one.
