@@ -37,7 +37,7 @@ pub use status::{Role, Status};
 use crate::config::{ClusterConfig, Config, Durability};
 use crate::ids::{Ballot, Epoch, Life, Lsn, Position, ReplicaId, Slot};
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::Message;
 use crate::wire::peer::Batch;
 use catch_up::Fetching;
@@ -111,6 +111,10 @@ pub struct Replica {
     /// A snapshot is wanted, due or not; and not before then.
     save: bool,
     next_snapshot: Instant,
+    /// The leader says that it is this replica's turn; one is due and waits for that; how long the last one took.
+    turn: bool,
+    turn_wanted: bool,
+    last_pause: Duration,
     /// People were told that the log grows.
     alarmed: bool,
 
@@ -199,6 +203,9 @@ impl Replica {
             serving: None,
             save: false,
             next_snapshot: now,
+            turn: false,
+            turn_wanted: false,
+            last_pause: Duration::ZERO,
             alarmed: false,
             sessions: Sessions::new(config.cluster.sessions),
             early: Vec::new(),
@@ -344,8 +351,8 @@ impl Replica {
                 self.on_leader_decided(now, from, ballot, decided, out);
             }
             Message::Accepted { ballot, slots, marks } => self.on_accepted(now, from, ballot, &slots, marks, out),
-            Message::Heartbeat { ballot, decided, settled, beyond, covered, answer } => {
-                let marks = normal::LeaderMarks { settled, beyond, covered };
+            Message::Heartbeat { ballot, decided, settled, beyond, covered, turn, answer } => {
+                let marks = normal::LeaderMarks { settled, beyond, covered, turn };
                 self.on_heartbeat(now, from, ballot, marks, answer, out);
                 self.on_leader_decided(now, from, ballot, decided, out);
                 if answer {

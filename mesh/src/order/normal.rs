@@ -36,6 +36,8 @@ pub(super) struct Leading {
     pub urgent: bool,
     /// The last hash of a majority from which somebody's differed.
     pub urged: Option<Digest>,
+    /// Whose turn it is to take a snapshot, by place in the member list.
+    pub turn: Option<usize>,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -44,6 +46,7 @@ pub(super) struct LeaderMarks {
     pub settled: Slot,
     pub beyond: u32,
     pub covered: Slot,
+    pub turn: Option<ReplicaId>,
 }
 
 /// Commands that wait at one time.
@@ -57,7 +60,7 @@ struct Flight {
 
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    heard: Instant,
+    pub heard: Instant,
     pub marks: Marks,
 }
 
@@ -82,6 +85,7 @@ impl Leading {
             urged: None,
             agreed: None,
             urgent: false,
+            turn: None,
         }
     }
 
@@ -99,6 +103,7 @@ impl Leading {
         peer.marks.silent = marks.silent;
         peer.marks.snapshot = marks.snapshot;
         peer.marks.digest = marks.digest.or(peer.marks.digest);
+        peer.marks.turn = marks.turn;
     }
 }
 
@@ -347,7 +352,11 @@ impl Replica {
     /// What a leader says of the cluster.
     pub(super) fn heartbeat(&self, ballot: Ballot, answer: bool) -> Message {
         let (decided, settled, beyond, covered) = (self.log.decided(), self.settled, self.beyond, self.covered);
-        Message::Heartbeat { ballot, decided, settled, beyond, covered, answer }
+        let State::Leader(Leading { turn: Some(turn), .. }) = &self.state else {
+            return Message::Heartbeat { ballot, decided, settled, beyond, covered, turn: None, answer };
+        };
+        let turn = Some(self.config.cluster.members[*turn].id);
+        Message::Heartbeat { ballot, decided, settled, beyond, covered, turn, answer }
     }
 
     /// How far this replica is.
@@ -360,6 +369,7 @@ impl Replica {
             silent: self.execution.silence.filter(|silence| silence.stated).map(|silence| silence.at),
             snapshot: self.execution.snapshot(),
             digest: None,
+            turn: self.expected_pause(),
         }
     }
 
@@ -400,7 +410,8 @@ impl Replica {
         if !self.follow(now, from, ballot, out) {
             return;
         }
-        let LeaderMarks { settled, beyond, covered } = marks;
+        let LeaderMarks { settled, beyond, covered, turn } = marks;
+        self.turn = turn == Some(self.config.id);
         self.note_settled(settled, beyond);
         if covered > self.covered {
             self.covered = covered;
@@ -471,6 +482,7 @@ impl Replica {
                     return self.step_down(now);
                 }
                 self.compare_digests(out);
+                self.give_turn(now);
                 self.consider_abort();
                 self.cut(out);
                 if let State::Leader(leading) = &mut self.state {

@@ -7,7 +7,7 @@ use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
 use crate::config::Snapshots;
 use crate::ids::{ReplicaId, Slot};
-use crate::quorum::reached_by_majority;
+use crate::quorum::{majority, reached_by_majority};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.
@@ -24,6 +24,8 @@ pub(super) struct Dumping {
 /// After a snapshot the next one waits so many times as long as it took, so that the application is not paused for more
 /// than a small part of the time.
 const REST: u32 = 9;
+/// A pause for which requests would wait noticeably.
+const LONG_PAUSE_MS: u32 = 1000;
 /// After one that failed.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -38,11 +40,48 @@ fn turns(work: u64, every: u64, index: usize, members: usize) -> u64 {
 impl Replica {
     /// What there is to do after any input: take a snapshot, hand out one that is complete, cut.
     pub(super) fn look_after_snapshots(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.execution.dumping.is_none() && self.snapshot_is_due(now) {
+        let due = self.execution.dumping.is_none() && self.snapshot_is_due(now);
+        self.turn_wanted = due && !self.has_turn();
+        if due && !self.turn_wanted {
             self.begin_snapshot();
         }
         self.dump(now, out);
         self.alarm_of_size(out);
+    }
+
+    fn has_turn(&self) -> bool {
+        match &self.state {
+            State::Leader(leading) => leading.turn == Some(self.own_index()) || self.members() == 1,
+            _ => self.turn,
+        }
+    }
+
+    /// How long the application is expected to stand still for the snapshot that is due or being taken, in ms.
+    pub(super) fn expected_pause(&self) -> Option<u32> {
+        let wanted = self.turn_wanted || self.execution.dumping.is_some();
+        wanted.then(|| u32::try_from(self.last_pause.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    /// The leader lets one member take a snapshot at a time: while its application stands still, the others' go on. Where
+    /// they would be too few, a long pause waits until everybody is back, or the log has grown.
+    pub(super) fn give_turn(&mut self, now: Instant) {
+        let (own, members) = (self.own_index(), self.members());
+        let (own_pause, grown) = (self.expected_pause(), self.log.bytes() >= self.config.limits.log_bytes / 2);
+        let silence = self.config.timing.election_timeout;
+        let State::Leader(leading) = &mut self.state else { return };
+        let lives = |index: usize| index == own || now.since(leading.peers[index].heard) < silence;
+        let wants = |index: usize| {
+            let pause = if index == own { own_pause } else { leading.peers[index].marks.turn };
+            pause.filter(|_| lives(index))
+        };
+        if leading.turn.is_some_and(|index| wants(index).is_some()) {
+            return;
+        }
+        let living = (0..members).filter(|index| lives(*index)).count();
+        let bearable = |pause: u32| pause < LONG_PAUSE_MS || living > majority(members) || members < 3 || grown;
+        let after = leading.turn.map_or(0, |index| index + 1);
+        let mut others = (0..members).map(|step| (after + step) % members);
+        leading.turn = others.find(|index| wants(*index).is_some_and(bearable));
     }
 
     fn snapshot_is_due(&self, now: Instant) -> bool {
@@ -112,7 +151,8 @@ impl Replica {
         let Some(dumping) = self.execution.dumping.take_if(asked) else { return };
         self.execution.base = Some(Base::of(&dumping.image));
         self.execution.base_lost = false;
-        self.next_snapshot = now + now.since(dumping.since.unwrap_or(now)) * REST;
+        self.last_pause = now.since(dumping.since.unwrap_or(now));
+        self.next_snapshot = now + self.last_pause * REST;
         self.cut(out);
         self.execute(out);
         self.propose(now, out);

@@ -181,6 +181,7 @@ fn a_decision_of_one_ballot_says_nothing_of_values_accepted_in_another() {
         settled: Slot(0),
         beyond: 0,
         covered: Slot(0),
+        turn: None,
         answer: false,
     };
     message(&mut follower, 2, R2, heartbeat);
@@ -307,6 +308,7 @@ fn follower_with_session() -> Replica {
         settled: Slot(0),
         beyond: 0,
         covered: Slot(0),
+        turn: None,
         answer: false,
     };
     message(&mut follower, 1, R0, heartbeat);
@@ -322,6 +324,7 @@ fn hear_leader(follower: &mut Replica, millis: u64) -> Vec<Output> {
         settled: Slot(0),
         beyond: 0,
         covered: Slot(0),
+        turn: None,
         answer: false,
     };
     message(follower, millis, R0, heartbeat)

@@ -17,7 +17,7 @@ fn reply(text: &'static str) -> AppReply {
 
 fn heartbeat(decided: u64, settled: u64, covered: u64) -> Message {
     let (decided, settled, covered) = (Slot(decided), Slot(settled), Slot(covered));
-    Message::Heartbeat { ballot: ballot(1, R0), decided, settled, beyond: 0, covered, answer: false }
+    Message::Heartbeat { ballot: ballot(1, R0), decided, settled, beyond: 0, covered, turn: Some(R1), answer: false }
 }
 
 /// Lets a follower of member 0 decide a slot.
@@ -267,6 +267,7 @@ fn a_new_life_asks_for_its_vote_and_gets_it_by_order() {
         settled: Slot(0),
         beyond: 0,
         covered: Slot(0),
+        turn: None,
         answer: true,
     };
     let out = message(&mut learner, 1, R0, asked);
@@ -377,4 +378,39 @@ fn a_full_log_refuses_calls_by_order() {
     let refused = Outcome::Refused(crate::wire::Refusal::LogFull);
     let told = Output::Reply { tag: call(1, "a").tag(), slot: Slot(2), form: refused.form(), outcome: Some(refused) };
     assert!(out.contains(&told), "{out:?}");
+}
+
+#[test]
+fn one_member_at_a_time_takes_a_snapshot_and_a_long_pause_waits_for_everybody() {
+    let turn = |out: &[Output]| {
+        let turns = sent(out).into_iter().filter_map(|(_, message)| match message {
+            Message::Heartbeat { turn, answer: true, .. } => Some(*turn),
+            _ => None,
+        });
+        turns.last().unwrap_or_else(|| panic!("no heartbeat in {out:?}"))
+    };
+    let says = |leader: &mut Replica, millis, who, turn| {
+        let marks = Marks { turn, ..Marks::default() };
+        message(leader, millis, who, Message::Following { ballot: ballot(1, R0), marks });
+    };
+    let mut leader = leader();
+    says(&mut leader, 1190, R1, Some(5));
+    says(&mut leader, 1190, R2, Some(5));
+    assert_eq!(turn(&step(&mut leader, 1200, Input::Timeout)), Some(R1));
+    says(&mut leader, 1290, R2, Some(5));
+    assert_eq!(turn(&step(&mut leader, 1300, Input::Timeout)), Some(R1), "it has not said that it is done");
+    says(&mut leader, 1390, R1, None);
+    says(&mut leader, 1390, R2, Some(60_000));
+    assert_eq!(turn(&step(&mut leader, 1400, Input::Timeout)), Some(R2), "the two others go on");
+    says(&mut leader, 1490, R2, None);
+    assert_eq!(turn(&step(&mut leader, 1500, Input::Timeout)), None);
+    // Member 1 is not heard of any more: without member 2 too there would be too few.
+    for millis in [1590, 1690, 1790, 1890] {
+        says(&mut leader, millis, R2, None);
+        step(&mut leader, millis + 10, Input::Timeout);
+    }
+    says(&mut leader, 1990, R2, Some(60_000));
+    assert_eq!(turn(&step(&mut leader, 2000, Input::Timeout)), None);
+    says(&mut leader, 2090, R2, Some(5));
+    assert_eq!(turn(&step(&mut leader, 2100, Input::Timeout)), Some(R2), "nobody notices a short one");
 }

@@ -61,6 +61,8 @@ pub struct Marks {
     pub snapshot: Slot,
     /// The rolling hash at the slot that the leader asked for.
     pub digest: Option<(Slot, Digest)>,
+    /// A snapshot is due or being taken here, during which the application is expected to stand still for so many ms.
+    pub turn: Option<u32>,
 }
 
 /// A consensus message. Who sent it is the identity of the link's certificate, never a field.
@@ -148,6 +150,8 @@ pub enum Message {
         beyond: u32,
         /// The highest slot that verified snapshots of a majority cover (rule 10).
         covered: Slot,
+        /// Whose turn it is to take a snapshot: one member's application stands still at a time.
+        turn: Option<ReplicaId>,
         /// Asks for a [`Message::Following`]; decisions that could not wait do not.
         answer: bool,
     },

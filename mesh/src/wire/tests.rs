@@ -46,7 +46,7 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&accept, "0603010107060501020000018202ac0205010647455420610a");
     golden(
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
-        "0703010101070000000000",
+        "070301010107000000000000",
     );
     golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a01");
     let tag = request().tag();
