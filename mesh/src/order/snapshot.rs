@@ -24,6 +24,8 @@ pub(super) struct Dumping {
 /// After a snapshot the next one waits so many times as long as it took, so that the application is not paused for more
 /// than a small part of the time.
 const REST: u32 = 9;
+/// But no longer than this: a process that stood still in between took no longer for it.
+const REST_MAX: Duration = Duration::from_secs(300);
 /// A pause for which requests would wait noticeably.
 const LONG_PAUSE_MS: u32 = 1000;
 /// After one that failed.
@@ -152,7 +154,7 @@ impl Replica {
         self.execution.base = Some(Base::of(&dumping.image));
         self.execution.base_lost = false;
         self.last_pause = now.since(dumping.since.unwrap_or(now));
-        self.next_snapshot = now + self.last_pause * REST;
+        self.next_snapshot = now + (self.last_pause * REST).min(REST_MAX);
         self.cut(out);
         self.execute(out);
         self.propose(now, out);
