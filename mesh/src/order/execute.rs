@@ -24,8 +24,6 @@ pub(super) struct Execution {
     /// Where a reset begins: the newest verified snapshot. `None`: the log was cut behind one that is gone, so a peer's
     /// is needed.
     pub base: Option<Base>,
-    /// Its file is damaged or gone. The application goes on; a new one is taken as soon as it can be.
-    pub base_lost: bool,
     /// The last slot that was handed to the application.
     sent: Slot,
     /// The last slot whose replies are all here.
@@ -63,11 +61,14 @@ pub(super) struct Base {
     pub work: Work,
     pub digest: Digest,
     pub milestone: (Slot, Digest),
+    /// Its file is damaged or gone. The application goes on; a new one is taken as soon as it can be.
+    pub lost: bool,
 }
 
 impl Base {
     pub(super) fn of(image: &Image) -> Self {
-        Self { slot: image.slot, work: image.work, digest: image.digest, milestone: image.milestone }
+        let Image { slot, work, digest, milestone, .. } = *image;
+        Self { slot, work, digest, milestone, lost: false }
     }
 }
 
@@ -120,7 +121,7 @@ impl Execution {
 
     /// The slot of the newest verified snapshot; 0 without one.
     pub(super) fn snapshot(&self) -> Slot {
-        self.base.filter(|_| !self.base_lost).map_or(Slot(0), |base| base.slot)
+        self.base.filter(|base| !base.lost).map_or(Slot(0), |base| base.slot)
     }
 
     /// The application is not used any more, for now or until an operator looks.

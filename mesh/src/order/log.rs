@@ -148,7 +148,6 @@ impl Log {
     pub(super) fn jump(&mut self, to: Slot) {
         assert!(to > self.decided);
         self.decided = to;
-        self.first = to.next();
         self.cut(to);
     }
 

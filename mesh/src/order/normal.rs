@@ -3,7 +3,7 @@
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
 use crate::ids::{Ballot, Digest, Position, ReplicaId, Slot};
 use crate::quorum::{MemberSet, majority, reached_by_majority};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::peer::{Batch, Command, Marks};
 use crate::wire::{Body, Refusal};
 use std::collections::{BTreeMap, VecDeque};
@@ -60,8 +60,15 @@ struct Flight {
 
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    pub heard: Instant,
+    heard: Instant,
     pub marks: Marks,
+}
+
+impl Peer {
+    /// Whether it was heard lately.
+    pub(super) fn lives(&self, now: Instant, silence: Duration) -> bool {
+        now.since(self.heard) < silence
+    }
 }
 
 /// Bytes of proposals that are sent again at one heartbeat, at most.
@@ -476,7 +483,7 @@ impl Replica {
             State::Leader(leading) => {
                 let (own, silence) = (self.own_index(), self.config.timing.election_timeout);
                 let ballot = leading.ballot;
-                let alive = |(index, peer): (usize, &Peer)| index == own || now.since(peer.heard) < silence;
+                let alive = |(index, peer): (usize, &Peer)| index == own || peer.lives(now, silence);
                 if leading.peers.iter().enumerate().filter(|peer| alive(*peer)).count() < majority(self.members()) {
                     out.push(Output::Event(Event::SteppedDown { ballot, reason: "no answer from a majority" }));
                     return self.step_down(now);
@@ -517,7 +524,7 @@ impl Replica {
             }
             flight.sent = now;
             for (index, peer) in leading.peers.iter().enumerate() {
-                if index != own && !flight.votes.contains(index) && now.since(peer.heard) < silence {
+                if index != own && !flight.votes.contains(index) && peer.lives(now, silence) {
                     bytes += entry.batch.body_bytes() + 1024;
                     again.push((self.config.cluster.members[index].id, *slot, Arc::clone(&entry.batch)));
                 }
@@ -544,7 +551,7 @@ impl Replica {
         let State::Leader(leading) = &self.state else { return None };
         let own = self.own_index();
         let silence = self.config.timing.election_timeout;
-        let living = leading.peers.iter().enumerate().filter(|(i, peer)| *i != own && now.since(peer.heard) < silence);
+        let living = leading.peers.iter().enumerate().filter(|(i, peer)| *i != own && peer.lives(now, silence));
         let best = living.max_by_key(|(_, peer)| peer.marks.decided)?;
         Some(self.config.cluster.members[best.0].id)
     }

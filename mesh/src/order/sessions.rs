@@ -139,9 +139,9 @@ impl Sessions {
         sessions
     }
 
-    /// A copy for a snapshot; replies' bytes are shared.
-    pub(super) fn table(&self) -> Table {
-        self.table.clone()
+    /// The table for a snapshot, out of a copy that was made for it.
+    pub(super) fn take_table(&mut self) -> Table {
+        std::mem::take(&mut self.table)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -13,7 +13,7 @@ use crate::time::{Duration, Instant};
 /// A snapshot that is being taken.
 #[derive(Debug)]
 pub(super) struct Dumping {
-    /// Complete but for what execution up to its slot yields.
+    /// Complete but for what execution up to its slot yields, and the sessions.
     pub image: Box<Image>,
     /// The session table at its slot.
     pub sessions: Sessions,
@@ -40,7 +40,7 @@ fn turns(work: u64, every: u64, index: usize, members: usize) -> u64 {
 }
 
 impl Replica {
-    /// What there is to do after any input: take a snapshot, hand out one that is complete, cut.
+    /// What there is to do after any input: begin a snapshot, ask for the application's part, tell that the log grows.
     pub(super) fn look_after_snapshots(&mut self, now: Instant, out: &mut Vec<Output>) {
         let due = self.execution.dumping.is_none() && self.snapshot_is_due(now);
         self.turn_wanted = due && !self.has_turn();
@@ -71,7 +71,7 @@ impl Replica {
         let (own_pause, grown) = (self.expected_pause(), self.log.bytes() >= self.config.limits.log_bytes / 2);
         let silence = self.config.timing.election_timeout;
         let State::Leader(leading) = &mut self.state else { return };
-        let lives = |index: usize| index == own || now.since(leading.peers[index].heard) < silence;
+        let lives = |index: usize| index == own || leading.peers[index].lives(now, silence);
         let wants = |index: usize| {
             let pause = if index == own { own_pause } else { leading.peers[index].marks.turn };
             pause.filter(|_| lives(index))
@@ -92,12 +92,12 @@ impl Replica {
         if !execution.is_running()
             || execution.silence.is_some()
             || execution.judgement.differs()
-            || (execution.executed() <= base.slot && !execution.base_lost)
+            || (execution.executed() <= base.slot && !base.lost)
         {
             return false;
         }
         let Some(Snapshots { every_requests, every_bytes }) = self.config.snapshots else { return false };
-        if self.save || execution.base_lost {
+        if self.save || base.lost {
             return true;
         }
         let Some(done) = self.log.get(execution.executed()).map(|entry| entry.admission.work) else { return false };
@@ -118,7 +118,6 @@ impl Replica {
             slot: self.log.decided(),
             time,
             work,
-            cluster: self.config.cluster.clone(),
             epoch: self.epoch,
             configured: self.configured,
             ..Image::genesis(self.config.cluster.clone())
@@ -142,17 +141,23 @@ impl Replica {
         dumping.since = Some(now);
         dumping.image.digest = digest;
         dumping.image.milestone = milestone;
+        let mut image = dumping.image.clone();
         if !mutant::on(Mutant::SessionsForgotten) {
-            dumping.image.sessions = dumping.sessions.table();
+            // Nothing is executed before the answer, so no reply is missing from it.
+            image.sessions = dumping.sessions.take_table();
         }
-        out.push(Output::Dump { run, image: dumping.image.clone() });
+        out.push(Output::Dump { run, image });
+    }
+
+    /// The snapshot of a slot that the application was asked for, now that there is an answer.
+    fn take_dumping(&mut self, slot: Slot) -> Option<Dumping> {
+        let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
+        self.execution.dumping.take_if(asked)
     }
 
     pub(super) fn on_dumped(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
-        let Some(dumping) = self.execution.dumping.take_if(asked) else { return };
+        let Some(dumping) = self.take_dumping(slot) else { return };
         self.execution.base = Some(Base::of(&dumping.image));
-        self.execution.base_lost = false;
         self.last_pause = now.since(dumping.since.unwrap_or(now));
         self.next_snapshot = now + (self.last_pause * REST).min(REST_MAX);
         self.cut(out);
@@ -161,8 +166,7 @@ impl Replica {
     }
 
     pub(super) fn on_dump_failed(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        let asked = |dumping: &mut Dumping| dumping.image.slot == slot && dumping.since.is_some();
-        if self.execution.dumping.take_if(asked).is_some() {
+        if self.take_dumping(slot).is_some() {
             self.next_snapshot = now + REST_AFTER_FAILURE;
             self.execute(out);
             self.propose(now, out);
@@ -171,11 +175,10 @@ impl Replica {
 
     /// A snapshot is damaged or gone, as a reset that was to load it, or a peer that fetches it, found.
     pub(super) fn on_snapshot_lost(&mut self, now: Instant, slot: Slot, out: &mut Vec<Output>) {
-        if self.execution.base.is_none_or(|base| base.slot != slot) {
-            return;
-        }
-        if self.execution.is_running() {
-            self.execution.base_lost = true;
+        let running = self.execution.is_running();
+        let Some(base) = self.execution.base.as_mut().filter(|base| base.slot == slot) else { return };
+        if running {
+            base.lost = true;
         } else {
             self.begin_from_log(now);
             self.restart_app(out);
@@ -185,7 +188,6 @@ impl Replica {
     /// There is no snapshot to go on from: the log alone must do, if it is whole.
     pub(super) fn begin_from_log(&mut self, now: Instant) {
         self.execution.base = None;
-        self.execution.base_lost = false;
         if self.log.first() == Slot(1) {
             let genesis = Image::genesis(self.bootstrap.clone());
             self.go_back(now, genesis);
@@ -197,7 +199,6 @@ impl Replica {
     fn go_back(&mut self, now: Instant, image: Image) {
         if image.slot.next() >= self.log.replayable() {
             self.execution.base = Some(Base::of(&image));
-            self.execution.base_lost = false;
             self.sessions.take_replies(&image.sessions, &self.config.limits);
             return;
         }
@@ -357,7 +358,6 @@ impl Replica {
             self.execution.silence = None;
         }
         self.execution.base = Some(base);
-        self.execution.base_lost = false;
     }
 }
 
