@@ -3,7 +3,7 @@
 mod roster;
 
 use crate::client::Sender;
-use crate::client::sender::{Answer, Config, Connection, Endpoint, Input, Output, Refused};
+use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
 use crate::net;
 use crate::net::kept::{Line, Question};
 use crate::node::Clock;
@@ -12,7 +12,7 @@ use crate::node::drive::{self, EVENTS, Shell};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, Told};
-use crate::wire::{Request, Tag};
+use crate::wire::{Outcome, Request, Tag};
 use bytes::Bytes;
 use roster::{Keeper, Roster};
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +34,17 @@ pub enum Event {
         /// Where its answer goes.
         answer: oneshot::Sender<Answer>,
     },
+    /// A request whose session and number are its owner's business; at most one of a tag at a time.
+    Carry {
+        /// The request.
+        request: Request,
+        /// How long its owner waits.
+        within: Duration,
+        /// Where its end is told.
+        end: oneshot::Sender<Carried>,
+    },
+    /// Nobody waits for it any more.
+    Drop(Tag),
     /// The client is gone.
     Gone(Connection),
     /// A SMaRtClient's word.
@@ -130,6 +141,7 @@ struct Around {
     /// How long a call may take.
     patience: Duration,
     calls: HashMap<Connection, VecDeque<Waiting>>,
+    carried: HashMap<Tag, (oneshot::Sender<Carried>, Instant)>,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
     roster: Arc<Roster>,
     view: Arc<View>,
@@ -145,6 +157,14 @@ impl Shell<Sender> for Around {
             Event::Call { connection, bytes, answer } => {
                 self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
                 Input::Call { connection, bytes, deadline: now + self.patience }
+            }
+            Event::Carry { request, within, end } => {
+                self.carried.insert(request.tag(), (end, now));
+                Input::Carry { request, deadline: now + within }
+            }
+            Event::Drop(tag) => {
+                self.carried.remove(&tag)?;
+                Input::Drop(tag)
             }
             Event::Gone(connection) => {
                 self.calls.remove(&connection);
@@ -174,6 +194,7 @@ impl Shell<Sender> for Around {
                 }
             }
             Output::Answer { connection, answer } => self.answer(now, connection, answer),
+            Output::Carried { tag, end } => self.carried(now, tag, end),
             Output::Resent => {
                 self.requests.resends.inc();
             }
@@ -187,6 +208,22 @@ impl Shell<Sender> for Around {
 }
 
 impl Around {
+    /// Tells whoever had a request carried.
+    fn carried(&mut self, now: Instant, tag: Tag, end: Carried) {
+        let Some((waiting, since)) = self.carried.remove(&tag) else { return };
+        let how = match &end {
+            Carried::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) => Ended::Refused,
+            Carried::Outcome(_) => Ended::Ok,
+            Carried::Refused(why) => {
+                self.refused.count(reason(why));
+                Ended::Refused
+            }
+            Carried::Unknown(_) => Ended::Unknown,
+        };
+        self.requests.ended(how, now.since(since));
+        let _ = waiting.send(end);
+    }
+
     /// Answers the oldest call of a connection, unless its client is gone.
     fn answer(&mut self, now: Instant, connection: Connection, answer: Answer) {
         let Some(calls) = self.calls.get_mut(&connection) else { return };
@@ -298,6 +335,7 @@ pub fn start(
         clock,
         patience,
         calls: HashMap::new(),
+        carried: HashMap::new(),
         queues: HashMap::new(),
         roster: roster.clone(),
         view: view.clone(),
