@@ -3,6 +3,7 @@
 use crate::process::{self, Bound};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use mesh::client::RESENDS_SAVED;
 use mesh::client::running::{self, Event};
 use mesh::client::sender::{Answer, Connection, Lending};
 use mesh::net::Role;
@@ -72,8 +73,17 @@ async fn ask(config: Config) -> anyhow::Result<(mesh::net::Endpoint, Answer)> {
     let Bound { endpoint, .. } =
         process::bind(&expected, &config.pki, trust, identity::any_address(), &[], &mut registry)?;
     let metrics = running::Metrics::new(&mut registry);
-    let settings =
-        mesh::client::sender::Config { lending: Lending::Own, window: 1, sessions: 1, held: 1, resend: RESEND };
+    let settings = mesh::client::sender::Config {
+        lending: Lending::Own,
+        window: 1,
+        sessions: 1,
+        held: 1,
+        in_flight: 1,
+        within: config.deadline,
+        turn: 1,
+        resend: RESEND,
+        resends_saved: RESENDS_SAVED,
+    };
     let running = running::start(settings, config.deadline, config.smart_clients, &endpoint, &metrics)?;
     let (answer, answered) = oneshot::channel();
     let call = Event::Call { connection: Connection(0), bytes: config.bytes, answer };

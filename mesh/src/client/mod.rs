@@ -3,6 +3,7 @@
 //!
 //! It stands beside the ordering core, and not in the processes that run it, because the simulator runs them together.
 
+mod budget;
 mod machine;
 #[cfg(feature = "net")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -13,6 +14,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use budget::SAVED as RESENDS_SAVED;
 pub use machine::Machine;
 pub use sender::Sender;
 pub use smart_client::SmartClient;

@@ -3,6 +3,7 @@
 //! It keeps nothing that matters: whatever it forgets, the sender asks again.
 
 use super::ReplyVote;
+use super::budget::Budget;
 use super::tally::Tally;
 use crate::ids::ReplicaId;
 use crate::quorum::majority;
@@ -29,6 +30,8 @@ pub struct Config {
     pub margin: Duration,
     /// Requests held at most.
     pub held: usize,
+    /// Resends that the retry budget saves up at most ([`super::RESENDS_SAVED`]).
+    pub resends_saved: u32,
 }
 
 /// Something that happened.
@@ -106,6 +109,8 @@ pub enum Output {
     },
     /// A request was sent again to servers that had not answered: counted.
     Resent,
+    /// It was not, because the retry budget is spent: counted.
+    Withheld,
 }
 
 /// How often a resend's interval doubles at most.
@@ -143,6 +148,7 @@ pub struct SmartClient {
     /// Servers that failed to send a whole reply in time, and until when they are not asked for one.
     slow: BTreeMap<ReplicaId, Instant>,
     draining: bool,
+    budget: Budget,
 }
 
 impl SmartClient {
@@ -150,6 +156,7 @@ impl SmartClient {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            budget: Budget::new(config.resends_saved),
             config,
             pending: BTreeMap::new(),
             tickets: BTreeMap::new(),
@@ -232,6 +239,7 @@ impl SmartClient {
         };
         self.pending.insert(tag, pending);
         self.tickets.insert(ticket, tag);
+        self.budget.earn();
         if self.has_quorum() {
             self.send_all(now, tag, out);
         }
@@ -480,10 +488,14 @@ impl SmartClient {
         }
     }
 
-    /// Asks those again that have not answered.
+    /// Asks those again that have not answered, as far as the budget goes.
     fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let needed = self.needed();
         let Some(pending) = self.pending.get_mut(&tag) else { return };
+        if pending.sent && !self.budget.spend(now) {
+            pending.resend_at = now + self.config.resend * 2;
+            return out.push(Output::Withheld);
+        }
         pending.round += 1;
         pending.resend_at = now + self.config.resend * (1 << pending.round.min(DOUBLINGS));
         pending.steers.clear();

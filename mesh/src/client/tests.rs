@@ -20,7 +20,17 @@ fn at(millis: u64) -> Instant {
 
 fn sender(window: u16) -> Sender {
     let resend = Duration::from_secs(1);
-    let config = sender::Config { lending: Lending::Pooled, window, sessions: 4, held: 8, resend };
+    let config = sender::Config {
+        lending: Lending::Pooled,
+        window,
+        sessions: 4,
+        held: 8,
+        in_flight: 64,
+        within: resend,
+        turn: 64,
+        resend,
+        resends_saved: 1000,
+    };
     Sender::new(config, [1, 2, 3, 4])
 }
 
@@ -147,6 +157,7 @@ fn smart_client(vote: ReplyVote) -> SmartClient {
         resend: Duration::from_millis(800),
         margin: Duration::from_millis(200),
         held: 4,
+        resends_saved: 1000,
     })
 }
 

@@ -60,6 +60,8 @@ pub struct Requests {
     seconds: Histogram,
     /// Requests sent once more.
     pub resends: Counter,
+    /// Resends that the retry budget put off.
+    pub withheld: Counter,
 }
 
 impl Requests {
@@ -73,7 +75,13 @@ impl Requests {
         registry.register("request_seconds", "Time from a request's arrival to its end", seconds.clone());
         let resends = Counter::default();
         registry.register("resends", "Requests sent once more", resends.clone());
-        Self { ok: of("ok"), refused: of("refused"), unknown: of("unknown"), seconds, resends }
+        let withheld = Counter::default();
+        registry.register(
+            "resends_withheld",
+            "Resends that were put off: the retry budget was spent",
+            withheld.clone(),
+        );
+        Self { ok: of("ok"), refused: of("refused"), unknown: of("unknown"), seconds, resends, withheld }
     }
 
     /// Counts a request's end.

@@ -10,6 +10,7 @@ use crate::admin::{Face, Subject};
 use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
+use mesh::client::RESENDS_SAVED;
 use mesh::client::running::{self, Running};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
@@ -30,6 +31,12 @@ use tracing::{info, warn};
 const SESSIONS: usize = 1024;
 /// Requests accepted and not answered, over all connections.
 const HELD: usize = 16_384;
+/// Requests in flight at least, whatever the rate of answers.
+const IN_FLIGHT: usize = 64;
+/// What is in flight should be answered within this part of the deadline.
+const IN_FLIGHT_SHARE: u32 = 4;
+/// Requests of a connection in one session before the next connection that waits for a session gets it.
+const TURN: u32 = 256;
 /// Bytes of large requests held at once.
 const HELD_BYTES: usize = 256 << 20;
 /// How long a SMaRtClient has for an answer before another one is asked.
@@ -102,7 +109,19 @@ impl Config {
             Connections::Shared | Connections::PerRequest => Lending::Pooled,
         };
         let window = if self.adapter.closes_after_reply() { 1 } else { WINDOW };
-        mesh::client::sender::Config { lending, window, sessions: SESSIONS, held: HELD, resend: RESEND }
+        let (sessions, held, resend) = (SESSIONS, HELD, RESEND);
+        let within = self.deadline / IN_FLIGHT_SHARE;
+        mesh::client::sender::Config {
+            lending,
+            window,
+            sessions,
+            held,
+            in_flight: IN_FLIGHT,
+            within,
+            turn: TURN,
+            resend,
+            resends_saved: RESENDS_SAVED,
+        }
     }
 }
 

@@ -176,6 +176,9 @@ impl Shell<SmartClient> for Around {
             Output::Resent => {
                 self.metrics.requests.resends.inc();
             }
+            Output::Withheld => {
+                self.metrics.requests.withheld.inc();
+            }
         }
     }
 

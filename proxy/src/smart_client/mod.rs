@@ -8,7 +8,7 @@ use crate::admin::{Face, Subject};
 use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
-use mesh::client::{ReplyVote, SmartClient};
+use mesh::client::{RESENDS_SAVED, ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
 use mesh::net::kept::{self, Standing, Target};
 use mesh::net::{Backoff, Endpoint, LinkKind, Role};
@@ -171,6 +171,7 @@ fn start(
         resend: RESEND,
         margin: MARGIN,
         held: HELD,
+        resends_saved: RESENDS_SAVED,
     });
     let mut tasks = JoinSet::new();
     let around = Around::new(clock, view.clone(), metrics);

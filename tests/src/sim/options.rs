@@ -250,6 +250,7 @@ fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config
         resend: ms(rng.between(20, 500)),
         margin: ms(rng.between(5, 50)),
         held: if few { rng.between(1, 4) as usize } else { 4096 },
+        resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
     }
 }
 
@@ -264,7 +265,11 @@ fn sender(rng: &mut Rng, window: u16, clients: usize, tight: &mut bool) -> sende
         window: if rng.chance(300) { 1 } else { rng.between(1, 8.min(u64::from(window)).max(2)) as u16 },
         sessions: sessions_min + rng.below(5) as usize,
         held: if few { rng.between(1, 4) as usize } else { 4096 },
+        in_flight: if rng.chance(300) { rng.between(1, 4) as usize } else { 64 },
+        within: ms(rng.between(10, 2_500)),
+        turn: if rng.chance(300) { rng.between(1, 3) as u32 } else { 256 },
         resend: ms(rng.between(50, 1_000)),
+        resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
     }
 }
 

@@ -105,6 +105,7 @@ impl World {
                 }
                 Output::Answer { connection, answer } => self.on_answer(index, connection.0, answer)?,
                 Output::Resent => self.counters.resends += 1,
+                Output::Withheld => {}
             }
         }
         self.rearm(Process::Sender(index));

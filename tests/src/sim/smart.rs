@@ -125,7 +125,7 @@ impl World {
                     self.queue.push(at, Event::Told { sender, smart: index, epoch, tag, told });
                 }
                 Output::Disagreed { replica, tag } => self.disagreements.push((replica, tag)),
-                Output::Resent => self.counters.resends += 1,
+                Output::Resent | Output::Withheld => self.counters.resends += 1,
             }
         }
         self.rearm(Process::Smart(index));

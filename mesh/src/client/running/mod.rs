@@ -198,6 +198,9 @@ impl Shell<Sender> for Around {
             Output::Resent => {
                 self.requests.resends.inc();
             }
+            Output::Withheld => {
+                self.requests.withheld.inc();
+            }
         }
     }
 

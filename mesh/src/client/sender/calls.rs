@@ -1,0 +1,237 @@
+//! Connections and their calls: taken in order, sent as far as there is room, in turns, answered in order.
+
+use super::{Answer, Call, Client, Connection, Lending, Output, Refused, Sender, Whom};
+use crate::ids::ClientId;
+use crate::time::Instant;
+use crate::wire::{Body, Request};
+use bytes::Bytes;
+
+impl Sender {
+    pub(super) fn on_call(
+        &mut self,
+        now: Instant,
+        connection: Connection,
+        bytes: Bytes,
+        deadline: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        // One that would miss its deadline is told so at once: it costs the cluster nothing, and its client can act.
+        let hopeless = !self.pace.can_make_it(now, self.outstanding, deadline.since(now));
+        let full = self.outstanding >= self.config.held;
+        self.outstanding += 1;
+        let client = self.clients.entry(connection).or_default();
+        if full || hopeless {
+            client.calls.push_back(Call::Ended(Answer::Refused(Refused::Overloaded)));
+            return self.answer(now, connection, out);
+        }
+        client.calls.push_back(Call::Waiting { bytes, deadline });
+        self.serve(now, connection, out);
+        self.set_wait(connection);
+    }
+
+    /// Sends a connection's waiting calls, as far as its session and the pace have room; sees to a session first.
+    pub(super) fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        while let Some(session) = self.able(now, connection, out) {
+            if !self.line.is_empty() || self.in_flight >= self.pace.limit() {
+                return self.stand_in_line(now, connection);
+            }
+            self.send_next(now, connection, session, out);
+        }
+    }
+
+    /// The session in which a connection's next waiting call could be sent now.
+    fn able(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) -> Option<ClientId> {
+        let client = self.clients.get(&connection)?;
+        if !client.has_waiting() {
+            return None;
+        }
+        let idle = !client.calls.iter().any(Call::is_sent);
+        let Some(id) = client.session else {
+            // Earlier calls run in a session that takes no more: theirs first, so that the order is kept.
+            if idle {
+                self.borrow_session(now, connection, out);
+            }
+            return None;
+        };
+        if self.yields(id) {
+            if idle {
+                self.take_back(now, connection, out);
+            }
+            return None;
+        }
+        let session = self.sessions.get(&id)?;
+        (session.opened.is_some() && session.has_room()).then_some(id)
+    }
+
+    /// Whether a session was used for long enough while others wait for one.
+    pub(super) fn yields(&self, id: ClientId) -> bool {
+        self.config.lending == Lending::Pooled
+            && !self.queue.is_empty()
+            && self
+                .sessions
+                .get(&id)
+                .is_some_and(|session| session.given >= self.config.turn && session.settling.is_none())
+    }
+
+    fn stand_in_line(&mut self, now: Instant, connection: Connection) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if !client.in_line {
+            client.in_line = true;
+            self.line.push_back(connection);
+            self.pace.note(now, true);
+        }
+    }
+
+    /// Lets those in line send as far as there is room, each one call before anybody has a second.
+    pub(super) fn take_turns(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.line.is_empty() {
+            return;
+        }
+        while self.in_flight < self.pace.limit() {
+            let Some(connection) = self.line.pop_front() else { break };
+            let Some(client) = self.clients.get_mut(&connection) else { continue };
+            client.in_line = false;
+            if let Some(session) = self.able(now, connection, out) {
+                self.send_next(now, connection, session, out);
+                if self.able(now, connection, out).is_some() {
+                    self.stand_in_line(now, connection);
+                }
+            }
+        }
+        if self.line.is_empty() {
+            self.pace.note(now, false);
+        }
+    }
+
+    /// Gives a connection's next waiting call a number and sends it.
+    fn send_next(&mut self, now: Instant, connection: Connection, id: ClientId, out: &mut Vec<Output>) {
+        let (Some(client), Some(session)) = (self.clients.get_mut(&connection), self.sessions.get(&id)) else {
+            return;
+        };
+        let (Some(opened), Some(index)) = (session.opened, client.calls.iter().position(Call::is_waiting)) else {
+            return;
+        };
+        let call = std::mem::replace(&mut client.calls[index], Call::Sent);
+        let Call::Waiting { bytes, deadline } = call else { return };
+        let in_time = self.pace.in_time(deadline.since(now));
+        if !in_time {
+            client.calls[index] = Call::Ended(Answer::Refused(Refused::Overloaded));
+        }
+        let (seq, number) = (session.next, client.first + index as u64);
+        if client.wait.is_some() {
+            self.set_wait(connection);
+        }
+        if !in_time {
+            return self.answer(now, connection, out);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.next = seq.next();
+            session.given += 1;
+            session.outstanding.insert(seq);
+        }
+        let request = Request { client: id, opened, seq, body: Body::Call(bytes) };
+        self.launch(now, request, Whom::Call(connection, number), Some(deadline), out);
+    }
+
+    /// Brings a connection's entry in the table of waits up to date.
+    fn set_wait(&mut self, connection: Connection) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let deadline = |call: &Call| match call {
+            Call::Waiting { deadline, .. } => Some(*deadline),
+            Call::Sent | Call::Ended(_) => None,
+        };
+        let wait = client.calls.iter().filter_map(deadline).min();
+        if let Some(old) = client.wait {
+            self.waits.remove(&(old, connection));
+        }
+        if let Some(new) = wait {
+            self.waits.insert((new, connection));
+        }
+        client.wait = wait;
+    }
+
+    pub(super) fn on_gone(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        client.gone = true;
+        client.queued = false;
+        let before = client.calls.len();
+        client.calls.retain(|call| !call.is_waiting());
+        self.outstanding -= before - client.calls.len();
+        self.set_wait(connection);
+        self.answer(now, connection, out);
+        self.take_back(now, connection, out);
+    }
+
+    /// Answers a connection's calls as far as they ended, in their order.
+    fn answer(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        while let Some(Call::Ended(_)) = client.calls.front() {
+            let Some(Call::Ended(answer)) = client.calls.pop_front() else { return };
+            client.first += 1;
+            self.outstanding -= 1;
+            if !client.gone {
+                out.push(Output::Answer { connection, answer });
+            }
+        }
+        self.take_back(now, connection, out);
+    }
+
+    pub(super) fn end_call(
+        &mut self,
+        now: Instant,
+        connection: Connection,
+        number: u64,
+        answer: Answer,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let index = usize::try_from(number - client.first).unwrap_or(usize::MAX);
+        if let Some(slot) = client.calls.get_mut(index) {
+            *slot = Call::Ended(answer);
+        }
+        self.answer(now, connection, out);
+    }
+
+    /// Calls that were given to nobody in time are refused.
+    pub(super) fn on_wait_over(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        let linked = !self.endpoints.is_empty();
+        // Why sessions do not come: the servers' state, if a SMaRtClient told of it lately.
+        let reason = self.nothing_sent;
+        let unanswered = self.serving > 0;
+        let Some(client) = self.clients.get_mut(&connection) else {
+            // It has none: an entry without its client would be due for ever.
+            self.waits.retain(|(_, waiting)| *waiting != connection);
+            return;
+        };
+        for call in &mut client.calls {
+            if matches!(call, Call::Waiting { deadline, .. } if *deadline <= now) {
+                let refused = match reason {
+                    _ if !linked => Refused::NoSmartClient,
+                    Some(reason) => Refused::NothingSent(reason),
+                    None if client.in_line => Refused::Overloaded,
+                    None if unanswered => Refused::NoAnswer,
+                    None => Refused::NoSession,
+                };
+                *call = Call::Ended(Answer::Refused(refused));
+            }
+        }
+        self.set_wait(connection);
+        self.answer(now, connection, out);
+    }
+}
+
+impl Client {
+    pub(super) fn has_waiting(&self) -> bool {
+        self.calls.iter().any(Call::is_waiting)
+    }
+}
+
+impl Call {
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting { .. })
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self, Self::Sent)
+    }
+}

@@ -1,0 +1,163 @@
+//! The pool of sessions: opened as connections need them, lent, settled, taken back (rules 18 and 21).
+
+use super::{Call, Connection, Lending, Output, Sender, Session, Whom};
+use crate::ids::{ClientId, Seq, Slot};
+use crate::time::Instant;
+use crate::wire::{Body, Request, Tag};
+use std::collections::BTreeSet;
+
+impl Sender {
+    /// Lends a free session to a connection, opens a new one, or lets the connection wait in line.
+    pub(super) fn borrow_session(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        if let Some(id) = self.free.pop() {
+            self.lend(id, connection);
+            return self.serve(now, connection, out);
+        }
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if !client.queued {
+            client.queued = true;
+            self.queue.push_back(connection);
+        }
+        self.open_sessions(now, out);
+    }
+
+    /// As many sessions are on their way as connections wait, and never more than may be.
+    pub(super) fn open_sessions(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let room = self.config.sessions.saturating_sub(self.sessions.len());
+        for _ in 0..self.queue.len().saturating_sub(self.opening).min(room) {
+            self.open_session(now, out);
+        }
+    }
+
+    pub(super) fn lend(&mut self, id: ClientId, connection: Connection) {
+        if let (Some(session), Some(client)) = (self.sessions.get_mut(&id), self.clients.get_mut(&connection)) {
+            session.lent = Some(connection);
+            session.given = 0;
+            client.session = Some(id);
+            client.queued = false;
+        }
+    }
+
+    pub(super) fn open_session(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let id = ClientId(u128::from(self.ids.next_u64() ^ self.salt) << 64 | u128::from(self.ids.next_u64()));
+        let session = Session {
+            opened: None,
+            window: self.config.window,
+            next: Seq(1),
+            outstanding: BTreeSet::new(),
+            settling: None,
+            lent: None,
+            given: 0,
+        };
+        self.sessions.insert(id, session);
+        self.opening += 1;
+        let body = Body::Open { window: self.config.window };
+        self.launch(now, Request { client: id, opened: Slot(0), seq: Seq(0), body }, Whom::Session, None, out);
+    }
+
+    /// A session is nobody's: the next connection in line gets it.
+    pub(super) fn offer(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
+        while let Some(connection) = self.queue.pop_front() {
+            if self.clients.get(&connection).is_some_and(|client| client.queued && client.has_waiting()) {
+                self.lend(id, connection);
+                return self.serve(now, connection, out);
+            }
+            if let Some(client) = self.clients.get_mut(&connection) {
+                client.queued = false;
+            }
+        }
+        self.free.push(id);
+    }
+
+    /// Takes a session back from a connection that has nothing outstanding.
+    pub(super) fn take_back(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if client.calls.iter().any(Call::is_sent) {
+            return;
+        }
+        let keep = self.config.lending == Lending::Own && !client.gone;
+        if let Some(id) = client.session {
+            let yields = self.yields(id);
+            let Some(client) = self.clients.get_mut(&connection) else { return };
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            let settling = session.settling.is_some();
+            // Its waiting calls run after what is being settled, so that the order is kept.
+            if keep || (client.has_waiting() && !client.gone && !yields) {
+                return;
+            }
+            client.session = None;
+            session.lent = None;
+            if !settling {
+                self.retire(now, id, out);
+            }
+        }
+        let Some(client) = self.clients.get(&connection) else { return };
+        if client.calls.is_empty() {
+            self.clients.remove(&connection);
+        } else {
+            self.serve(now, connection, out);
+        }
+    }
+
+    /// A session that no connection has and that has nothing to settle: back to the pool, or closed where each
+    /// connection has its own.
+    pub(super) fn retire(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(opened) = session.opened else { return };
+        match self.config.lending {
+            Lending::Pooled => self.offer(now, id, out),
+            Lending::Own if session.next == Seq(1) => self.offer(now, id, out),
+            Lending::Own => {
+                let request = Request { client: id, opened, seq: session.next, body: Body::Close };
+                self.launch(now, request, Whom::Session, None, out);
+            }
+        }
+    }
+
+    /// What may have run or not was settled: the session can be used again.
+    pub(super) fn on_settled(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let Some(session) = self.sessions.get_mut(&tag.client) else { return };
+        let newest = Seq(session.next.0 - 1);
+        if newest > tag.seq {
+            return self.settle(now, tag.client, out);
+        }
+        session.settling = None;
+        match session.lent {
+            Some(connection) => {
+                self.serve(now, connection, out);
+                self.take_back(now, connection, out);
+            }
+            None => self.retire(now, tag.client, out),
+        }
+    }
+
+    /// Settles everything that the session has outstanding (rule 21).
+    pub(super) fn settle(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(opened) = session.opened else { return };
+        let seq = Seq(session.next.0 - 1);
+        if session.settling != Some(seq) {
+            session.settling = Some(seq);
+            self.launch(now, Request { client: id, opened, seq, body: Body::Cancel }, Whom::Session, None, out);
+        }
+    }
+
+    /// A session is gone: that makes room for another one.
+    pub(super) fn drop_session(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.opening -= usize::from(session.opened.is_none());
+        self.free.retain(|free| *free != id);
+        if let Some(client) = session.lent.and_then(|connection| self.clients.get_mut(&connection)) {
+            client.session = None;
+        }
+        self.open_sessions(now, out);
+    }
+}
+
+impl Session {
+    /// Whether a further number may be given out.
+    pub(super) fn has_room(&self) -> bool {
+        let spread = self.outstanding.first().map_or(0, |first| self.next.0 - first.0);
+        self.settling.is_none() && spread < u64::from(self.window)
+    }
+}
