@@ -93,6 +93,179 @@ fn a_request_goes_to_another_smart_client_with_the_same_number() {
     assert_eq!(asked(&out), [(E0, request)], "and at once when the link is lost");
 }
 
+/// One that has one request in flight at a time, whatever the rate.
+fn narrow(sessions: usize, turn: u32) -> Sender {
+    let resend = Duration::from_secs(1);
+    let config = sender::Config {
+        lending: Lending::Pooled,
+        window: 8,
+        sessions,
+        held: 8,
+        in_flight: 1,
+        within: Duration::ZERO,
+        turn,
+        resend,
+        resends_saved: 2,
+    };
+    Sender::new(config, [1, 2, 3, 4])
+}
+
+fn call_of(sender: &mut Sender, millis: u64, connection: u64, body: &'static str, deadline: u64) -> Vec<Sent> {
+    let (connection, bytes) = (Connection(connection), Bytes::from_static(body.as_bytes()));
+    feed(sender, millis, sender::Input::Call { connection, bytes, deadline: at(deadline) })
+}
+
+fn done() -> Told {
+    Told::Outcome(Outcome::Executed(Bytes::from_static(b"OK")))
+}
+
+/// Answers one request after the other until nothing is asked; the bodies in the order in which they were sent.
+fn run_out(sender: &mut Sender, mut millis: u64, first: Request) -> Vec<Bytes> {
+    let (mut bodies, mut next) = (Vec::new(), Some(first));
+    while let Some(request) = next {
+        millis += 1;
+        if let Body::Call(body) = &request.body {
+            bodies.push(body.clone());
+        }
+        let mut then = asked(&told(sender, millis, E0, &request, done()));
+        assert!(then.len() <= 1, "one at a time: {then:?}");
+        next = then.pop().map(|(_, request)| request);
+    }
+    bodies
+}
+
+#[test]
+fn connections_take_turns_where_not_all_may_send() {
+    let mut sender = narrow(2, 64);
+    let first = with_session(&mut sender, "a1", 60_000);
+    for body in ["a2", "a3", "a4"] {
+        assert_eq!(asked(&call_of(&mut sender, 2, 1, body, 60_000)), [], "one is in flight");
+    }
+    let open = asked(&call_of(&mut sender, 2, 2, "b1", 60_000)).pop().expect("it needs a session").1;
+    let opened = Told::Outcome(Outcome::Opened { opened: Slot(10), window: 8 });
+    assert_eq!(asked(&told(&mut sender, 3, E0, &open, opened)), []);
+    call_of(&mut sender, 3, 2, "b2", 60_000);
+    assert_eq!(run_out(&mut sender, 3, first), ["a1", "a2", "b1", "a3", "b2", "a4"]);
+    assert_eq!(sender.outstanding(), 0);
+}
+
+#[test]
+fn a_busy_connection_lends_its_session_on_after_its_turn() {
+    let mut sender = narrow(1, 2);
+    let first = with_session(&mut sender, "a1", 60_000);
+    for (connection, body) in [(1, "a2"), (1, "a3"), (1, "a4"), (2, "b1"), (2, "b2"), (3, "c1")] {
+        call_of(&mut sender, 2, connection, body, 60_000);
+    }
+    assert_eq!(run_out(&mut sender, 2, first), ["a1", "a2", "b1", "b2", "c1", "a3", "a4"]);
+    assert_eq!(sender.outstanding(), 0);
+}
+
+#[test]
+fn what_would_miss_its_deadline_is_refused_before_it_is_sent() {
+    let mut sender = narrow(1, 64);
+    let mut request = with_session(&mut sender, "first", 600_000);
+    // One answer each 500 ms, and always one more in line.
+    let mut millis = 500;
+    for _ in 0..10 {
+        call(&mut sender, millis, "more", 600_000);
+        request = asked(&told(&mut sender, millis + 1, E0, &request, done())).pop().expect("the next").1;
+        call(&mut sender, millis + 2, "in line", 600_000);
+        request = asked(&told(&mut sender, millis + 500, E0, &request, done())).pop().expect("the next").1;
+        millis += 1000;
+    }
+    let out = call(&mut sender, millis, "too late", millis + 10);
+    assert_eq!(asked(&out), []);
+    let refused = Sent::Answer { connection: C, answer: Answer::Refused(Refused::Overloaded) };
+    let (mut answers, mut next) = (Vec::new(), Some(request));
+    while let Some(request) = next {
+        millis += 1;
+        let out = told(&mut sender, millis, E0, &request, done());
+        next = asked(&out).pop().map(|(_, request)| request);
+        answers.extend(out);
+    }
+    assert!(answers.contains(&refused), "{answers:?}");
+    assert_eq!(sender.outstanding(), 0);
+}
+
+#[test]
+fn resends_are_a_bounded_share_and_those_in_the_place_of_lost_attempts_are_free() {
+    let mut sender = narrow(1, 64);
+    let request = with_session(&mut sender, "a", 600_000);
+    feed(&mut sender, 2, sender::Input::Up(E1));
+    let (mut resent, mut withheld) = (0, 0);
+    // Two were saved up and one is earned with each five requests; ten a second are free.
+    sender.step(at(2), sender::Input::Timeout, &mut Vec::new());
+    for millis in (2..100_000).step_by(50) {
+        let out = feed(&mut sender, millis, sender::Input::Timeout);
+        resent += asked(&out).len();
+        withheld += out.iter().filter(|output| **output == Sent::Withheld).count();
+    }
+    assert!(resent > 5 && withheld == 0, "a single quiet request has its free ones: {resent}, {withheld}");
+    let out = feed(&mut sender, 100_000, sender::Input::Down(E0));
+    let also = feed(&mut sender, 100_000, sender::Input::Down(E1));
+    assert_eq!(asked(&out).len() + asked(&also).len(), 1, "{out:?} {also:?}");
+    let out = feed(&mut sender, 100_001, sender::Input::Up(E0));
+    assert_eq!(asked(&out), [(E0, request)]);
+}
+
+#[test]
+fn a_carried_request_keeps_its_number_and_its_owner_is_told_how_it_ended() {
+    let mut sender = sender(4);
+    feed(&mut sender, 0, sender::Input::Up(E0));
+    let body = Body::Call(Bytes::from_static(b"a"));
+    let request = Request { client: ClientId(7), opened: Slot(3), seq: Seq(5), body };
+    let carry = |deadline| sender::Input::Carry { request: request.clone(), deadline: at(deadline) };
+    assert_eq!(asked(&feed(&mut sender, 1, carry(9_000))), [(E0, request.clone())]);
+    let tag = request.tag();
+    let outcome = Outcome::Executed(Bytes::from_static(b"OK"));
+    let out = told(&mut sender, 2, E0, &request, Told::Outcome(outcome.clone()));
+    assert_eq!(out, [Sent::Carried { tag, end: sender::Carried::Outcome(outcome) }]);
+
+    feed(&mut sender, 3, carry(500));
+    let out = feed(&mut sender, 500, sender::Input::Timeout);
+    assert_eq!(
+        out,
+        [Sent::Carried { tag, end: sender::Carried::Unknown(Unknown::Deadline) }],
+        "and nothing is settled"
+    );
+    feed(&mut sender, 501, sender::Input::Down(E0));
+    feed(&mut sender, 501, carry(900));
+    let out = feed(&mut sender, 900, sender::Input::Timeout);
+    assert_eq!(out, [Sent::Carried { tag, end: sender::Carried::Refused(Refused::NoSmartClient) }]);
+    feed(&mut sender, 901, carry(9_000));
+    feed(&mut sender, 902, sender::Input::Drop(tag));
+    assert_eq!(feed(&mut sender, 9_000, sender::Input::Timeout), [], "nobody is told");
+}
+
+#[test]
+fn an_ejected_smart_client_is_probed_with_a_copy_of_a_request() {
+    let mut sender = sender(8);
+    let mut request = with_session(&mut sender, "a", 600_000);
+    feed(&mut sender, 2, sender::Input::Up(E1));
+    // E0 keeps the request; E1 answers it and what follows.
+    let out = feed(&mut sender, 1_001, sender::Input::Timeout);
+    assert_eq!(asked(&out), [(E1, request.clone())]);
+    told(&mut sender, 1_003, E1, &request, done());
+    let mut probed = None;
+    for millis in (1_300..4_000).step_by(100) {
+        let sent = asked(&call(&mut sender, millis, "b", 600_000));
+        let to_e0: Vec<_> = sent.iter().filter(|(endpoint, _)| *endpoint == E0).collect();
+        assert!(sent.iter().any(|(endpoint, _)| *endpoint == E1), "the client is not kept waiting: {sent:?}");
+        request = sent[0].1.clone();
+        if let [(_, copy)] = to_e0[..] {
+            assert_eq!(*copy, request);
+            probed = Some((millis, request.clone()));
+            told(&mut sender, millis + 1, E1, &request, done());
+            break;
+        }
+        told(&mut sender, millis + 1, E1, &request, done());
+    }
+    let (millis, probe) = probed.expect("after a second or so");
+    assert_eq!(sender.ready(), 1);
+    assert_eq!(told(&mut sender, millis + 400, E0, &probe, done()), [], "it was answered already");
+    assert_eq!(sender.ready(), 2);
+}
+
 #[test]
 fn a_deadline_is_unknown_when_a_server_may_have_the_request_and_its_number_is_settled() {
     let mut sender = sender(4);

@@ -88,6 +88,12 @@ impl Standing {
         Arc::new(Self { target, state: Mutex::default() })
     }
 
+    /// The address that is dialled.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.target.address
+    }
+
     /// Whether the link is up.
     pub fn is_up(&self) -> bool {
         self.state().up.is_some()

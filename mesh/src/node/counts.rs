@@ -114,7 +114,7 @@ pub fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     gauge
 }
 
-/// `endpoints{state}`: links that are kept, by whether they are up.
+/// `endpoints{state}`: SMaRtClients that are kept links to: those that are asked, and those that are down or left alone.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     ready: Gauge,
@@ -130,7 +130,7 @@ impl Endpoints {
         Self { ready: of("ready"), ejected: of("ejected") }
     }
 
-    /// Shows how many of `all` are up.
+    /// Shows how many of `all` are asked.
     pub fn show(&self, ready: usize, all: usize) {
         self.ready.set(i64::try_from(ready).unwrap_or(i64::MAX));
         self.ejected.set(i64::try_from(all.saturating_sub(ready)).unwrap_or(i64::MAX));

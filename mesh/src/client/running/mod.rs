@@ -144,6 +144,8 @@ struct Around {
     carried: HashMap<Tag, (oneshot::Sender<Carried>, Instant)>,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
     roster: Arc<Roster>,
+    /// [`Sender::standings`] when they were shown last.
+    standings: u64,
     view: Arc<View>,
     requests: Requests,
     refused: Counts,
@@ -173,12 +175,10 @@ impl Shell<Sender> for Around {
             Event::Told { endpoint, tag, told } => Input::Told { endpoint, tag, told },
             Event::Up(endpoint, queue) => {
                 self.queues.insert(endpoint, queue);
-                self.roster.show();
                 Input::Up(endpoint)
             }
             Event::Down(endpoint) => {
                 self.queues.remove(&endpoint);
-                self.roster.show();
                 Input::Down(endpoint)
             }
         })
@@ -207,6 +207,10 @@ impl Shell<Sender> for Around {
     fn after_turn(&mut self, sender: &Sender) {
         self.view.outstanding.store(sender.outstanding(), Ordering::Relaxed);
         self.view.reachable.store(self.queues.len(), Ordering::Relaxed);
+        if self.standings != sender.standings() {
+            self.standings = sender.standings();
+            self.roster.show(sender.ready(), &sender.ejected().collect());
+        }
     }
 }
 
@@ -341,6 +345,7 @@ pub fn start(
         carried: HashMap::new(),
         queues: HashMap::new(),
         roster: roster.clone(),
+        standings: 0,
         view: view.clone(),
         requests: metrics.requests.clone(),
         refused: metrics.refused.clone(),

@@ -12,13 +12,13 @@ use crate::rng::Rng;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// How often a name is asked again.
 const ASK: Duration = Duration::from_secs(5);
@@ -29,66 +29,97 @@ const ADDRESSES_MAX: usize = 64;
 
 /// The links of a process, for `/status` and metrics.
 #[derive(Debug)]
-pub(crate) struct Roster {
-    standings: Mutex<Vec<Arc<Standing>>>,
+pub(super) struct Roster {
+    places: Mutex<Vec<Place>>,
+    /// How many the sender uses.
+    ready: AtomicUsize,
     gauges: Endpoints,
+}
+
+/// One link, and how the sender regards it.
+#[derive(Debug)]
+struct Place {
+    number: Number,
+    standing: Arc<Standing>,
+    ejected: bool,
 }
 
 impl Roster {
     /// An empty one.
-    pub(crate) fn new(gauges: Endpoints) -> Arc<Self> {
-        Arc::new(Self { standings: Mutex::default(), gauges })
+    pub(super) fn new(gauges: Endpoints) -> Arc<Self> {
+        Arc::new(Self { places: Mutex::default(), ready: AtomicUsize::new(0), gauges })
     }
 
     /// The `peers` of `/status`.
-    pub(crate) fn status(&self) -> Vec<Value> {
-        self.list().iter().map(|standing| standing.status()).collect()
+    pub(super) fn status(&self) -> Vec<Value> {
+        let status = |place: &Place| {
+            let mut status = place.standing.status();
+            status["ejected"] = place.ejected.into();
+            status
+        };
+        self.places().iter().map(status).collect()
     }
 
-    /// Brings the metrics up to date: a link came up or went down.
-    pub(crate) fn show(&self) {
-        let list = self.list();
-        self.gauges.show(list.iter().filter(|standing| standing.is_up()).count(), list.len());
+    /// How many the sender uses, and which it leaves alone for a while.
+    pub(super) fn show(&self, ready: usize, ejected: &BTreeSet<Number>) {
+        let mut places = self.places();
+        for place in places.iter_mut() {
+            let now = ejected.contains(&place.number);
+            if now != place.ejected {
+                place.ejected = now;
+                let target = place.standing.address();
+                if now {
+                    warn!(target, "this SMaRtClient fails while others answer: left alone until it answers a probe");
+                } else {
+                    info!(target, "this SMaRtClient is asked again");
+                }
+            }
+        }
+        self.ready.store(ready, Ordering::Relaxed);
+        self.gauges.show(ready, places.len());
     }
 
-    fn add(&self, target: Target) -> Arc<Standing> {
+    fn add(&self, number: Number, target: Target) -> Arc<Standing> {
         let standing = Standing::new(target);
-        self.list().push(standing.clone());
-        self.show();
+        let mut places = self.places();
+        places.push(Place { number, standing: standing.clone(), ejected: false });
+        self.gauges.show(self.ready.load(Ordering::Relaxed), places.len());
         standing
     }
 
-    fn remove(&self, standing: &Arc<Standing>) {
-        self.list().retain(|other| !Arc::ptr_eq(other, standing));
-        self.show();
+    fn remove(&self, number: Number) {
+        let mut places = self.places();
+        places.retain(|place| place.number != number);
+        self.gauges.show(self.ready.load(Ordering::Relaxed), places.len());
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Standing>>> {
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> std::sync::MutexGuard<'_, Vec<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What links are kept with.
 #[derive(Clone)]
-pub(crate) struct Keeper {
+pub(super) struct Keeper {
     /// Our end.
-    pub(crate) endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     /// The sender's driver.
-    pub(crate) events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     /// Where the links are listed.
-    pub(crate) roster: Arc<Roster>,
+    pub(super) roster: Arc<Roster>,
     /// What is refused and dropped.
-    pub(crate) refused: Counts,
+    pub(super) refused: Counts,
     /// The next link's number.
-    pub(crate) numbers: Arc<AtomicU64>,
+    pub(super) numbers: Arc<AtomicU64>,
 }
 
 impl Keeper {
     /// Keeps the links to one configured address, until it is dropped.
-    pub(crate) async fn keep(self, id: Option<String>, address: String, mut rng: Rng) {
+    pub(super) async fn keep(self, id: Option<String>, address: String, mut rng: Rng) {
         if id.is_some() || address.parse::<SocketAddr>().is_ok() {
-            let standing = self.roster.add(Target { kind: LinkKind::Client, address, id });
-            return self.link(self.number(), standing, &mut rng).await;
+            let number = self.number();
+            let standing = self.roster.add(number, Target { kind: LinkKind::Client, address, id });
+            return self.link(number, standing, &mut rng).await;
         }
         let mut kept = HashMap::new();
         loop {
@@ -107,8 +138,8 @@ impl Keeper {
             }
             info!(%address, "a new SMaRtClient by name");
             let target = Target { kind: LinkKind::Client, address: address.to_string(), id: None };
-            let standing = self.roster.add(target);
             let number = self.number();
+            let standing = self.roster.add(number, target);
             let task = Task(tokio::spawn(self.link(number, standing.clone(), rng)));
             kept.insert(*address, Kept { number, standing, task });
         }
@@ -125,7 +156,7 @@ impl Keeper {
                 kept.task.0.abort();
                 // Cancelled, of course.
                 let _ = (&mut kept.task.0).await;
-                self.roster.remove(&kept.standing);
+                self.roster.remove(kept.number);
                 let _ = self.events.send(Event::Down(kept.number)).await;
             }
         }
