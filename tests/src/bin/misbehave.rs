@@ -1,4 +1,4 @@
-//! A server of counters that misbehaves when it is told to: `misbehave PORT DIR`. For tests of what becomes of requests
+//! A server of counters that misbehaves when it is told to: `misbehave PORT DIR [MS]`, where each request takes MS. For tests of what becomes of requests
 //! and applications that hang, crash and answer wrongly.
 //!
 //! | request | reply |
@@ -21,6 +21,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{ExitCode, abort};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The state, and how this life of the process behaves.
 #[derive(Debug, Default)]
@@ -30,14 +31,18 @@ struct Counters {
     lie: u64,
     /// Where the word to misbehave is looked for.
     told: PathBuf,
+    /// How long a request takes.
+    takes: Duration,
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [port, dir] = &arguments[..] else {
-        eprintln!("usage: misbehave PORT DIR");
-        return ExitCode::from(2);
+    let (port, dir, takes) = match &arguments[..] {
+        [port, dir] => (port, dir, Some(0)),
+        [port, dir, takes] => (port, dir, takes.parse().ok()),
+        _ => return usage(),
     };
+    let Some(takes) = takes.map(Duration::from_millis) else { return usage() };
     let listener = match TcpListener::bind(format!("127.0.0.1:{port}")) {
         Ok(listener) => listener,
         Err(error) => {
@@ -46,13 +51,18 @@ fn main() -> ExitCode {
         }
     };
     let told = PathBuf::from(dir).join("misbehave");
-    let counters = Arc::new(Mutex::new(Counters { told, ..Counters::default() }));
+    let counters = Arc::new(Mutex::new(Counters { told, takes, ..Counters::default() }));
     for stream in listener.incoming().flatten() {
         let counters = Arc::clone(&counters);
         // An error is the client's: it went away.
         std::thread::spawn(move || serve(stream, &counters));
     }
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: misbehave PORT DIR [MS]");
+    ExitCode::from(2)
 }
 
 fn serve(stream: TcpStream, counters: &Mutex<Counters>) -> std::io::Result<()> {
@@ -68,6 +78,9 @@ fn serve(stream: TcpStream, counters: &Mutex<Counters>) -> std::io::Result<()> {
 
 impl Counters {
     fn answer(&mut self, line: &str) -> String {
+        if !self.takes.is_zero() {
+            std::thread::sleep(self.takes);
+        }
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "INC" => {
