@@ -184,8 +184,7 @@ impl Nemesis {
         };
         let time = self.between(CUT);
         let cut = network.harm(who.node(), other.node(), harm).inspect_err(|error| eprintln!("{error:#}")).ok()?;
-        let ends = format!("{}–{}", who.node(), other.node());
-        let story = format!("{} {ends} for {:.1} s", harm, time.as_secs_f64());
+        let story = format!("{harm:?} {}–{} for {:.1} s", who.node(), other.node(), time.as_secs_f64());
         let between = if matches!(who, Who::Server(_)) { "servers" } else { "smart-client–server" };
         self.harmed.insert(
             who,
