@@ -1,5 +1,9 @@
 //! Lockstep's tests: the deterministic simulator of whole clusters ([`sim`]) and the checkers ([`check`]) that judge
-//! its runs, one for each property.
+//! its runs, one for each property; real clusters under faults ([`chaos`]), driven from outside ([`driver`]), and the
+//! checker ([`linear`]) that judges them by what their clients saw.
 
+pub mod chaos;
 pub mod check;
+pub mod driver;
+pub mod linear;
 pub mod sim;

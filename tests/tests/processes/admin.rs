@@ -1,8 +1,8 @@
 //! What dashboards and people read from the stateless parts: names that are a contract.
 
 use super::hashmap::netcat;
-use super::http;
-use super::up::Up;
+use super::up::{Up, signal};
+use lockstep_tests::driver::http;
 
 #[test]
 fn ingress_and_smart_client_show_what_the_interface_promises() {
@@ -44,7 +44,7 @@ fn ingress_and_smart_client_show_what_the_interface_promises() {
 fn without_a_quorum_the_smart_clients_are_not_ready_and_the_ingress_is() {
     let up = Up::start(&["--no-restart"]);
     for sidecar in up.role("sidecar").iter().skip(1) {
-        sidecar.kill();
+        signal("KILL", sidecar.pid);
     }
     for part in up.role("smart-client") {
         super::wait::until("unready", || match http::get(&part.admin, "/readyz?verbose")? {

@@ -24,7 +24,7 @@ fn no_client_notices_the_loss_of_leader_follower_or_smart_client() {
                 "a follower" => up.leader().1.remove(0),
                 _ => up.role("smart-client").remove(0),
             };
-            victim.kill();
+            signal("KILL", victim.pid);
             counters.progress(&format!("after the loss of {name} in round {round}"));
             up.restarted(&victim.role, victim.id, victim.pid);
             counters.progress(&format!("after the return of {name} in round {round}"));
@@ -68,7 +68,7 @@ fn after_the_loss_of_the_ingress_each_counter_is_off_by_the_one_request_in_doubt
     let counters = Counters::start(&up, 8);
     counters.progress("before any fault");
     let ingress = up.role("ingress").remove(0);
-    ingress.kill();
+    signal("KILL", ingress.pid);
     up.restarted("ingress", 0, ingress.pid);
     let acknowledged = counters.acknowledged.clone();
     let faults: Vec<_> = counters.clients.into_iter().map(|client| client.join().unwrap()).collect();
@@ -148,7 +148,7 @@ fn killed_servers_stay_dead_without_restarts_and_what_was_acknowledged_survives_
     assert_eq!(netcat(up.listen(), "PUT a 1\n").unwrap(), "OK\n");
     let (leader, followers) = up.leader();
     for sidecar in [&leader, &followers[0]] {
-        sidecar.kill();
+        signal("KILL", sidecar.pid);
         wait::until("reported as exited", || {
             let gone = |event: &serde_json::Value| event["event"] == "exited" && event["pid"] == sidecar.pid;
             if up.events().iter().any(gone) { Ok(()) } else { Err(up.log()) }
@@ -172,7 +172,7 @@ fn all_servers_killed_at_once_come_back_with_everything_acknowledged() {
     }
     let sidecars = up.role("sidecar");
     for sidecar in &sidecars {
-        sidecar.kill();
+        signal("KILL", sidecar.pid);
     }
     for sidecar in &sidecars {
         up.restarted("sidecar", sidecar.id, sidecar.pid);

@@ -13,7 +13,6 @@ mod data_dir;
 mod disk;
 mod diverge;
 mod hashmap;
-mod http;
 mod life;
 mod misbehave;
 mod poison;
