@@ -21,5 +21,6 @@ mod recovery;
 mod redis;
 mod resp;
 mod snapshots;
+mod state;
 mod up;
 mod wait;
