@@ -5,7 +5,7 @@ use crate::limits::{Limits, MEMBERS_MAX, REQUEST_BYTES_MAX, Timing};
 use serde::{Deserialize, Serialize};
 
 /// The version of the semantics of execution (core and adapters). A member refuses a cluster of another one.
-pub const EXECUTION_VERSION: u32 = 1;
+pub const EXECUTION_VERSION: u32 = 2;
 
 /// How writes reach the disk before they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

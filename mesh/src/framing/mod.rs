@@ -8,10 +8,12 @@ mod length;
 mod line;
 mod names;
 mod resp;
+mod state;
 #[cfg(test)]
 mod tests;
 
 pub use names::UnknownName;
+pub use state::{ConnectionState, Replayed};
 
 use crate::ids::Digest;
 use bytes::Bytes;
@@ -157,6 +159,50 @@ impl Adapter {
             Protocol::Line | Protocol::Close | Protocol::Length => Digest::of(reply),
             Protocol::Resp => resp::form(self.connections, request, reply),
         }
+    }
+
+    /// What to ask of a session's own connection in place of `request`, if not that; the connections of all sessions keep
+    /// `all` bytes (rule 27). A reason is that there is no room to keep the request; the application's answer to what is
+    /// asked instead is then turned into an error by [`Self::executed`].
+    #[must_use]
+    pub fn instead(&self, state: &ConnectionState, request: &[u8], all: usize) -> Option<Bytes> {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Resp => resp::instead(state, request, all),
+        }
+    }
+
+    /// Notes what an executed request did to its session's own connection (rule 27). `instead` is what was asked in its
+    /// place, `reply` the answer to that. Returns the reply that counts.
+    pub fn executed(
+        &self,
+        state: &mut ConnectionState,
+        request: &[u8],
+        instead: Option<&Bytes>,
+        reply: Bytes,
+    ) -> Bytes {
+        match self.protocol {
+            Protocol::Line | Protocol::Close | Protocol::Length => reply,
+            Protocol::Resp => resp::executed(state, request, instead, reply),
+        }
+    }
+
+    /// Whether a reply is an error in the protocol's own words.
+    #[must_use]
+    pub fn is_error(&self, reply: &[u8]) -> bool {
+        self.protocol == Protocol::Resp && resp::is_error(reply)
+    }
+
+    /// What to ask, on a connection of its own, to learn whether what watching connections look at has changed.
+    #[must_use]
+    pub fn watch_question(&self) -> Option<Bytes> {
+        (self.protocol == Protocol::Resp).then(resp::watch_question)
+    }
+
+    /// Whether it has for the connection that the application sees coming from `address`; `None` if the answer does not say.
+    #[must_use]
+    pub fn watch_answer(&self, answer: &[u8], address: std::net::SocketAddr) -> Option<bool> {
+        if self.protocol == Protocol::Resp { resp::watch_answer(answer, address) } else { None }
     }
 
     /// A definite error in the protocol's own words, if it has errors; otherwise the connection is closed.

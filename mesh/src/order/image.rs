@@ -2,8 +2,10 @@
 
 use super::sessions::Table;
 use crate::config::ClusterConfig;
-use crate::ids::{Digest, Epoch, Slot};
+use crate::framing::ConnectionState;
+use crate::ids::{ClientId, Digest, Epoch, Slot};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What of a snapshot is the core's. Stored with the application's dump, transferred with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Image {
     pub epoch: Epoch,
     /// The slot of the last of them.
     pub configured: Slot,
+    /// What the connections of sessions to the application remember, where sessions have their own and these are as good as
+    /// a new one no more (rule 27). Part of what is executed, as the dump is, and so put here by whoever takes that.
+    pub connections: BTreeMap<(ClientId, Slot), ConnectionState>,
     /// The session table, with the replies that were kept.
     pub(super) sessions: Table,
 }
@@ -41,6 +46,7 @@ impl Image {
             cluster,
             epoch: Epoch(0),
             configured: Slot(0),
+            connections: BTreeMap::new(),
             sessions: Table::new(),
         }
     }

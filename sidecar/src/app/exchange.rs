@@ -33,6 +33,10 @@ pub(super) enum Loss {
     Restarted,
     #[error("more than {0} sessions have connections of their own")]
     Sessions(usize),
+    #[error("a new connection could not be brought to where a session's was: {0}")]
+    State(String),
+    #[error("the application closed the connection of a session that watches keys: whether they changed is not known")]
+    Watching,
     #[error("{0}")]
     Local(String),
 }
@@ -42,7 +46,12 @@ impl Loss {
     pub(super) const fn blames_call(&self) -> bool {
         match self {
             Self::Link(_) | Self::Closed(_) | Self::Reply(_) | Self::Unasked | Self::Silent(_) | Self::Ended(_) => true,
-            Self::Connect(_) | Self::Restarted | Self::Sessions(_) | Self::Local(_) => false,
+            Self::Connect(_)
+            | Self::Restarted
+            | Self::Sessions(_)
+            | Self::State(_)
+            | Self::Watching
+            | Self::Local(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod found;
 mod keeper;
 mod marker;
 mod orders;
+mod own;
 mod probe;
 pub(crate) mod process;
 mod resp;

@@ -3,21 +3,18 @@
 use super::exchange::{Answer, Loss, connect, exchange};
 use super::keeper::Keeper;
 use super::orders::Task;
+use super::own::{OwnConnections, Session};
 use super::worker::{End, Left, Live};
 use super::{Event, Settings, dump};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::Connections;
-use mesh::ids::{ClientId, Slot};
+use mesh::ids::Slot;
 use mesh::order::{AppReply, Operation};
-use std::collections::HashMap;
 use std::time::Instant;
-use tokio::net::TcpStream;
-
-type Session = (ClientId, Slot);
 
 /// The connections that sessions have, where they have their own.
 struct Sequential {
-    sessions: HashMap<Session, (TcpStream, BytesMut)>,
+    own: OwnConnections,
 }
 
 /// How a slot failed: why, and how many of its calls were answered before; `None`: no call is to blame.
@@ -28,7 +25,10 @@ struct Failure {
 
 /// Executes until the application is lost, or reset by order.
 pub(super) async fn serve(live: &mut Live<'_>) -> End {
-    let mut connections = Sequential { sessions: HashMap::new() };
+    let mut connections = Sequential { own: OwnConnections::new(std::mem::take(live.states)) };
+    if let Err(end) = watch(live, &mut connections).await {
+        return end;
+    }
     loop {
         let task = tokio::select! {
             biased;
@@ -40,10 +40,10 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
         };
         match task {
             Task::Dump(image) => {
-                if live.settings.snapshot.ends_application() {
-                    connections.sessions.clear();
+                if let Err(end) = dump::take(live, image, Some(&mut connections.own)).await {
+                    return end;
                 }
-                if let Err(end) = dump::take(live, image).await {
+                if let Err(end) = watch(live, &mut connections).await {
                     return end;
                 }
             }
@@ -53,6 +53,16 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
                 }
             }
         }
+    }
+}
+
+/// Makes the connections that must be there before anything is executed.
+async fn watch(live: &mut Live<'_>, connections: &mut Sequential) -> Result<(), End> {
+    let (settings, address) = (live.settings, live.keeper.address());
+    tokio::select! {
+        biased;
+        end = live.orders.watch(live.run) => Err(end),
+        made = connections.own.watch(settings, address) => made.map_err(End::Lost),
     }
 }
 
@@ -129,7 +139,7 @@ impl Sequential {
                     }
                 }
                 Operation::End { session } => {
-                    self.sessions.remove(session);
+                    self.own.end(session);
                 }
             }
         }
@@ -146,19 +156,11 @@ impl Sequential {
         patience: Option<std::time::Duration>,
     ) -> Result<Answer, Loss> {
         let adapter = &settings.adapter;
-        if adapter.connections != Connections::PerSession {
-            let mut stream = connect(address, settings.timeout).await?;
-            return exchange(&mut stream, adapter, request, &mut BytesMut::new(), patience).await;
+        if adapter.connections == Connections::PerSession {
+            return self.own.call(settings, address, session, request, patience).await;
         }
-        if !self.sessions.contains_key(&session) {
-            if self.sessions.len() >= settings.sessions {
-                return Err(Loss::Sessions(settings.sessions));
-            }
-            self.sessions.insert(session, (connect(address, settings.timeout).await?, BytesMut::new()));
-        }
-        let (stream, input) = self.sessions.get_mut(&session).expect("inserted just now");
-        let answer = exchange(stream, adapter, request, input, patience).await?;
-        if input.is_empty() { Ok(answer) } else { Err(Loss::Unasked) }
+        let mut stream = connect(address, settings.timeout).await?;
+        exchange(&mut stream, adapter, request, &mut BytesMut::new(), patience).await
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
                 tracing::info!("the application closed its idle connection; connecting again");
                 Ok(())
             }
-            Ok(Leave::Dump(image)) => dump::take(live, image).await,
+            Ok(Leave::Dump(image)) => dump::take(live, image, None).await,
             Err(end) => Err(end),
         };
         if let Err(end) = taken {

@@ -5,6 +5,7 @@ use super::exchange::Loss;
 use super::keeper::Keeper;
 use super::marker::Marker;
 use super::orders::{Begin, Orders};
+use super::own::States;
 use super::{Command, Event, Settings, State, View, probe, sequential, shared, wipe};
 use mesh::framing::Connections;
 use mesh::ids::{Run, Slot};
@@ -49,7 +50,15 @@ pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle,
     let (view_out, view) = watch::channel(View::default());
     let marker = Marker::new(settings.data_dir.as_deref());
     // What an earlier process left under way is not known.
-    let host = Host { settings, keeper, marker, view: view_out, backoff: BACKOFF_MIN, left: Left::Busy };
+    let host = Host {
+        settings,
+        keeper,
+        marker,
+        view: view_out,
+        backoff: BACKOFF_MIN,
+        left: Left::Busy,
+        states: States::new(),
+    };
     let worker = Worker { host, orders: Orders::new(commands_in), events: events_out };
     (Handle { commands, events, view, awaits_restart }, tokio::spawn(worker.run(stop)))
 }
@@ -68,6 +77,8 @@ struct Host {
     view: watch::Sender<View>,
     backoff: Duration,
     left: Left,
+    /// What the connections of sessions remember when a run begins.
+    states: States,
 }
 
 /// How the application was left by what was asked of it last.
@@ -89,6 +100,7 @@ pub(super) struct Live<'a> {
     pub(super) marker: &'a mut Marker,
     pub(super) view: &'a watch::Sender<View>,
     pub(super) left: &'a mut Left,
+    pub(super) states: &'a mut States,
     pub(super) orders: &'a mut Orders,
     pub(super) events: &'a mpsc::Sender<Event>,
 }
@@ -187,9 +199,9 @@ impl Worker {
     }
 
     async fn live(&mut self, run: Run) -> End {
-        let Self { host: Host { settings, keeper, marker, view, left, .. }, orders, events } = self;
+        let Self { host: Host { settings, keeper, marker, view, left, states, .. }, orders, events } = self;
         let connections = settings.adapter.connections;
-        let mut live = Live { run, settings, keeper, marker, view, left, orders, events };
+        let mut live = Live { run, settings, keeper, marker, view, left, states, orders, events };
         match connections {
             Connections::Shared => shared::serve(&mut live).await,
             Connections::PerRequest | Connections::PerSession => sequential::serve(&mut live).await,
@@ -247,6 +259,7 @@ impl Host {
 
     /// The quickest way that is there: in its own protocol, otherwise by a restart; then the snapshot.
     async fn reset(&mut self, snapshot: Option<Slot>) -> Result<(), LoadError> {
+        self.states = dump::states(&self.settings, snapshot).await?;
         if let (Some(slot), true) = (snapshot, self.settings.snapshot.ends_application()) {
             self.left = Left::Busy;
             dump::load(&self.settings, &mut self.keeper, slot).await?;

@@ -20,5 +20,6 @@ mod recovery;
 mod redis;
 mod resp;
 mod snapshots;
+mod state;
 mod up;
 mod wait;

@@ -5,8 +5,10 @@
 
 use super::args::Args;
 use super::commands::{self, Form, Rule};
+use super::connection;
 use crate::framing::Connections;
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,25 +25,44 @@ pub(super) enum Verdict {
 
 /// What is done with `request`, which the scanner found whole.
 pub(super) fn classify(connections: Connections, request: &[u8]) -> Verdict {
-    let mut args = Args::of(request);
-    let Some(first) = args.next() else {
+    match find(request) {
+        Found::Known(name, rule, args) => apply(connections, name, rule, args),
+        Found::Unknown(words) => unknown(&words),
         // Nothing but blanks, or an empty array: Redis says nothing.
-        return Verdict::Local(Bytes::new());
-    };
-    // A separator of the table's must not reach a subcommand past its family.
-    let Some((mut name, mut rule)) = (if first.contains(&b'|') { None } else { commands::command(&first) }) else {
-        return unknown(&[&first]);
-    };
-    if let Rule::Family(bare) = rule {
-        rule = *bare;
-        if let Some(second) = args.next() {
-            match commands::subcommand(&first, &second) {
-                Some(found) => (name, rule) = found,
-                None => return unknown(&[&first, &second]),
-            }
-        }
+        Found::Nothing => Verdict::Local(Bytes::new()),
     }
-    apply(connections, name, rule, args)
+}
+
+/// The name of the command in the table, and the arguments after it.
+pub(super) fn name(request: &[u8]) -> Option<(&'static str, Args<'_>)> {
+    match find(request) {
+        Found::Known(name, _, args) => Some((name, args)),
+        Found::Unknown(_) | Found::Nothing => None,
+    }
+}
+
+/// What the table has for a request.
+enum Found<'a> {
+    Known(&'static str, Rule, Args<'a>),
+    /// These words are no command.
+    Unknown(Vec<Cow<'a, [u8]>>),
+    Nothing,
+}
+
+fn find(request: &[u8]) -> Found<'_> {
+    let mut args = Args::of(request);
+    let Some(first) = args.next() else { return Found::Nothing };
+    // A separator of the table's must not reach a subcommand past its family.
+    let known = if first.contains(&b'|') { None } else { commands::command(&first) };
+    let Some((name, rule)) = known else { return Found::Unknown(vec![first]) };
+    let Rule::Family(bare) = rule else { return Found::Known(name, rule, args) };
+    match args.next() {
+        None => Found::Known(name, *bare, args),
+        Some(second) => match commands::subcommand(&first, &second) {
+            Some((name, rule)) => Found::Known(name, rule, args),
+            None => Found::Unknown(vec![first, second]),
+        },
+    }
 }
 
 /// A rule applied to the arguments after the command's name.
@@ -69,6 +90,7 @@ fn apply(connections: Connections, name: &str, rule: Rule, args: Args<'_>) -> Ve
         Rule::Ping | Rule::Echo if own => Verdict::Order(Form::Exact),
         Rule::Ping if args.len() == 0 => Verdict::Local(Bytes::from_static(b"+PONG\r\n")),
         Rule::Ping | Rule::Echo => echo(args),
+        Rule::Hello if own && connection::Hello::of(args.clone()).is_err() => refuse(name, commands::HELLO),
         Rule::Hello if own => Verdict::Order(Form::NotCompared),
         Rule::Hello => hello(name, args),
         Rule::Select if own => Verdict::Order(Form::Exact),
@@ -90,7 +112,7 @@ fn refuse(name: &str, reason: &str) -> Verdict {
 }
 
 /// A command that is not in the table; its name as far as it can be shown.
-fn unknown(words: &[&[u8]]) -> Verdict {
+fn unknown(words: &[Cow<'_, [u8]>]) -> Verdict {
     let shown = |word: &[u8]| -> String {
         let letters = word.iter().take(64);
         letters.map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' }).collect()

@@ -78,6 +78,9 @@ pub(super) const TIES: &str =
     "BY with ALPHA leaves ties in an order that differs on each replica, and STORE would keep it";
 pub(super) const DATABASE: &str =
     "clients share connections, and those use database 0; run with --app-connections per-session";
+pub(super) const HELLO: &str =
+    "after the version only AUTH, then SETNAME are understood, and a name has no blanks; use AUTH and CLIENT SETNAME";
+pub(super) const NO_ROOM: &str = "what connections keep (open transactions, watched keys) has reached its bound";
 const PUB_SUB: &str = "messages beside replies are not replicated";
 const RANDOM: &str = "its result is random, and would differ on each replica";
 const SCRIPT: &str = "a script cannot be proven to run alike on each replica";

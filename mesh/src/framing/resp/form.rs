@@ -76,7 +76,7 @@ fn sorted(hasher: &mut Hasher, header: &[u8], body: &[u8], group: usize) {
 }
 
 /// The header and body of an array, set or map.
-fn aggregate(reply: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn aggregate(reply: &[u8]) -> Option<(&[u8], &[u8])> {
     if !matches!(reply.first(), Some(b'*' | b'~' | b'%')) {
         return None;
     }

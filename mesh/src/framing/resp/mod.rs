@@ -1,16 +1,19 @@
 //! The adapter `resp`: Redis' RESP2 and RESP3.
 //!
 //! [`request`] and [`reply`] find the boundaries, [`args`] reads a whole request, [`commands`] is the table of all
-//! commands, [`classify`] applies it to one request, [`form`] makes replies comparable.
+//! commands, [`classify`] applies it to one request, [`form`] makes replies comparable, [`connection`] knows what requests do to
+//! a connection.
 
 mod args;
 mod classify;
 mod commands;
+mod connection;
 mod form;
 mod header;
 mod reply;
 mod request;
 
+pub(super) use connection::{executed, instead, is_error, watch_answer, watch_question};
 pub(super) use form::form;
 pub(super) use reply::next_reply;
 pub(super) use request::next_request;

@@ -10,11 +10,12 @@ mod stream;
 use super::conversation::Conversation;
 use super::exchange::Loss;
 use super::keeper::Keeper;
+use super::own::{OwnConnections, States};
 use super::worker::{End, Left, Live, show};
 use super::{Event, Settings, State};
 use crate::config::{Dialect, SnapshotMode};
 use anyhow::{Context, anyhow, bail};
-use mesh::framing::Protocol;
+use mesh::framing::{Connections, Protocol};
 use mesh::ids::Slot;
 use mesh::order::Image;
 use std::time::Duration;
@@ -45,8 +46,9 @@ impl From<Loss> for LoadError {
     }
 }
 
-/// Takes a snapshot, and tells the driver. An error is the end of the run; that no snapshot was taken is none.
-pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>) -> Result<(), End> {
+/// Takes a snapshot, and tells the driver. An error is the end of the run; that no snapshot was taken is none. `own`: the
+/// connections that sessions have of their own.
+pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>, own: Option<&mut OwnConnections>) -> Result<(), End> {
     let slot = image.slot;
     if live.settings.snapshot.ends_application() {
         *live.left = Left::Busy;
@@ -58,7 +60,7 @@ pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>) -> Result<(), E
             live.dump_failed(slot).await?;
             return Err(end);
         }
-        taken = timeout(live.settings.snapshot_timeout, save(live.settings, live.keeper, image)) => taken,
+        taken = timeout(live.settings.snapshot_timeout, save(live.settings, live.keeper, image, own)) => taken,
     };
     let taken = taken.unwrap_or_else(|_| Err(anyhow!("it takes longer than {:?}", live.settings.snapshot_timeout)));
     let runs = live.keeper.same();
@@ -82,8 +84,20 @@ impl Live<'_> {
     }
 }
 
-async fn save(settings: &Settings, keeper: &mut Keeper, image: Box<Image>) -> anyhow::Result<()> {
+async fn save(
+    settings: &Settings,
+    keeper: &mut Keeper,
+    mut image: Box<Image>,
+    own: Option<&mut OwnConnections>,
+) -> anyhow::Result<()> {
     let slot = image.slot;
+    if let Some(own) = own {
+        image.connections = own.states(settings, keeper.address()).await?;
+        if settings.snapshot.ends_application() {
+            // They end with it; others take their place.
+            *own = OwnConnections::new(image.connections.clone());
+        }
+    }
     let snapshots = settings.snapshots.get().context("there is nowhere to keep snapshots")?;
     let mut sink = Sink::new(snapshots.writer(image));
     match (&settings.snapshot, &mut *keeper) {
@@ -122,6 +136,18 @@ async fn save_running(
         SnapshotMode::None => bail!("no way of taking snapshots is configured"),
         SnapshotMode::Directory => bail!("the directory of somebody else's application is not ours to archive"),
     }
+}
+
+/// What the connections of sessions remembered when the snapshot was taken, where they have their own.
+pub(super) async fn states(settings: &Settings, snapshot: Option<Slot>) -> Result<States, LoadError> {
+    let Some(slot) = snapshot.filter(|_| settings.adapter.connections == Connections::PerSession) else {
+        return Ok(States::new());
+    };
+    let snapshots = settings.snapshots.get().context("there is nowhere to keep snapshots");
+    let snapshots = snapshots.map_err(LoadError::Snapshot)?.clone();
+    let read = tokio::task::spawn_blocking(move || snapshots.image(slot)).await;
+    let image = read.context("the snapshot could not be read").flatten().map_err(LoadError::Snapshot)?;
+    Ok(image.connections)
 }
 
 /// Brings a snapshot back into an application in its initial state; with the mode `directory` that is part of it.

@@ -3,6 +3,7 @@
 mod children;
 mod execution;
 mod marker;
+mod own;
 mod resets;
 mod silence;
 mod snapshots;
