@@ -6,6 +6,10 @@
 mod machine;
 #[cfg(feature = "net")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod native;
+pub mod own;
+#[cfg(feature = "net")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod running;
 pub mod sender;
 pub mod smart_client;
@@ -14,6 +18,9 @@ mod tally;
 mod tests;
 
 pub use machine::Machine;
+#[cfg(feature = "net")]
+pub use native::{Client, ClientConfig, CloseError, ConnectError, Session};
+pub use own::{InvokeError, NotRun, SessionName, Settled, Unknown};
 pub use sender::Sender;
 pub use smart_client::SmartClient;
 pub use tally::ReplyVote;
