@@ -176,7 +176,7 @@ impl Client {
     /// # Errors
     /// As [`Client::open_session`].
     pub async fn open_session_as(&self, client: ClientId) -> Result<Session, InvokeError> {
-        let end = self.carry(OwnSession::open(client, WINDOW)).await;
+        let end = self.carry(OwnSession::open(client, WINDOW), self.inner.deadline).await;
         Ok(Session::new(self.clone(), OwnSession::opened(client, end)?))
     }
 
@@ -187,6 +187,13 @@ impl Client {
     #[must_use]
     pub fn resume(&self, name: SessionName, next: Seq) -> Session {
         Session::new(self.clone(), OwnSession::resume(name, next))
+    }
+
+    /// The same, where the caller knows that no request of this number was ever sent, as it stores each before it sends
+    /// it: then a request that cannot be sent now is definitely not run.
+    #[must_use]
+    pub fn resume_settled(&self, name: SessionName, next: Seq) -> Session {
+        Session::new(self.clone(), OwnSession::resume_settled(name, next))
     }
 
     /// The same, where the caller stored the request too: nothing else is invoked before it is invoked again or
@@ -202,9 +209,9 @@ impl Client {
     }
 
     /// Has a request carried until its end or the deadline.
-    async fn carry(&self, request: Request) -> Carried {
+    async fn carry(&self, request: Request, within: Duration) -> Carried {
         let events = &self.inner.running.events;
-        let (tag, within) = (request.tag(), self.inner.deadline);
+        let tag = request.tag();
         let (end, ended) = oneshot::channel();
         if events.send(Event::Carry { request, within, end }).await.is_err() {
             return Carried::Refused(Refused::NoSmartClient);

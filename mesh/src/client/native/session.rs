@@ -4,6 +4,7 @@ use super::Client;
 use crate::client::own::{InvokeError, OwnSession, SessionName, Settled, Unknown};
 use crate::ids::Seq;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// A session of one's own: requests have numbers that the caller can store, and so are executed exactly once even if
 /// the caller dies; see the [module](crate::client).
@@ -13,6 +14,7 @@ use bytes::Bytes;
 pub struct Session {
     client: Client,
     own: OwnSession,
+    deadline: Duration,
 }
 
 /// A session that could not be closed.
@@ -27,7 +29,13 @@ pub struct CloseError {
 
 impl Session {
     pub(super) fn new(client: Client, own: OwnSession) -> Self {
-        Self { client, own }
+        let deadline = client.inner.deadline;
+        Self { client, own, deadline }
+    }
+
+    /// How long each of its next requests may take; the client's deadline otherwise.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = deadline;
     }
 
     /// Its name, to be stored.
@@ -59,7 +67,7 @@ impl Session {
     /// Definite or unknown: see [`InvokeError`].
     pub async fn invoke(&mut self, request: impl Into<Bytes>) -> Result<Bytes, InvokeError> {
         let request = self.own.invoke(request.into())?;
-        let end = self.client.carry(request).await;
+        let end = self.client.carry(request, self.deadline).await;
         self.own.invoked(end)
     }
 
@@ -70,9 +78,9 @@ impl Session {
     /// It stays in doubt; with [`Unknown::SessionGone`], [`Unknown::TooOld`] and [`Unknown::OtherBody`] for ever.
     pub async fn settle(&mut self) -> Result<Option<Settled>, Unknown> {
         let Some(cancel) = self.own.cancel() else { return Ok(None) };
-        let end = self.client.carry(cancel).await;
+        let end = self.client.carry(cancel, self.deadline).await;
         let question = self.own.cancelled(end)?;
-        let end = self.client.carry(question).await;
+        let end = self.client.carry(question, self.deadline).await;
         self.own.settled(end).map(Some)
     }
 
@@ -82,7 +90,7 @@ impl Session {
     /// A request is in doubt, or nobody could be asked: the session is handed back.
     pub async fn close(self) -> Result<(), CloseError> {
         let closed = match self.own.close() {
-            Ok(request) => OwnSession::closed(self.client.carry(request).await),
+            Ok(request) => OwnSession::closed(self.client.carry(request, self.deadline).await),
             Err(why) => Err(why.into()),
         };
         closed.map_err(|error| CloseError { session: Box::new(self), error })

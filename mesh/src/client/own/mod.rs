@@ -69,6 +69,12 @@ impl OwnSession {
         Self { name, next, doubt: None, unsure: true, first_attempt: false }
     }
 
+    /// The same, where the owner knows that no request of that number was ever sent.
+    #[must_use]
+    pub fn resume_settled(name: SessionName, next: Seq) -> Self {
+        Self { unsure: false, ..Self::resume(name, next) }
+    }
+
     /// The same, where the owner knows which request that was.
     #[must_use]
     pub fn resume_in_doubt(name: SessionName, seq: Seq, request: Bytes) -> Self {

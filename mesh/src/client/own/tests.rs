@@ -47,24 +47,28 @@ fn an_unknown_outcome_keeps_the_number_until_the_same_request_has_an_end() {
 #[test]
 fn only_the_first_attempt_of_a_number_is_definitely_not_sent() {
     let refused = || Carried::Refused(Refused::NoSmartClient);
-    let not_run = Err(InvokeError::NotRun(NotRun::Refused(Refused::NoSmartClient)));
-    let unknown = Err(InvokeError::Unknown(Unknown::NotReached(Refused::NoSmartClient)));
+    let not_run = || Err(InvokeError::NotRun(NotRun::Refused(Refused::NoSmartClient)));
+    let unknown = || Err(InvokeError::Unknown(Unknown::NotReached(Refused::NoSmartClient)));
     let mut session = opened();
     session.invoke(bytes("a")).unwrap();
-    assert_eq!(session.invoked(refused()), not_run, "and another request may have the number");
+    assert_eq!(session.invoked(refused()), not_run(), "and another request may have the number");
     session.invoke(bytes("b")).unwrap();
     assert_eq!(session.invoked(Carried::Unknown(Told::Lost)), Err(InvokeError::Unknown(Unknown::Lost)));
     session.invoke(bytes("b")).unwrap();
-    assert_eq!(session.invoked(refused()), unknown, "the attempt before may have run");
+    assert_eq!(session.invoked(refused()), unknown(), "the attempt before may have run");
 
     let mut resumed = OwnSession::resume(opened().name(), Seq(5));
     resumed.invoke(bytes("c")).unwrap();
-    assert_eq!(resumed.invoked(refused()), unknown, "the life before may have sent it");
+    assert_eq!(resumed.invoked(refused()), unknown(), "the life before may have sent it");
+
+    let mut settled = OwnSession::resume_settled(opened().name(), Seq(5));
+    settled.invoke(bytes("c")).unwrap();
+    assert_eq!(settled.invoked(refused()), not_run(), "the life before sent nothing of this number");
 
     let mut dropped = opened();
     dropped.invoke(bytes("d")).unwrap();
     dropped.invoke(bytes("d")).unwrap();
-    assert_eq!(dropped.invoked(refused()), unknown, "whoever dropped the first attempt may have sent it");
+    assert_eq!(dropped.invoked(refused()), unknown(), "whoever dropped the first attempt may have sent it");
 }
 
 #[test]
