@@ -131,6 +131,21 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// A text that is no client id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a client id is a number of up to 32 hexadecimal digits")]
+pub struct ClientIdError;
+
+impl std::str::FromStr for ClientId {
+    type Err = ClientIdError;
+
+    fn from_str(text: &str) -> Result<Self, ClientIdError> {
+        let is_hex = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        number.map(Self).ok_or(ClientIdError)
+    }
+}
+
 /// A blake3 hash (256 bits).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

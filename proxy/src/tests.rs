@@ -1,11 +1,12 @@
-//! The three processes of this crate together, over real links, against servers that the test plays.
+//! The processes of this crate and native clients together, over real links, against servers that the test plays.
 
-use crate::call::{self, CallError};
 use crate::{ingress, smart_client};
 use bytes::Bytes;
-use mesh::client::ReplyVote;
+use mesh::client::own::Unknown;
+use mesh::client::sender::Refused;
+use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, ReplyVote};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{Digest, Slot};
+use mesh::ids::{Digest, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
 use mesh::wire::submit::{Answer, Reply, Submit, Vote, Votes};
@@ -168,26 +169,13 @@ impl Cluster {
         vec![(Some("0".to_owned()), self.smart_client.to_string())]
     }
 
-    async fn call(&self, request: &'static [u8], deadline: Duration) -> Result<Bytes, CallError> {
-        self.call_over(self.smart_clients(), request, deadline).await
+    async fn client(&self, deadline: Duration) -> Client {
+        self.client_over(self.smart_clients(), deadline).await
     }
 
-    async fn call_over(
-        &self,
-        smart_clients: Vec<(Option<String>, String)>,
-        request: &'static [u8],
-        deadline: Duration,
-    ) -> Result<Bytes, CallError> {
-        let config = call::Config {
-            cluster: CLUSTER.to_owned(),
-            id: "me".to_owned(),
-            pki: self.pki.issue(Role::Client, "me"),
-            trust_bundle: None,
-            smart_clients,
-            deadline,
-            bytes: Bytes::from_static(request),
-        };
-        tokio::time::timeout(WAIT, call::run(config)).await.expect("a call ends by its deadline")
+    async fn client_over(&self, smart_clients: Vec<(Option<String>, String)>, deadline: Duration) -> Client {
+        let config = ClientConfig::new(CLUSTER, "me", self.pki.issue(Role::Client, "me"), [""; 0]);
+        Client::connect(ClientConfig { smart_clients, deadline, ..config }).await.unwrap()
     }
 
     /// Starts an ingress for the line protocol and waits until it listens.
@@ -223,27 +211,97 @@ impl Cluster {
     }
 }
 
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WAIT, what).await.expect("a request ends by its deadline")
+}
+
 #[tokio::test]
 async fn a_native_client_is_answered_by_a_majority() {
     let cluster = Cluster::start(2);
-    assert_eq!(cluster.call(b"hello\n", DEADLINE).await.unwrap(), "HELLO\n");
+    let client = cluster.client(DEADLINE).await;
+    assert_eq!(in_time(client.invoke("hello\n")).await.unwrap(), "HELLO\n");
 }
 
 #[tokio::test]
 async fn every_address_of_a_name_is_tried() {
     let cluster = Cluster::start(3);
     let name = format!("localhost:{}", cluster.smart_client.port());
-    let reply = cluster.call_over(vec![(None, name)], b"hello\n", DEADLINE).await;
-    assert_eq!(reply.unwrap(), "HELLO\n");
+    let client = cluster.client_over(vec![(None, name)], DEADLINE).await;
+    assert_eq!(in_time(client.invoke("hello\n")).await.unwrap(), "HELLO\n");
 }
 
 #[tokio::test]
 async fn a_native_client_is_definitely_refused_without_a_quorum() {
     let cluster = Cluster::start(1);
-    match cluster.call(b"hello\n", Duration::from_secs(1)).await {
-        Err(CallError::Refused(why)) => assert!(why.contains("not run"), "{why}"),
+    let client = cluster.client(Duration::from_secs(1)).await;
+    match in_time(client.invoke("hello\n")).await {
+        Err(InvokeError::NotRun(why)) => assert!(why.to_string().contains("not run"), "{why}"),
         other => panic!("{other:?}"),
     }
+    assert!(matches!(in_time(client.open_session()).await, Err(InvokeError::NotRun(_))));
+}
+
+#[tokio::test]
+async fn concurrent_calls_are_answered_each_with_its_own_reply_also_beside_dropped_ones() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client(DEADLINE).await;
+    let mut calls = JoinSet::new();
+    for number in 0..500 {
+        let client = client.clone();
+        calls.spawn(async move {
+            let call = client.invoke(format!("call {number}\n"));
+            if number % 5 == 0 {
+                // Dropped before, while or after it is sent.
+                let _ = tokio::time::timeout(Duration::from_micros(number * 20), call).await;
+            } else {
+                assert_eq!(call.await.unwrap(), format!("CALL {number}\n"));
+            }
+        });
+    }
+    in_time(async {
+        while let Some(call) = calls.join_next().await {
+            call.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(in_time(client.invoke("after\n")).await.unwrap(), "AFTER\n");
+}
+
+#[tokio::test]
+async fn a_session_of_ones_own_counts_its_requests_keeps_a_dropped_one_in_doubt_and_is_resumed_by_name() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client(DEADLINE).await;
+    let mut session = in_time(client.open_session()).await.unwrap();
+    assert_eq!(in_time(session.invoke("one\n")).await.unwrap(), "ONE\n");
+    drop(session.invoke("never polled\n"));
+    let name = session.name();
+    assert_eq!((session.next(), session.in_doubt()), (Seq(2), None));
+    // No time at all: dropped at the first thing that it waits for.
+    let _ = tokio::time::timeout(Duration::ZERO, session.invoke("two\n")).await;
+    let in_doubt = NotRun::InDoubt { seq: Seq(2) };
+    assert_eq!(session.invoke("three\n").await, Err(InvokeError::NotRun(in_doubt.clone())));
+    let failed = session.close().await.unwrap_err();
+    assert_eq!(failed.error, InvokeError::NotRun(in_doubt));
+    let mut session = failed.session;
+    assert_eq!(in_time(session.invoke("two\n")).await.unwrap(), "TWO\n");
+    drop(session);
+    let mut session = client.resume(name, Seq(3));
+    assert_eq!(in_time(session.invoke("three\n")).await.unwrap(), "THREE\n");
+    in_time(session.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_definite_for_a_number_that_was_never_sent_only() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(Duration::from_millis(500)).await;
+    let name = "2a@7".parse().unwrap();
+    let end = in_time(client.resume(name, Seq(5)).invoke("a\n")).await;
+    assert!(matches!(end, Err(InvokeError::Unknown(Unknown::NotReached(_)))), "{end:?}");
+    let end = in_time(client.resume_settled(name, Seq(5)).invoke("a\n")).await;
+    let not_run = |end: &InvokeError| matches!(end, InvokeError::NotRun(NotRun::Refused(Refused::NothingSent(_))));
+    assert!(end.as_ref().is_err_and(not_run), "{end:?}");
+    let end = in_time(client.resume_in_doubt(name, Seq(5), "a\n").settle()).await;
+    assert!(matches!(end, Err(Unknown::NotReached(_))), "{end:?}");
 }
 
 #[tokio::test]
@@ -276,17 +334,15 @@ async fn clients_of_an_ingress_are_answered_in_order_over_many_pipelined_request
 }
 
 #[tokio::test]
-async fn a_process_with_the_wrong_certificate_says_so() {
+async fn a_client_with_the_wrong_certificate_says_so() {
     let pki = Pki::new();
-    let config = call::Config {
-        cluster: "another".to_owned(),
-        id: "me".to_owned(),
-        pki: pki.issue(Role::Client, "me"),
-        trust_bundle: None,
-        smart_clients: vec![(None, free_udp().to_string())],
-        deadline: DEADLINE,
-        bytes: Bytes::new(),
-    };
-    let Err(CallError::Other(error)) = call::run(config).await else { panic!("it must not start") };
+    let config = ClientConfig::new("another", "me", pki.issue(Role::Client, "me"), [free_udp().to_string()]);
+    let Err(error @ ConnectError::Identity(_)) = Client::connect(config).await else { panic!("it must not start") };
     assert!(error.to_string().contains("--cluster"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_without_smart_clients_is_none() {
+    let config = ClientConfig::new(CLUSTER, "me", "nowhere", [""; 0]);
+    assert!(matches!(Client::connect(config).await, Err(ConnectError::NoSmartClients)));
 }

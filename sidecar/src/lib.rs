@@ -12,7 +12,6 @@ mod clock;
 mod config;
 mod driver;
 mod entropy;
-mod failpoint;
 mod hints;
 mod inputs;
 mod intake;

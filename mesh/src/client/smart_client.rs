@@ -129,6 +129,8 @@ struct Pending {
     whole: Option<ReplicaId>,
     /// What servers said in this round of sending.
     steers: BTreeMap<ReplicaId, Steer>,
+    /// The servers whose newest word, in whatever round, is that its number is beyond the session's window.
+    beyond: BTreeSet<ReplicaId>,
     round: u32,
     resend_at: Instant,
     /// When another server is asked for the body of an outcome that has won.
@@ -232,6 +234,7 @@ impl SmartClient {
             tally: Tally::default(),
             whole: None,
             steers: BTreeMap::new(),
+            beyond: BTreeSet::new(),
             round: 0,
             resend_at: now + self.config.resend,
             body_at: None,
@@ -318,6 +321,7 @@ impl SmartClient {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
+        pending.beyond.remove(&from);
         pending.tally.vote(from, vote.slot, vote.form, body);
         self.decide(now, vote.tag, out);
     }
@@ -372,6 +376,13 @@ impl SmartClient {
         let (quorum, needed) = (self.has_quorum(), self.needed());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.steers.insert(from, steer);
+        if steer == Steer::OutOfWindow {
+            pending.beyond.insert(from);
+            self.set_wake(tag);
+        } else {
+            pending.beyond.remove(&from);
+        }
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
         if pending.whole == Some(from) {
             pending.whole = None;
         }
@@ -453,13 +464,10 @@ impl SmartClient {
 
     /// Puts a request's next time into the table of timers.
     fn set_wake(&mut self, tag: Tag) {
-        let margin = self.config.margin;
+        let majority = majority(self.config.servers.len());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
-        let give_up = if pending.sent {
-            pending.deadline
-        } else {
-            Instant::from_nanos(pending.deadline.as_nanos().saturating_sub(margin.as_nanos() as u64))
-        };
+        let margin = pending.margin(self.config.margin, majority);
+        let give_up = Instant::from_nanos(pending.deadline.as_nanos().saturating_sub(margin.as_nanos() as u64));
         let wake = give_up.min(pending.resend_at).min(pending.body_at.unwrap_or(give_up));
         self.wakes.remove(&(pending.wake, tag));
         pending.wake = wake;
@@ -469,10 +477,13 @@ impl SmartClient {
     fn on_timers(&mut self, now: Instant, out: &mut Vec<Output>) {
         while let Some((_, tag)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.pending.get_mut(&tag) else { return };
-            let margin = if pending.sent { Duration::ZERO } else { self.config.margin };
-            if now + margin >= pending.deadline {
-                let told =
-                    if pending.sent { Told::Unknown(Unknown::Deadline) } else { Told::NothingSent(self.no_quorum()) };
+            let majority = majority(self.config.servers.len());
+            if now + pending.margin(self.config.margin, majority) >= pending.deadline {
+                let told = match pending.sent {
+                    false => Told::NothingSent(self.no_quorum()),
+                    true if pending.beyond.len() >= majority => Told::Unknown(Unknown::OutOfWindow),
+                    true => Told::Unknown(Unknown::Deadline),
+                };
                 self.tell(&tag, &told, out);
                 continue;
             }
@@ -510,5 +521,12 @@ impl SmartClient {
             }
             self.send_all(now, tag, out);
         }
+    }
+}
+
+impl Pending {
+    /// How long before its deadline it is given up: what is news to the sender must reach it before its own time is up.
+    fn margin(&self, margin: Duration, majority: usize) -> Duration {
+        if self.sent && self.beyond.len() < majority { Duration::ZERO } else { margin }
     }
 }

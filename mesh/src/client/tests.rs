@@ -441,3 +441,33 @@ fn a_session_is_believed_gone_only_when_every_reachable_server_says_so() {
     let out = push(&mut client, 1, steer(0));
     assert_eq!(out, [smart_client::Output::Tell { ticket: T, told: Told::Unknown(Unknown::SessionGone) }]);
 }
+
+#[test]
+fn a_number_that_a_majority_calls_too_far_ahead_is_told_so_before_the_deadline_and_not_sooner() {
+    let steer = |client: &mut SmartClient, millis: u64, from: usize, steer: Steer| {
+        push(client, millis, smart_client::Input::Steer { from: SERVERS[from], tag: request().tag(), steer })
+    };
+    let tells = |out: &[smart_client::Output]| {
+        out.iter().any(|output| matches!(output, smart_client::Output::Tell { told: Told::Unknown(_), .. }))
+    };
+    let told = |unknown| smart_client::Output::Tell { ticket: T, told: Told::Unknown(unknown) };
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    for from in 0..3 {
+        assert_eq!(steer(&mut client, 1, from, Steer::OutOfWindow), [], "what servers say may pass");
+    }
+    assert!(!tells(&push(&mut client, 4_700, smart_client::Input::Timeout)));
+    let out = push(&mut client, 4_800, smart_client::Input::Timeout);
+    assert!(out.contains(&told(Unknown::OutOfWindow)), "{out:?}");
+
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    for from in 0..3 {
+        steer(&mut client, 1, from, Steer::OutOfWindow);
+    }
+    steer(&mut client, 2, 0, Steer::NotReady);
+    steer(&mut client, 2, 1, Steer::Busy);
+    assert!(!tells(&push(&mut client, 4_800, smart_client::Input::Timeout)), "a majority says so no longer");
+    let out = push(&mut client, 5_000, smart_client::Input::Timeout);
+    assert!(out.contains(&told(Unknown::Deadline)), "{out:?}");
+}

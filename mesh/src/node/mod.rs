@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 pub mod counts;
 pub mod drive;
+pub mod failpoint;
 pub mod human;
 pub mod identity;
 pub mod logging;

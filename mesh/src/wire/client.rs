@@ -68,4 +68,7 @@ pub enum Unknown {
     /// The SMaRtClient was lost or is stopping.
     #[error("the SMaRtClient was lost")]
     Lost,
+    /// A majority said until the deadline that the number is beyond the session's window.
+    #[error("numbers before it were never sent")]
+    OutOfWindow,
 }

@@ -64,6 +64,7 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a904e");
     golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
     golden(&Told::Unknown(Unknown::Deadline), "0200");
+    golden(&Told::Unknown(Unknown::OutOfWindow), "0207");
     golden(&AdminRequest::Commit { token: 9 }, "0209");
     golden(
         &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },

@@ -8,11 +8,13 @@ use mesh::ids::ReplicaId;
 use mesh::node::Clock;
 use mesh::node::counts::Ended;
 use mesh::node::drive::Shell;
+use mesh::node::failpoint;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
 use mesh::wire::{Outcome, Request, Tag};
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -102,12 +104,15 @@ pub(super) struct Around {
     queues: BTreeMap<ReplicaId, mpsc::Sender<Submission>>,
     view: Arc<View>,
     metrics: Metrics,
+    /// Where a test may have asked for this process's end.
+    pki: PathBuf,
 }
 
 impl Around {
     /// Without links.
-    pub(super) fn new(clock: Clock, view: Arc<View>, metrics: &Metrics) -> Self {
-        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), view, metrics: metrics.clone() }
+    pub(super) fn new(clock: Clock, view: Arc<View>, metrics: &Metrics, pki: &Path) -> Self {
+        let (metrics, pki) = (metrics.clone(), pki.to_owned());
+        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), view, metrics, pki }
     }
 
     fn send(&mut self, now: Instant, to: ReplicaId, submit: Submit) {
@@ -122,6 +127,9 @@ impl Around {
 
     fn tell(&mut self, now: Instant, ticket: Ticket, told: Told) {
         let Some((answer, since)) = self.asked.remove(&ticket) else { return };
+        if matches!(told, Told::Outcome(Outcome::Executed(_))) {
+            failpoint::reach(Some(&self.pki), failpoint::AFTER_FORWARD_BEFORE_ANSWER);
+        }
         let how = match &told {
             Told::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) | Told::NothingSent(_) => {
                 Ended::Refused

@@ -174,7 +174,7 @@ fn start(
         resends_saved: RESENDS_SAVED,
     });
     let mut tasks = JoinSet::new();
-    let around = Around::new(clock, view.clone(), metrics);
+    let around = Around::new(clock, view.clone(), metrics, &config.pki);
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
     tasks.spawn(asks::accept(endpoint.clone(), events.clone(), metrics.rejected.clone()));
     let mut standings = Vec::new();
