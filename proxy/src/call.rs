@@ -1,12 +1,13 @@
 //! The native client, once: one request in a session of its own, without TCP and without an ingress.
 
 use crate::process::{self, Bound};
-use crate::sender::{self, Event};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use mesh::client::running::{self, Event};
 use mesh::client::sender::{Answer, Connection, Lending};
 use mesh::net::Role;
 use mesh::node;
+use mesh::node::identity::{self, Expected};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -66,14 +67,14 @@ async fn ask(config: Config) -> anyhow::Result<(mesh::net::Endpoint, Answer)> {
     let most = mesh::limits::REQUEST_BYTES_MAX;
     ensure!(config.bytes.len() <= most, "a request may have {most} bytes at most; this one has {}", config.bytes.len());
     let mut registry = node::registry();
-    let expected = process::Expected { cluster: &config.cluster, role: Role::Client, id: &config.id };
+    let expected = Expected { cluster: &config.cluster, role: Role::Client, id: &config.id };
     let trust = config.trust_bundle.as_deref();
     let Bound { endpoint, .. } =
-        process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
-    let metrics = sender::Metrics::new(&mut registry);
+        process::bind(&expected, &config.pki, trust, identity::any_address(), &[], &mut registry)?;
+    let metrics = running::Metrics::new(&mut registry);
     let settings =
         mesh::client::sender::Config { lending: Lending::Own, window: 1, sessions: 1, held: 1, resend: RESEND };
-    let running = sender::start(settings, config.deadline, config.smart_clients, &endpoint, &metrics)?;
+    let running = running::start(settings, config.deadline, config.smart_clients, &endpoint, &metrics)?;
     let (answer, answered) = oneshot::channel();
     let call = Event::Call { connection: Connection(0), bytes: config.bytes, answer };
     running.events.send(call).await.map_err(|_| anyhow!("the sender ended"))?;

@@ -9,12 +9,6 @@ pub mod ingress;
 pub mod smart_client;
 
 mod admin;
-mod clock;
-mod driver;
-mod links;
-mod metrics;
 mod process;
-mod roster;
-mod sender;
 #[cfg(test)]
 mod tests;

@@ -144,7 +144,7 @@ impl Cluster {
             let mut registry = mesh::node::registry();
             let kinds = [LinkKind::Submit];
             let endpoint =
-                Endpoint::bind(local(0), credentials, &kinds, crate::links::limits(), &mut registry).unwrap();
+                Endpoint::bind(local(0), credentials, &kinds, mesh::net::kept::limits(), &mut registry).unwrap();
             servers.push((id, endpoint.local_addr().to_string()));
             tasks.spawn(server(id, endpoint));
         }

@@ -56,6 +56,16 @@ pub enum Input {
         /// When the client is told, whatever is known then.
         deadline: Instant,
     },
+    /// A request whose session and number are its owner's business: it is carried to the servers and its end is told,
+    /// nothing else. The same request given again while it is on its way only moves the deadline.
+    Carry {
+        /// The request.
+        request: Request,
+        /// When its owner is told, whatever is known then.
+        deadline: Instant,
+    },
+    /// Nobody waits for a carried request any more.
+    Drop(Tag),
     /// The client is gone. What is outstanding runs to its end, unheard.
     Gone(Connection),
     /// A SMaRtClient's word on a request that was sent to it.
@@ -83,6 +93,17 @@ pub enum Answer {
     /// Definite: it did not run and never will (rule 22).
     Refused(Refused),
     /// It may have run, or not.
+    Unknown(Unknown),
+}
+
+/// How a carried request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// By order: its outcome, whatever it is.
+    Outcome(Outcome),
+    /// Definite: no server was given it (rule 22).
+    Refused(Refused),
+    /// It may have run, or may yet run.
     Unknown(Unknown),
 }
 
@@ -137,6 +158,13 @@ pub enum Output {
         /// How the call ended.
         answer: Answer,
     },
+    /// A carried request ended.
+    Carried {
+        /// Which.
+        tag: Tag,
+        /// How.
+        end: Carried,
+    },
     /// A request went to a further SMaRtClient: counted.
     Resent,
 }
@@ -181,12 +209,22 @@ enum Call {
     Ended(Answer),
 }
 
+/// Whom a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    /// A connection's call of that number.
+    Call(Connection, u64),
+    /// A session of ours: it is opened, settled or closed.
+    Session,
+    /// Whoever had it carried.
+    Owner,
+}
+
 /// A request that is being asked.
 #[derive(Debug)]
 struct Flight {
     request: Request,
-    /// The call that it is for; none for those that serve the session itself.
-    call: Option<(Connection, u64)>,
+    whom: Whom,
     deadline: Option<Instant>,
     /// SMaRtClients that were asked and have not answered.
     asked: BTreeSet<Endpoint>,
@@ -258,6 +296,8 @@ impl Sender {
     pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Call { connection, bytes, deadline } => self.on_call(now, connection, bytes, deadline, out),
+            Input::Carry { request, deadline } => self.on_carry(now, request, deadline, out),
+            Input::Drop(tag) => self.on_drop(&tag),
             Input::Gone(connection) => self.on_gone(now, connection, out),
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
@@ -309,6 +349,24 @@ impl Sender {
         }
     }
 
+    fn on_carry(&mut self, now: Instant, request: Request, deadline: Instant, out: &mut Vec<Output>) {
+        let tag = request.tag();
+        match self.flights.get_mut(&tag) {
+            Some(flight) if flight.request == request => {
+                flight.deadline = Some(deadline);
+                self.set_wake(tag);
+            }
+            Some(_) => out.push(Output::Carried { tag, end: Carried::Unknown(Unknown::OtherBody) }),
+            None => self.launch(now, request, Whom::Owner, Some(deadline), out),
+        }
+    }
+
+    fn on_drop(&mut self, tag: &Tag) {
+        if self.flights.get(tag).is_some_and(|flight| flight.whom == Whom::Owner) {
+            self.land(tag);
+        }
+    }
+
     /// Gives a connection's waiting calls numbers, as far as its session has room; sees to a session first.
     fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         loop {
@@ -329,8 +387,8 @@ impl Sender {
             session.next = seq.next();
             session.outstanding.insert(seq);
             let request = Request { client: id, opened, seq, body: Body::Call(bytes) };
-            let call = (connection, client.first + index as u64);
-            self.launch(now, request, Some(call), Some(deadline), out);
+            let whom = Whom::Call(connection, client.first + index as u64);
+            self.launch(now, request, whom, Some(deadline), out);
         }
     }
 
@@ -377,7 +435,7 @@ impl Sender {
         };
         self.sessions.insert(id, session);
         let body = Body::Open { window: self.config.window };
-        self.launch(now, Request { client: id, opened: Slot(0), seq: Seq(0), body }, None, None, out);
+        self.launch(now, Request { client: id, opened: Slot(0), seq: Seq(0), body }, Whom::Session, None, out);
     }
 
     /// A session is nobody's: the next connection in line gets it.
@@ -432,7 +490,7 @@ impl Sender {
             Lending::Own if session.next == Seq(1) => self.offer(now, id, out),
             Lending::Own => {
                 let request = Request { client: id, opened, seq: session.next, body: Body::Close };
-                self.launch(now, request, None, None, out);
+                self.launch(now, request, Whom::Session, None, out);
             }
         }
     }
@@ -463,8 +521,7 @@ impl Sender {
         self.take_back(now, connection, out);
     }
 
-    fn end_call(&mut self, now: Instant, call: (Connection, u64), answer: Answer, out: &mut Vec<Output>) {
-        let (connection, number) = call;
+    fn end_call(&mut self, now: Instant, connection: Connection, number: u64, answer: Answer, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
         let index = usize::try_from(number - client.first).unwrap_or(usize::MAX);
         if let Some(slot) = client.calls.get_mut(index) {
@@ -474,18 +531,11 @@ impl Sender {
     }
 
     /// Starts to ask for a request.
-    fn launch(
-        &mut self,
-        now: Instant,
-        request: Request,
-        call: Option<(Connection, u64)>,
-        deadline: Option<Instant>,
-        out: &mut Vec<Output>,
-    ) {
+    fn launch(&mut self, now: Instant, request: Request, whom: Whom, deadline: Option<Instant>, out: &mut Vec<Output>) {
         let tag = request.tag();
         let flight = Flight {
             request,
-            call,
+            whom,
             deadline,
             asked: BTreeSet::new(),
             latest: None,
@@ -619,11 +669,15 @@ impl Sender {
 
     /// The ordered outcome of a request.
     fn on_outcome(&mut self, now: Instant, tag: Tag, outcome: Outcome, out: &mut Vec<Output>) {
-        if tag.kind == Kind::Open && !matches!(outcome, Outcome::Opened { .. }) && !self.queue.is_empty() {
+        let ours = self.flights.get(&tag).is_some_and(|flight| flight.whom == Whom::Session);
+        if ours && tag.kind == Kind::Open && !matches!(outcome, Outcome::Opened { .. }) && !self.queue.is_empty() {
             // The table is full of sessions that were active lately: that passes, and connections wait.
             return self.retry_soon(now, tag);
         }
         let Some(flight) = self.land(&tag) else { return };
+        if flight.whom == Whom::Owner {
+            return out.push(Output::Carried { tag, end: Carried::Outcome(outcome) });
+        }
         match (tag.kind, outcome) {
             (Kind::Call, outcome) => {
                 let answer = match outcome {
@@ -632,9 +686,9 @@ impl Sender {
                     Outcome::Aborted => Answer::Refused(Refused::Aborted),
                     _ => Answer::Refused(Refused::Cancelled),
                 };
-                if let Some(call) = flight.call {
-                    self.end_call(now, call, answer, out);
-                    self.serve(now, call.0, out);
+                if let Whom::Call(connection, number) = flight.whom {
+                    self.end_call(now, connection, number, answer, out);
+                    self.serve(now, connection, out);
                 }
             }
             (Kind::Open, Outcome::Opened { opened, window }) => {
@@ -673,13 +727,16 @@ impl Sender {
         let seq = Seq(session.next.0 - 1);
         if session.settling != Some(seq) {
             session.settling = Some(seq);
-            self.launch(now, Request { client: id, opened, seq, body: Body::Cancel }, None, None, out);
+            self.launch(now, Request { client: id, opened, seq, body: Body::Cancel }, Whom::Session, None, out);
         }
     }
 
     /// The request's outcome cannot be learned any more.
     fn on_lost(&mut self, now: Instant, tag: Tag, reason: Unknown, out: &mut Vec<Output>) {
-        if tag.kind == Kind::Call {
+        if self.flights.get(&tag).is_some_and(|flight| flight.whom == Whom::Owner) {
+            self.land(&tag);
+            out.push(Output::Carried { tag, end: Carried::Unknown(reason) });
+        } else if tag.kind == Kind::Call {
             let session_gone = reason == Unknown::SessionGone;
             let Some(flight) = self.land(&tag) else { return };
             if session_gone {
@@ -687,8 +744,8 @@ impl Sender {
             } else {
                 self.settle(now, tag.client, out);
             }
-            if let Some(call) = flight.call {
-                self.end_call(now, call, Answer::Unknown(reason), out);
+            if let Whom::Call(connection, number) = flight.whom {
+                self.end_call(now, connection, number, Answer::Unknown(reason), out);
             }
         } else if reason == Unknown::SessionGone && tag.kind != Kind::Open {
             self.land(&tag);
@@ -739,15 +796,22 @@ impl Sender {
     /// A call's deadline passed: definite if no server can have been given it, unknown otherwise (rule 22).
     fn on_deadline(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let Some(flight) = self.land(&tag) else { return };
-        let answer = if flight.unsure || !flight.asked.is_empty() {
-            Answer::Unknown(Unknown::Deadline)
-        } else {
-            Answer::Refused(flight.nothing_sent.map_or(Refused::NoSmartClient, Refused::NothingSent))
-        };
-        // Even where nothing was sent the number was given out, and the next one must not leave a gap.
-        self.settle(now, tag.client, out);
-        if let Some(call) = flight.call {
-            self.end_call(now, call, answer, out);
+        let sent_nothing = !flight.unsure && flight.asked.is_empty();
+        let refused = flight.nothing_sent.map_or(Refused::NoSmartClient, Refused::NothingSent);
+        match flight.whom {
+            Whom::Owner => {
+                let unknown = Carried::Unknown(Unknown::Deadline);
+                let end = if sent_nothing { Carried::Refused(refused) } else { unknown };
+                out.push(Output::Carried { tag, end });
+            }
+            Whom::Call(connection, number) => {
+                // Even where nothing was sent the number was given out, and the next one must not leave a gap.
+                self.settle(now, tag.client, out);
+                let unknown = Answer::Unknown(Unknown::Deadline);
+                let answer = if sent_nothing { Answer::Refused(refused) } else { unknown };
+                self.end_call(now, connection, number, answer, out);
+            }
+            Whom::Session => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod identity;
 mod inbox;
+pub mod kept;
 mod link;
 mod metrics;
 mod outgoing;

@@ -3,8 +3,12 @@
 //! Nothing here knows what a part does: a part hands in an [`Admin`] and a [`Registry`], and is told when to stop.
 
 mod admin;
+mod clock;
 pub mod config;
+pub mod counts;
+pub mod drive;
 pub mod human;
+pub mod identity;
 pub mod logging;
 mod metrics;
 mod router;
@@ -12,6 +16,8 @@ mod signals;
 mod version;
 
 pub use admin::AdminServer;
+pub use clock::Clock;
+pub use identity::seed;
 pub use metrics::{Registry, registry};
 pub use signals::stop_signal;
 pub use version::{Version, set_version, version};

@@ -5,11 +5,11 @@
 //! without a request holds no buffer at all.
 
 use super::intake::{Cut, Intake};
-use crate::metrics::Counts;
-use crate::sender::Event;
 use bytes::{Buf, Bytes, BytesMut};
+use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection};
 use mesh::framing::{Adapter, FramingError, Handling};
+use mesh::node::counts::Counts;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};

@@ -7,14 +7,15 @@ mod tcp;
 mod tests;
 
 use crate::admin::{Face, Subject};
-use crate::metrics;
 use crate::process::{self, Bound};
-use crate::sender::{self, Running};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
+use mesh::client::running::{self, Running};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
 use mesh::net::Role;
+use mesh::node::counts;
+use mesh::node::identity::{self, Expected};
 use mesh::node::{self, AdminServer};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -113,21 +114,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     config.check()?;
     raise_file_limit(config.connections_max);
     let mut registry = node::registry();
-    let expected = process::Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
+    let expected = Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
     let trust = config.trust_bundle.as_deref();
     let Bound { endpoint, tls } =
-        process::bind(&expected, &config.pki, trust, process::any_address(), &[], &mut registry)?;
+        process::bind(&expected, &config.pki, trust, identity::any_address(), &[], &mut registry)?;
     let listener =
         tcp::listen(config.listen).with_context(|| format!("cannot listen on {} for clients", config.listen))?;
     let listen = listener.local_addr()?;
-    let calls = sender::Metrics::new(&mut registry);
+    let calls = running::Metrics::new(&mut registry);
     let tcp = tcp::Metrics {
-        open: metrics::gauge(&mut registry, "tcp_connections", "Connections of external clients that are open"),
-        accepts: metrics::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
+        open: counts::gauge(&mut registry, "tcp_connections", "Connections of external clients that are open"),
+        accepts: counts::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
         refused: calls.refused.clone(),
     };
     let running =
-        Arc::new(sender::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
+        Arc::new(running::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
     let subject =
         Shown { config: config.clone(), tls, listen, running: running.clone(), calls: calls.clone(), tcp: tcp.clone() };
     let face = Arc::new(Face::new(subject));
@@ -183,7 +184,7 @@ struct Shown {
     tls: Value,
     listen: SocketAddr,
     running: Arc<Running>,
-    calls: sender::Metrics,
+    calls: running::Metrics,
     tcp: tcp::Metrics,
 }
 
@@ -205,7 +206,7 @@ impl Subject for Shown {
             "version": node::version().to_string(),
             "listen": self.listen,
             "protocol": self.config.adapter.name(),
-            "peers": self.running.roster.status(),
+            "peers": self.running.peers(),
             "requests": self.calls.requests.status(),
             "resends": self.calls.requests.resends.get(),
             "tcp_connections": self.tcp.open.get(),

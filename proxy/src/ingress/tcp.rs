@@ -1,8 +1,8 @@
 //! The TCP side: accepts connections up to a bound and serves each in a task of its own.
 
 use super::connection::{self, Shared};
-use crate::metrics::Counts;
 use mesh::client::sender::Connection;
+use mesh::node::counts::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;

@@ -2,11 +2,11 @@
 
 use super::connection::{Ending, Shared, WINDOW, serve};
 use super::intake::{Cut, Intake};
-use crate::metrics::Counts;
-use crate::sender::Event;
 use bytes::Bytes;
+use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection, Refused};
 use mesh::framing::{Adapter, Connections, FramingError, Protocol};
+use mesh::node::counts::Counts;
 use mesh::wire::client::Unknown;
 use std::sync::Arc;
 use std::time::Duration;

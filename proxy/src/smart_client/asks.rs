@@ -1,9 +1,9 @@
 //! The links from ingresses and native clients: each request on a stream of its own, its answer on the same one.
 
 use super::driver::Event;
-use crate::metrics::Counts;
 use mesh::client::smart_client::Ticket;
 use mesh::net::{Endpoint, Link, LinkKind, Responder};
+use mesh::node::counts::Counts;
 use mesh::wire::client::{Ask, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

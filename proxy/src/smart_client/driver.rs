@@ -2,12 +2,12 @@
 
 use super::Metrics;
 use super::servers::Submission;
-use crate::clock::Clock;
-use crate::driver::{Machine, Shell};
-use crate::metrics::Ended;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
+use mesh::node::Clock;
+use mesh::node::counts::Ended;
+use mesh::node::drive::Shell;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
@@ -67,20 +67,6 @@ pub(super) enum Event {
     Down(ReplicaId),
     /// The process is to stop.
     Drain,
-}
-
-impl Machine for SmartClient {
-    type Input = Input;
-    type Output = Output;
-    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        Self::step(self, now, input, out);
-    }
-    fn deadline(&self) -> Option<Instant> {
-        Self::deadline(self)
-    }
-    fn timeout() -> Input {
-        Input::Timeout
-    }
 }
 
 /// What the admin port and the drain see, as of the driver's last turn.

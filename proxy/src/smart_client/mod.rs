@@ -5,16 +5,17 @@ mod driver;
 mod servers;
 
 use crate::admin::{Face, Subject};
-use crate::clock::Clock;
-use crate::driver::EVENTS;
-use crate::links::{self, Standing, Target};
-use crate::metrics::{Counts, Requests};
 use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
 use mesh::client::{ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
+use mesh::net::kept::{self, Standing, Target};
 use mesh::net::{Backoff, Endpoint, LinkKind, Role};
+use mesh::node::Clock;
+use mesh::node::counts::{Counts, Requests};
+use mesh::node::drive::EVENTS;
+use mesh::node::identity::Expected;
 use mesh::node::{self, AdminServer, Registry};
 use mesh::rng::Rng;
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ensure!(!servers.is_empty(), "no servers: name them with --servers HOST:PORT,…");
     ensure!(servers.len() == config.servers.len(), "the same server id is given twice in --servers");
     let mut registry = node::registry();
-    let expected = process::Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
+    let expected = Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
     let trust = config.trust_bundle.as_deref();
     let Bound { endpoint, tls } =
         process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
@@ -160,7 +161,7 @@ fn start(
     endpoint: &Endpoint,
     metrics: &Metrics,
 ) -> anyhow::Result<Running> {
-    let mut rng = Rng::from_seed(process::seed().context("cannot read /dev/urandom")?[0]);
+    let mut rng = Rng::from_seed(node::seed().context("cannot read /dev/urandom")?[0]);
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
@@ -173,14 +174,14 @@ fn start(
     });
     let mut tasks = JoinSet::new();
     let around = Around::new(clock, view.clone(), metrics);
-    tasks.spawn(crate::driver::drive(machine, around, clock, inbox));
+    tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
     tasks.spawn(asks::accept(endpoint.clone(), events.clone(), metrics.rejected.clone()));
     let mut standings = Vec::new();
     for (id, address) in servers {
         let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });
         standings.push(standing.clone());
         let line = servers::ToServer::new(id, metrics.rejected.clone());
-        tasks.spawn(links::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
+        tasks.spawn(kept::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
     }
     Ok(Running { events, view, standings, _tasks: tasks })
 }

@@ -1,10 +1,10 @@
 //! The links to the servers: each request on a stream of its own, whole replies back on it, hashes as bundled votes.
 
 use super::driver::Event;
-use crate::links::{Line, Question};
-use crate::metrics::Counts;
 use bytes::Bytes;
 use mesh::ids::ReplicaId;
+use mesh::net::kept::{Line, Question};
+use mesh::node::counts::Counts;
 use mesh::wire::Tag;
 use mesh::wire::submit::{Reply, Submit, Votes};
 use tokio::sync::mpsc;

@@ -4,8 +4,8 @@ use super::clock::{Clock, Time};
 use super::event::{Event, Life};
 use super::workload::Client;
 use super::{Process, World};
-use crate::check::Verdict;
 use crate::check::spinning::Spinning;
+use crate::check::{Verdict, Violation};
 use mesh::client::Sender;
 use mesh::client::sender::{Input, Output};
 use mesh::wire::client::Ask;
@@ -96,6 +96,12 @@ impl World {
                     let at = self.now + self.network.delay();
                     let ask = Ask { request, within_ms };
                     self.queue.push(at, Event::Ask { sender: index, smart, epoch, ask });
+                }
+                Output::Carried { tag, end } => {
+                    return Violation::raise(
+                        "answers",
+                        format!("nobody had {tag:?} carried, and it ended with {end:?}"),
+                    );
                 }
                 Output::Answer { connection, answer } => self.on_answer(index, connection.0, answer)?,
                 Output::Resent => self.counters.resends += 1,

@@ -3,9 +3,9 @@
 //! Every link that comes up gets a queue of its own, which is handed to the driver and dies with the link: nothing of
 //! an old link is ever sent over a new one without the protocol's wish.
 
+use super::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
+use crate::wire::Tag;
 use bytes::Bytes;
-use mesh::net::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
-use mesh::wire::Tag;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,16 +23,16 @@ const LIVED: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(5);
 
 /// The bounds of every link of these processes.
-pub(crate) fn limits() -> LinkLimits {
+pub fn limits() -> LinkLimits {
     LinkLimits {
-        message_bytes: mesh::limits::Limits::DEFAULT.message_bytes,
+        message_bytes: crate::limits::Limits::DEFAULT.message_bytes,
         uni_streams: STREAMS,
         bidi_streams: STREAMS,
     }
 }
 
 /// A question for the other end of a link.
-pub(crate) trait Question: Send + 'static {
+pub trait Question: Send + 'static {
     /// The request that it is about.
     fn tag(&self) -> Tag;
     /// Its bytes on the wire.
@@ -42,7 +42,7 @@ pub(crate) trait Question: Send + 'static {
 }
 
 /// What a kept link means to the driver that uses it.
-pub(crate) trait Line: Send + Sync + 'static {
+pub trait Line: Send + Sync + 'static {
     /// What is asked over it.
     type Question: Question;
     /// What the driver is told.
@@ -59,18 +59,18 @@ pub(crate) trait Line: Send + Sync + 'static {
 
 /// Whom a link is kept to.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub struct Target {
     /// What the link is for.
-    pub(crate) kind: LinkKind,
+    pub kind: LinkKind,
     /// HOST:PORT, resolved anew at every attempt.
-    pub(crate) address: String,
+    pub address: String,
     /// The only acceptable id of the other end, where it is known.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
 }
 
 /// How a kept link stands, for `/status`.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub struct Standing {
     target: Target,
     state: Mutex<State>,
 }
@@ -84,17 +84,17 @@ struct State {
 
 impl Standing {
     /// Of a link that was never up.
-    pub(crate) fn new(target: Target) -> Arc<Self> {
+    pub fn new(target: Target) -> Arc<Self> {
         Arc::new(Self { target, state: Mutex::default() })
     }
 
     /// Whether the link is up.
-    pub(crate) fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         self.state().up.is_some()
     }
 
     /// The `peers` entry of `/status`.
-    pub(crate) fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let state = self.state().clone();
         let (id, remote) = state.up.clone().unzip();
         json!({
@@ -136,7 +136,7 @@ impl Standing {
 }
 
 /// Keeps a link to the target of `standing` until the driver's end of `events` is gone.
-pub(crate) async fn keep<L: Line>(
+pub async fn keep<L: Line>(
     line: L,
     endpoint: Endpoint,
     standing: Arc<Standing>,

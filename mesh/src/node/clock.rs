@@ -1,24 +1,24 @@
 //! The one clock of a process: the pure protocols count from its start, timers of tokio run on the same one.
 
-use mesh::time::{Duration, Instant};
+use crate::time::{Duration, Instant};
 
 /// A monotonic clock that started when it was made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(tokio::time::Instant);
+pub struct Clock(tokio::time::Instant);
 
 impl Clock {
     /// Starts now.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self(tokio::time::Instant::now())
     }
 
     /// Time since the start, as the pure protocols count it.
-    pub(crate) fn now(self) -> Instant {
+    pub fn now(self) -> Instant {
         Instant::ZERO + self.0.elapsed()
     }
 
     /// The same instant for a timer.
-    pub(crate) fn timer(self, at: Instant) -> tokio::time::Instant {
+    pub fn timer(self, at: Instant) -> tokio::time::Instant {
         self.0 + at.since(Instant::ZERO).min(Self::FAR)
     }
 

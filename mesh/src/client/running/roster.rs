@@ -3,12 +3,12 @@
 //! Names are asked again and again, since SMaRtClients come and go. A name whose holder's id is known stands for that
 //! one alone; it is resolved anew whenever its link is dialled.
 
-use crate::links::{self, Standing, Target};
-use crate::metrics::{Counts, Endpoints};
-use crate::sender::{Event, ToSmartClient};
-use mesh::client::sender::Endpoint as Number;
-use mesh::net::{Backoff, Endpoint, LinkKind};
-use mesh::rng::Rng;
+use super::{Event, ToSmartClient};
+use crate::client::sender::Endpoint as Number;
+use crate::net::kept::{self, Standing, Target};
+use crate::net::{Backoff, Endpoint, LinkKind};
+use crate::node::counts::{Counts, Endpoints};
+use crate::rng::Rng;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -133,7 +133,7 @@ impl Keeper {
 
     fn link(&self, number: Number, standing: Arc<Standing>, rng: &mut Rng) -> impl Future<Output = ()> + use<> {
         let line = ToSmartClient::new(number, self.refused.clone());
-        links::keep(line, self.endpoint.clone(), standing, self.events.clone(), Backoff::new(rng.next_u64()))
+        kept::keep(line, self.endpoint.clone(), standing, self.events.clone(), Backoff::new(rng.next_u64()))
     }
 
     fn number(&self) -> Number {

@@ -1,6 +1,6 @@
 //! What the SMaRtClient and the ingress count, under the names of the interface.
 
-use mesh::node::Registry;
+use super::Registry;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,20 +13,14 @@ type Label = [(&'static str, String); 1];
 
 /// A counter with one label. Values of the label are few: names of our own, or ids of certificates.
 #[derive(Clone, Debug)]
-pub(crate) struct Counts {
+pub struct Counts {
     label: &'static str,
     family: Family<Label, Counter>,
 }
 
 impl Counts {
     /// Registers `lockstep_<name>_total{label}`; the values that are known already start at zero.
-    pub(crate) fn new(
-        registry: &mut Registry,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: &[impl ToString],
-    ) -> Self {
+    pub fn new(registry: &mut Registry, name: &str, help: &str, label: &'static str, values: &[impl ToString]) -> Self {
         let family = Family::<Label, Counter>::default();
         registry.register(name, help, family.clone());
         for value in values {
@@ -36,19 +30,19 @@ impl Counts {
     }
 
     /// Counts one.
-    pub(crate) fn count(&self, value: &(impl ToString + ?Sized)) {
+    pub fn count(&self, value: &(impl ToString + ?Sized)) {
         self.family.get_or_create(&[(self.label, value.to_string())]).inc();
     }
 
     /// How many were counted.
-    pub(crate) fn of(&self, value: &(impl ToString + ?Sized)) -> u64 {
+    pub fn of(&self, value: &(impl ToString + ?Sized)) -> u64 {
         self.family.get_or_create(&[(self.label, value.to_string())]).get()
     }
 }
 
 /// How a request ended, as its counter's label has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// With the application's reply, or with another outcome that was asked for.
     Ok,
     /// With a definite refusal.
@@ -59,18 +53,18 @@ pub(crate) enum Ended {
 
 /// `requests_total{result}`, `request_seconds`, `resends_total`.
 #[derive(Clone, Debug)]
-pub(crate) struct Requests {
+pub struct Requests {
     ok: Counter,
     refused: Counter,
     unknown: Counter,
     seconds: Histogram,
     /// Requests sent once more.
-    pub(crate) resends: Counter,
+    pub resends: Counter,
 }
 
 impl Requests {
     /// Registers them.
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    pub fn new(registry: &mut Registry) -> Self {
         let results = Family::<Label, Counter>::default();
         registry.register("requests", "Requests by how they ended", results.clone());
         let of = |result: &str| results.get_or_create(&[("result", result.to_owned())]).clone();
@@ -83,7 +77,7 @@ impl Requests {
     }
 
     /// Counts a request's end.
-    pub(crate) fn ended(&self, how: Ended, took: Duration) {
+    pub fn ended(&self, how: Ended, took: Duration) {
         match how {
             Ended::Ok => self.ok.inc(),
             Ended::Refused => self.refused.inc(),
@@ -93,20 +87,20 @@ impl Requests {
     }
 
     /// The counts for `/status`.
-    pub(crate) fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         json!({ "ok": self.ok.get(), "refused": self.refused.get(), "unknown": self.unknown.get() })
     }
 }
 
 /// Registers a plain counter.
-pub(crate) fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+pub fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
     counter
 }
 
 /// Registers a plain gauge.
-pub(crate) fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+pub fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     let gauge = Gauge::default();
     registry.register(name, help, gauge.clone());
     gauge
@@ -114,14 +108,14 @@ pub(crate) fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
 
 /// `endpoints{state}`: links that are kept, by whether they are up.
 #[derive(Clone, Debug)]
-pub(crate) struct Endpoints {
+pub struct Endpoints {
     ready: Gauge,
     ejected: Gauge,
 }
 
 impl Endpoints {
     /// Registers it.
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    pub fn new(registry: &mut Registry) -> Self {
         let states = Family::<Label, Gauge>::default();
         registry.register("endpoints", "SMaRtClients by state", states.clone());
         let of = |state: &str| states.get_or_create(&[("state", state.to_owned())]).clone();
@@ -129,7 +123,7 @@ impl Endpoints {
     }
 
     /// Shows how many of `all` are up.
-    pub(crate) fn show(&self, ready: usize, all: usize) {
+    pub fn show(&self, ready: usize, all: usize) {
         self.ready.set(i64::try_from(ready).unwrap_or(i64::MAX));
         self.ejected.set(i64::try_from(all.saturating_sub(ready)).unwrap_or(i64::MAX));
     }

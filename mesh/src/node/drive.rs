@@ -2,33 +2,20 @@
 //!
 //! It awaits in one place only and takes what has piled up in bulk; a [`Shell`] acts on outputs without ever waiting.
 
-use crate::clock::Clock;
-use mesh::time::{Duration, Instant};
+use super::Clock;
+use crate::client::Machine;
+use crate::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Events taken in one turn at most.
 const TURN: usize = 512;
 /// Events that may wait for the driver; whoever has one more waits with it.
-pub(crate) const EVENTS: usize = 4096;
+pub const EVENTS: usize = 4096;
 /// A deadline that is still due after its time-out was handled is tried again after this, not at once.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// A pure protocol state machine.
-pub(crate) trait Machine {
-    /// What happens to it.
-    type Input;
-    /// What it wants done.
-    type Output;
-    /// The only door in.
-    fn step(&mut self, now: Instant, input: Self::Input, out: &mut Vec<Self::Output>);
-    /// When it wants [`Machine::timeout`].
-    fn deadline(&self) -> Option<Instant>;
-    /// The input for a deadline that passed.
-    fn timeout() -> Self::Input;
-}
-
 /// What stands between a [`Machine`] and the tasks around it. None of its methods may wait.
-pub(crate) trait Shell<M: Machine> {
+pub trait Shell<M: Machine> {
     /// What the tasks around it send.
     type Event;
     /// Notes what the event means for the shell; returns what it means for the machine.
@@ -40,7 +27,7 @@ pub(crate) trait Shell<M: Machine> {
 }
 
 /// Runs until every sender of events is gone.
-pub(crate) async fn drive<M: Machine, S: Shell<M>>(
+pub async fn drive<M: Machine, S: Shell<M>>(
     mut machine: M,
     mut shell: S,
     clock: Clock,

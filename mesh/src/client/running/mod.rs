@@ -1,18 +1,20 @@
-//! The driver of the sender's protocol: what an ingress and a native client have in common.
+//! A running [`Sender`]: its driver, its links to SMaRtClients. What an ingress and a native client have in common.
 
-use crate::clock::Clock;
-use crate::driver::{self, EVENTS, Machine, Shell};
-use crate::links::{Line, Question};
-use crate::metrics::{Counts, Ended, Endpoints, Requests};
-use crate::roster::{Keeper, Roster};
+mod roster;
+
+use crate::client::Sender;
+use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
+use crate::net;
+use crate::net::kept::{Line, Question};
+use crate::node::Clock;
+use crate::node::counts::{Counts, Ended, Endpoints, Requests};
+use crate::node::drive::{self, EVENTS, Shell};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+use crate::wire::client::{Ask, Told};
+use crate::wire::{Outcome, Request, Tag};
 use bytes::Bytes;
-use mesh::client::Sender;
-use mesh::client::sender::{Answer, Config, Connection, Endpoint, Input, Output, Refused};
-use mesh::net;
-use mesh::rng::Rng;
-use mesh::time::{Duration, Instant};
-use mesh::wire::client::{Ask, Told};
-use mesh::wire::{Request, Tag};
+use roster::{Keeper, Roster};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +24,7 @@ use tracing::warn;
 
 /// What the tasks around the sender tell it.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A client's next request.
     Call {
         /// Its connection.
@@ -32,6 +34,17 @@ pub(crate) enum Event {
         /// Where its answer goes.
         answer: oneshot::Sender<Answer>,
     },
+    /// A request whose session and number are its owner's business; at most one of a tag at a time.
+    Carry {
+        /// The request.
+        request: Request,
+        /// How long its owner waits.
+        within: Duration,
+        /// Where its end is told.
+        end: oneshot::Sender<Carried>,
+    },
+    /// Nobody waits for it any more.
+    Drop(Tag),
     /// The client is gone.
     Gone(Connection),
     /// A SMaRtClient's word.
@@ -51,7 +64,7 @@ pub(crate) enum Event {
 
 /// A request on its way to a SMaRtClient.
 #[derive(Debug)]
-pub(crate) struct Asking {
+pub struct Asking {
     request: Request,
     until: tokio::time::Instant,
 }
@@ -63,7 +76,7 @@ impl Question for Asking {
     fn encode(&self) -> Bytes {
         let within = self.until.saturating_duration_since(tokio::time::Instant::now());
         let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
-        mesh::wire::encode(&Ask { request: self.request.clone(), within_ms })
+        crate::wire::encode(&Ask { request: self.request.clone(), within_ms })
     }
     fn until(&self) -> tokio::time::Instant {
         self.until
@@ -71,14 +84,14 @@ impl Question for Asking {
 }
 
 /// A link to one SMaRtClient.
-pub(crate) struct ToSmartClient {
+pub struct ToSmartClient {
     endpoint: Endpoint,
     refused: Counts,
 }
 
 impl ToSmartClient {
     /// The link with that number.
-    pub(crate) fn new(endpoint: Endpoint, refused: Counts) -> Self {
+    pub fn new(endpoint: Endpoint, refused: Counts) -> Self {
         Self { endpoint, refused }
     }
 }
@@ -93,7 +106,7 @@ impl Line for ToSmartClient {
         Event::Down(self.endpoint)
     }
     fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
-        if let Ok(told) = mesh::wire::decode(&answer) {
+        if let Ok(told) = crate::wire::decode(&answer) {
             return Some(Event::Told { endpoint: self.endpoint, tag, told });
         }
         self.refused.count("malformed");
@@ -106,27 +119,13 @@ impl Line for ToSmartClient {
     }
 }
 
-impl Machine for Sender {
-    type Input = Input;
-    type Output = Output;
-    fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        Self::step(self, now, input, out);
-    }
-    fn deadline(&self) -> Option<Instant> {
-        Self::deadline(self)
-    }
-    fn timeout() -> Input {
-        Input::Timeout
-    }
-}
-
 /// What of the sender its neighbours may see, as of the driver's last turn.
 #[derive(Debug, Default)]
-pub(crate) struct View {
+pub struct View {
     /// Calls without an answer.
-    pub(crate) outstanding: AtomicUsize,
+    pub outstanding: AtomicUsize,
     /// SMaRtClients that a link is up to.
-    pub(crate) reachable: AtomicUsize,
+    pub reachable: AtomicUsize,
 }
 
 /// A call whose answer is awaited.
@@ -142,6 +141,7 @@ struct Around {
     /// How long a call may take.
     patience: Duration,
     calls: HashMap<Connection, VecDeque<Waiting>>,
+    carried: HashMap<Tag, (oneshot::Sender<Carried>, Instant)>,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
     roster: Arc<Roster>,
     view: Arc<View>,
@@ -157,6 +157,14 @@ impl Shell<Sender> for Around {
             Event::Call { connection, bytes, answer } => {
                 self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
                 Input::Call { connection, bytes, deadline: now + self.patience }
+            }
+            Event::Carry { request, within, end } => {
+                self.carried.insert(request.tag(), (end, now));
+                Input::Carry { request, deadline: now + within }
+            }
+            Event::Drop(tag) => {
+                self.carried.remove(&tag)?;
+                Input::Drop(tag)
             }
             Event::Gone(connection) => {
                 self.calls.remove(&connection);
@@ -186,6 +194,7 @@ impl Shell<Sender> for Around {
                 }
             }
             Output::Answer { connection, answer } => self.answer(now, connection, answer),
+            Output::Carried { tag, end } => self.carried(now, tag, end),
             Output::Resent => {
                 self.requests.resends.inc();
             }
@@ -199,6 +208,22 @@ impl Shell<Sender> for Around {
 }
 
 impl Around {
+    /// Tells whoever had a request carried.
+    fn carried(&mut self, now: Instant, tag: Tag, end: Carried) {
+        let Some((waiting, since)) = self.carried.remove(&tag) else { return };
+        let how = match &end {
+            Carried::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) => Ended::Refused,
+            Carried::Outcome(_) => Ended::Ok,
+            Carried::Refused(why) => {
+                self.refused.count(reason(why));
+                Ended::Refused
+            }
+            Carried::Unknown(_) => Ended::Unknown,
+        };
+        self.requests.ended(how, now.since(since));
+        let _ = waiting.send(end);
+    }
+
     /// Answers the oldest call of a connection, unless its client is gone.
     fn answer(&mut self, now: Instant, connection: Connection, answer: Answer) {
         let Some(calls) = self.calls.get_mut(&connection) else { return };
@@ -235,18 +260,18 @@ fn reason(why: &Refused) -> &'static str {
 
 /// What counts calls.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     /// Calls.
-    pub(crate) requests: Requests,
+    pub requests: Requests,
     /// What was refused, and why.
-    pub(crate) refused: Counts,
+    pub refused: Counts,
     /// The links.
-    pub(crate) endpoints: Endpoints,
+    pub endpoints: Endpoints,
 }
 
 impl Metrics {
     /// Registers them.
-    pub(crate) fn new(registry: &mut mesh::node::Registry) -> Self {
+    pub fn new(registry: &mut crate::node::Registry) -> Self {
         let reasons = [
             "command",
             "connections_max",
@@ -273,27 +298,35 @@ impl Metrics {
 }
 
 /// A running sender.
-pub(crate) struct Running {
+pub struct Running {
     /// The way to it.
-    pub(crate) events: mpsc::Sender<Event>,
+    pub events: mpsc::Sender<Event>,
     /// What it shows.
-    pub(crate) view: Arc<View>,
+    pub view: Arc<View>,
     /// Its links.
-    pub(crate) roster: Arc<Roster>,
+    roster: Arc<Roster>,
     /// Its tasks, which end with this.
     _tasks: JoinSet<()>,
 }
 
+impl Running {
+    /// The `peers` of `/status`.
+    #[must_use]
+    pub fn peers(&self) -> Vec<serde_json::Value> {
+        self.roster.status()
+    }
+}
+
 /// Starts a sender with a link to each of `smart_clients` (id where known, HOST:PORT); a call may take `patience`.
-pub(crate) fn start(
+pub fn start(
     config: Config,
     patience: Duration,
     smart_clients: Vec<(Option<String>, String)>,
     endpoint: &net::Endpoint,
     metrics: &Metrics,
 ) -> std::io::Result<Running> {
-    let seed = crate::process::seed()?;
-    let mut rng = Rng::from_seed(crate::process::seed()?[0]);
+    let seed = crate::node::seed()?;
+    let mut rng = Rng::from_seed(crate::node::seed()?[0]);
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
@@ -302,6 +335,7 @@ pub(crate) fn start(
         clock,
         patience,
         calls: HashMap::new(),
+        carried: HashMap::new(),
         queues: HashMap::new(),
         roster: roster.clone(),
         view: view.clone(),
@@ -309,7 +343,7 @@ pub(crate) fn start(
         refused: metrics.refused.clone(),
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(driver::drive(Sender::new(config, seed), around, clock, inbox));
+    tasks.spawn(drive::drive(Sender::new(config, seed), around, clock, inbox));
     let keeper = Keeper {
         endpoint: endpoint.clone(),
         events: events.clone(),
