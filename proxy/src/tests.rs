@@ -197,7 +197,14 @@ impl Cluster {
             },
             deadline: DEADLINE,
             drain_timeout: DEADLINE,
-            connections_max: 10,
+            limits: ingress::Limits {
+                connections_max: 10,
+                connections_per_address: None,
+                idle_timeout: None,
+                request_timeout: Duration::from_secs(60),
+                reply_timeout: Duration::from_secs(60),
+                quiet_period: None,
+            },
         };
         self.tasks.spawn(async move { ingress::run(config).await.unwrap() });
         tokio::time::timeout(WAIT, async {

@@ -1,39 +1,35 @@
 //! One client's connection: requests in, answers out in the same order, however the cluster answers them.
 //!
-//! Everything that a client can make us hold is bounded: requests in flight by the window, bytes of requests by a
-//! budget of the whole process, bytes of answers by a mark above which no further request is read. A connection
-//! without a request holds no buffer at all.
+//! Everything that a client can make us hold is bounded: requests in flight by the window, its bytes by rooms that all
+//! connections share, and a connection that has to wait for room is not read from. A connection without a request
+//! holds no buffer at all.
 
 use super::intake::{Cut, Intake};
+use super::limits::Limits;
+use super::patience::{Late, Patience, Standing};
+use super::pipe::{READ, part, read_some, write_some};
+use super::room::{self, Admitted, FREE, Rooms, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::client::running::Event;
-use mesh::client::sender::{Answer, Connection};
+use mesh::client::sender::{Answer, Connection, Refused};
 use mesh::framing::{Adapter, FramingError, Handling};
 use mesh::node::counts::Counts;
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// Bytes of answers that wait for a slow reader: above this no further request is read and no further answer taken.
+/// Bytes of answers that wait for a slow reader: above this no further request is taken on.
 const OUTPUT: usize = 256 << 10;
-/// Bytes taken from a connection at once.
-const READ: usize = 64 << 10;
-/// Requests up to this size are bounded by their number alone; larger ones take from the budget.
-const SMALL: usize = 4 << 10;
+/// Bytes of answers that a connection may wait for, as far as their size can be told before.
+const ANSWERS: usize = 1 << 20;
 /// Requests on one connection that may be unanswered where the protocol lets clients pipeline.
 pub(super) const WINDOW: u16 = 64;
-/// After our last word, what the client still sends is read and dropped for this long, and at most this many bytes:
-/// closing at once would make the kernel reset the connection and the last words be lost.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
 
 /// What all connections of an ingress share.
 #[derive(Debug)]
@@ -42,10 +38,12 @@ pub(super) struct Shared {
     pub(super) adapter: Adapter,
     /// The way to the sender.
     pub(super) events: mpsc::Sender<Event>,
-    /// Bytes of large requests that may be held.
-    pub(super) budget: Arc<Semaphore>,
-    /// How long half a request, or an answer that is not read, may stand still.
-    pub(super) patience: Duration,
+    /// What all connections may hold together.
+    pub(super) rooms: Rooms,
+    /// What one client may take.
+    pub(super) limits: Limits,
+    /// How long a request may wait for room.
+    pub(super) deadline: Duration,
     /// What was refused, and why.
     pub(super) refused: Counts,
 }
@@ -65,10 +63,12 @@ pub(super) enum Ending {
     Malformed,
     /// An outcome is unknown, or a refusal cannot be said in the protocol.
     Unanswered,
-    /// Half a request, and then nothing.
+    /// Half a request, and then nothing, or too little.
     SlowRequest,
     /// It did not read its answers.
     SlowReader,
+    /// It asked for nothing for too long.
+    Idle,
     /// The connection broke.
     Lost,
 }
@@ -78,19 +78,30 @@ pub(super) enum Ending {
 enum Place {
     /// Answered here.
     Ready(Bytes),
-    /// Answered by the cluster.
-    Waiting(oneshot::Receiver<Answer>),
+    /// Answered by the cluster, with about so many bytes.
+    Waiting { answer: oneshot::Receiver<Answer>, expected: usize },
 }
 
-/// Handing a request to the sender while there is no room: resolves when it was handed over.
-type Admission = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Something that is waited for.
+type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A request that is handed to the sender when there is room.
+struct Admission {
+    /// Resolves when it was handed over, to room for its answer.
+    handing_over: Waiting<Option<Share>>,
+    /// What its answer is taken for, if there is no room for that yet.
+    lacks_for: usize,
+    /// It waits no longer.
+    until: Instant,
+}
 
 /// What woke a connection.
 enum Woken {
     Stop,
     Written(io::Result<usize>),
     Answered(Answer),
-    Admitted,
+    Admitted(Option<Share>),
+    Reserved(Option<OwnedSemaphorePermit>),
     Read(io::Result<usize>),
     Late,
 }
@@ -113,7 +124,7 @@ where
         // The sender lives as long as the process; if not, there is nobody to tell.
         let _ = shared.events.send(Event::Gone(id)).await;
     }
-    let heard = conversation.intake.has_ended();
+    let heard = conversation.intake.has_ended() && !conversation.quiet;
     drop(conversation);
     if !matches!(ending, Ending::Lost | Ending::SlowReader) {
         part(&mut reader, &mut writer, heard).await;
@@ -127,18 +138,31 @@ struct Conversation {
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
     intake: Intake,
+    /// The client's silence, not its half-close, ended its side.
+    quiet: bool,
+    /// Room for the rest of a large request.
+    large: Option<OwnedSemaphorePermit>,
+    /// Waiting for that.
+    reservation: Option<Waiting<Option<OwnedSemaphorePermit>>>,
     /// Answers to come, in order.
     places: VecDeque<Place>,
-    /// Answers to write.
+    /// About how many bytes they have.
+    expected: usize,
+    /// About how many the next one will have.
+    next_expected: usize,
+    /// Answers that are there, in order.
+    answers: VecDeque<Bytes>,
+    /// Those of them that are being written, together.
     output: BytesMut,
+    /// Bytes of both.
+    unread: usize,
+    /// Room for what is to come and what is there.
+    share: Share,
     /// A request that there was no room for.
     admission: Option<Admission>,
     /// No further request is cut; the connection ends when every answer was written, and like this.
     ending: Option<Ending>,
-    /// Since when half a request waits for its rest.
-    partial_since: Option<Instant>,
-    /// When the client last took something of what waits for it.
-    output_moved: Instant,
+    patience: Patience,
     /// Whether the sender knows of this connection.
     called: bool,
 }
@@ -147,16 +171,23 @@ impl Conversation {
     fn new(id: Connection, shared: Arc<Shared>, stop: watch::Receiver<bool>) -> Self {
         Self {
             id,
-            intake: Intake::new(shared.adapter),
-            shared,
             stop,
+            intake: Intake::new(shared.adapter),
+            quiet: false,
+            large: None,
+            reservation: None,
             places: VecDeque::new(),
+            expected: 0,
+            next_expected: shared.rooms.answers.first_expected(),
+            answers: VecDeque::new(),
             output: BytesMut::new(),
+            unread: 0,
+            share: Share::new(shared.rooms.answers.clone()),
             admission: None,
             ending: None,
-            partial_since: None,
-            output_moved: Instant::now(),
+            patience: Patience::new(shared.limits, Instant::now()),
             called: false,
+            shared,
         }
     }
 
@@ -171,16 +202,18 @@ impl Conversation {
         loop {
             self.take_requests();
             self.collect_answers();
+            self.settle();
             if let Some(ending) = self.over() {
                 return ending;
             }
             match self.wait(reader, writer).await {
                 Woken::Stop => self.end(Ending::Closed),
                 Woken::Answered(answer) => self.on_answer(answer),
-                Woken::Admitted => self.admission = None,
+                Woken::Admitted(share) => self.on_admitted(share),
+                Woken::Reserved(room) => (self.large, self.reservation) = (room, None),
                 Woken::Written(Ok(taken)) if taken > 0 => self.on_written(taken),
                 Woken::Read(Ok(0)) => self.intake.end(),
-                Woken::Read(Ok(_)) => {}
+                Woken::Read(Ok(_)) => self.patience.on_read(Instant::now()),
                 Woken::Written(_) | Woken::Read(Err(_)) => return Ending::Lost,
                 Woken::Late => {
                     if let Some(ending) = self.late() {
@@ -197,25 +230,31 @@ impl Conversation {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let reads = self.may_take() && !self.intake.has_ended();
+        let reads = self.reads();
         let writes = !self.output.is_empty();
-        let limit = self.limit(reads);
-        let roomy = self.output.len() < OUTPUT;
+        let limit = self.limit();
+        let deaf = (!reads && self.patience.has_partial()).then(Instant::now);
+        let most = if self.large.is_some() { READ } else { FREE.saturating_sub(self.intake.length()) };
         let front = match self.places.front_mut() {
-            Some(Place::Waiting(answer)) if roomy => Some(answer),
+            Some(Place::Waiting { answer, .. }) => Some(answer),
             _ => None,
         };
         let answers = front.is_some();
-        let admits = self.admission.is_some();
-        tokio::select! {
+        let (admits, reserves) = (self.admission.is_some(), self.reservation.is_some());
+        let woken = tokio::select! {
             biased;
             written = write_some(writer, &self.output), if writes => Woken::Written(written),
             answer = answered(front), if answers => Woken::Answered(answer),
-            () = admitted(&mut self.admission), if admits => Woken::Admitted,
-            read = read_some(reader, &mut self.intake), if reads => Woken::Read(read),
+            share = granted(self.admission.as_mut().map(|waits| &mut waits.handing_over)), if admits => Woken::Admitted(share),
+            room = granted(self.reservation.as_mut()), if reserves => Woken::Reserved(room),
+            read = read_some(reader, most, &mut self.intake), if reads => Woken::Read(read),
             _ = self.stop.changed(), if self.ending.is_none() => Woken::Stop,
             () = until(limit), if limit.is_some() => Woken::Late,
+        };
+        if let Some(since) = deaf {
+            self.patience.did_not_read(since.elapsed());
         }
+        woken
     }
 
     /// Whether another request may be taken on.
@@ -223,7 +262,13 @@ impl Conversation {
         self.ending.is_none()
             && self.admission.is_none()
             && self.places.len() < self.shared.window()
-            && self.output.len() < OUTPUT
+            && self.unread < OUTPUT
+            && self.expected + self.unread < ANSWERS
+    }
+
+    /// Whether the client's bytes are taken.
+    fn reads(&self) -> bool {
+        self.may_take() && self.reservation.is_none() && !self.intake.has_ended()
     }
 
     /// Cuts and hands on what may be taken on.
@@ -231,16 +276,12 @@ impl Conversation {
         while self.may_take() {
             match self.intake.cut() {
                 Ok(Cut::Request(request)) => {
-                    self.partial_since = None;
+                    self.patience.on_request();
                     self.take(request);
                 }
                 Ok(Cut::More) => {
-                    if !self.intake.is_partial() {
-                        self.partial_since = None;
-                    } else if self.partial_since.is_none() {
-                        self.partial_since = Some(Instant::now());
-                    }
-                    return;
+                    self.patience.on_partial(Instant::now(), self.intake.is_partial());
+                    return self.reserve();
                 }
                 Ok(Cut::End) => self.end(Ending::Closed),
                 Err(error) => self.refuse_bytes(&error),
@@ -248,10 +289,23 @@ impl Conversation {
         }
     }
 
+    /// Half a request that becomes large needs room for all that may come of it, before more of it is read: whoever has
+    /// room can go on to its end.
+    fn reserve(&mut self) {
+        if self.intake.length() >= FREE && self.large.is_none() && self.reservation.is_none() {
+            self.reservation = Some(Box::pin(self.shared.rooms.clone().large(self.shared.adapter.request_bytes)));
+        }
+    }
+
     /// One whole request.
     fn take(&mut self, request: Bytes) {
+        // Of the room that was reserved it keeps what it needs.
+        let large = self.large.take().and_then(|mut room| {
+            let keep = request.len().min(room.num_permits());
+            room.split(keep)
+        });
         match self.shared.adapter.handle(&request) {
-            Handling::Order => self.call(request),
+            Handling::Order => self.call(request, large),
             Handling::Local(reply) => self.places.push_back(Place::Ready(reply)),
             Handling::LocalThenClose(reply) => {
                 self.places.push_back(Place::Ready(reply));
@@ -265,31 +319,58 @@ impl Conversation {
     }
 
     /// Gives a request to the sender, now or when there is room.
-    fn call(&mut self, request: Bytes) {
+    fn call(&mut self, bytes: Bytes, large: Option<OwnedSemaphorePermit>) {
         self.called = true;
-        let (answer, waiting) = oneshot::channel();
-        self.places.push_back(Place::Waiting(waiting));
         let connection = self.id;
-        let cost = u32::try_from(request.len()).unwrap_or(u32::MAX);
-        let budget = self.shared.budget.clone();
+        let (answer, waiting) = oneshot::channel();
+        let lacks = self.share.lacks(self.expected + self.next_expected + self.unread);
+        self.places.push_back(Place::Waiting { answer: waiting, expected: self.next_expected });
+        self.expected += self.next_expected;
+        let rooms = self.shared.rooms.clone();
         let events = self.shared.events.clone();
-        if request.len() <= SMALL {
-            let Err(mpsc::error::TrySendError::Full(event)) =
-                self.shared.events.try_send(Event::Call { connection, bytes: request, answer })
-            else {
-                return;
-            };
-            self.admission = Some(Box::pin(async move {
-                let _ = events.send(event).await;
-            }));
-            return;
+        let handing_on = move |admitted: Admitted| {
+            let (bytes, share) = room::held(bytes, admitted, large);
+            (Event::Call { connection, bytes, answer }, share)
+        };
+        let until = Instant::now() + self.shared.deadline;
+        let admission = match rooms.try_admit(lacks) {
+            Some(admitted) => {
+                let (event, share) = handing_on(admitted);
+                self.share.join(share);
+                let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) else { return };
+                let handing_over = async move { events.send(event).await.ok().and(None) };
+                Admission { handing_over: Box::pin(handing_over), lacks_for: 0, until }
+            }
+            None => {
+                let handing_over = async move {
+                    let (event, share) = handing_on(rooms.admit(lacks).await?);
+                    events.send(event).await.ok()?;
+                    Some(share)
+                };
+                Admission { handing_over: Box::pin(handing_over), lacks_for: self.next_expected, until }
+            }
+        };
+        self.admission = Some(admission);
+    }
+
+    fn on_admitted(&mut self, share: Option<Share>) {
+        self.admission = None;
+        if let Some(share) = share {
+            self.share.join(share);
         }
-        self.admission = Some(Box::pin(async move {
-            // Neither the budget nor the sender goes away before the process does.
-            let Ok(permit) = budget.acquire_many_owned(cost).await else { return };
-            let bytes = Bytes::from_owner(Budgeted { bytes: request, _permit: permit });
-            let _ = events.send(Event::Call { connection, bytes, answer }).await;
-        }));
+    }
+
+    /// There was no room for the newest request for as long as it may take: it was not run.
+    fn turn_down(&mut self) {
+        self.admission = None;
+        self.shared.refused.count("overloaded");
+        let (told, answer) = oneshot::channel();
+        // The other end is right here.
+        let _ = told.send(Answer::Refused(Refused::Overloaded));
+        if let Some(Place::Waiting { expected, .. }) = self.places.pop_back() {
+            self.expected -= expected;
+            self.places.push_back(Place::Waiting { answer, expected: 0 });
+        }
     }
 
     /// The client's bytes are no request: what came before is answered, then it is told, then the connection ends.
@@ -305,28 +386,44 @@ impl Conversation {
         self.end(Ending::Malformed);
     }
 
-    /// Moves answers that are there to the output, in order.
+    /// Takes all answers that are there, in order, and moves what fits to the output.
     fn collect_answers(&mut self) {
-        while self.output.len() < OUTPUT {
-            match self.places.front_mut() {
-                Some(Place::Ready(_)) => {
-                    if let Some(Place::Ready(reply)) = self.places.pop_front() {
-                        self.write(reply);
-                    }
+        while let Some(place) = self.places.front_mut() {
+            let answer = match place {
+                Place::Waiting { answer, .. } => answer.try_recv(),
+                Place::Ready(reply) => {
+                    let reply = std::mem::take(reply);
+                    self.places.pop_front();
+                    self.write(reply);
+                    continue;
                 }
-                Some(Place::Waiting(answer)) => match answer.try_recv() {
-                    Ok(answer) => self.on_answer(answer),
-                    Err(oneshot::error::TryRecvError::Empty) => return,
-                    Err(oneshot::error::TryRecvError::Closed) => self.give_up(),
-                },
-                None => return,
+            };
+            match answer {
+                Ok(answer) => self.on_answer(answer),
+                Err(oneshot::error::TryRecvError::Empty) => break,
+                Err(oneshot::error::TryRecvError::Closed) => self.give_up(),
+            }
+        }
+        while self.output.len() < OUTPUT
+            && let Some(reply) = self.answers.pop_front()
+        {
+            if self.output.is_empty() {
+                // The usual case, one reply, is not copied where nobody else holds it.
+                self.output = BytesMut::from(reply);
+            } else {
+                self.output.extend_from_slice(&reply);
             }
         }
     }
 
     /// The answer to the oldest request.
     fn on_answer(&mut self, answer: Answer) {
-        self.places.pop_front();
+        if let Some(Place::Waiting { expected, .. }) = self.places.pop_front() {
+            self.expected -= expected;
+        }
+        if let Answer::Reply(reply) = &answer {
+            self.next_expected = self.shared.rooms.answers.next_expected(self.next_expected, reply.len());
+        }
         match answer {
             Answer::Reply(reply) => self.write(reply),
             Answer::Refused(why) => match self.shared.adapter.refusal(&why.to_string()) {
@@ -343,6 +440,7 @@ impl Conversation {
     /// The oldest request gets no answer, and so none of the later ones can have one.
     fn give_up(&mut self) {
         self.places.clear();
+        self.expected = 0;
         self.admission = None;
         self.end(Ending::Unanswered);
     }
@@ -350,88 +448,92 @@ impl Conversation {
     /// No further request is cut.
     fn end(&mut self, ending: Ending) {
         self.intake.discard();
-        self.partial_since = None;
+        (self.large, self.reservation) = (None, None);
+        self.patience.on_request();
         self.ending = Some(ending);
     }
 
     /// How the connection ended, when everything was said.
     fn over(&self) -> Option<Ending> {
-        self.ending.filter(|_| self.places.is_empty() && self.output.is_empty() && self.admission.is_none())
+        self.ending.filter(|_| self.places.is_empty() && self.unread == 0 && self.admission.is_none())
     }
 
     fn write(&mut self, bytes: Bytes) {
-        if self.output.is_empty() {
-            self.output_moved = Instant::now();
-            // The usual case, one reply, is not copied where nobody else holds it.
-            self.output = BytesMut::from(bytes);
-        } else {
-            self.output.extend_from_slice(&bytes);
+        if bytes.is_empty() {
+            return;
         }
+        self.unread += bytes.len();
+        self.patience.on_output(Instant::now());
+        self.answers.push_back(bytes);
     }
 
     fn on_written(&mut self, taken: usize) {
         self.output.advance(taken);
-        self.output_moved = Instant::now();
+        self.unread -= taken;
+        self.patience.on_taken(Instant::now(), taken, self.unread == 0);
         if self.output.is_empty() {
             self.output = BytesMut::new();
         }
     }
 
-    /// When patience with the client ends.
-    fn limit(&self, reads: bool) -> Option<Instant> {
-        let partial = self.partial_since.filter(|_| reads);
-        let output = (!self.output.is_empty()).then_some(self.output_moved);
-        [partial, output].into_iter().flatten().min().map(|since| since + self.shared.patience)
+    /// Room for what is to come and what is there, and not for what still waits for room.
+    fn settle(&mut self) {
+        let waits = self.admission.as_ref().map_or(0, |admission| admission.lacks_for);
+        self.share.settle(self.expected.saturating_sub(waits), self.unread);
     }
 
-    /// A limit passed: which one.
+    fn standing(&self) -> Standing {
+        let owes = !self.places.is_empty() || self.unread > 0;
+        Standing {
+            reads: self.reads(),
+            is_idle: self.ending.is_none() && !owes && !self.intake.is_partial(),
+            is_tight: self.shared.rooms.answers.is_tight(),
+        }
+    }
+
+    /// When something is late.
+    fn limit(&self) -> Option<Instant> {
+        let patience = self.patience.limit(Instant::now(), self.standing());
+        let admission = self.admission.as_ref().map(|admission| admission.until);
+        patience.into_iter().chain(admission).min()
+    }
+
+    /// Something is late: what.
     fn late(&mut self) -> Option<Ending> {
         let now = Instant::now();
-        if !self.output.is_empty() && self.output_moved + self.shared.patience <= now {
-            self.shared.refused.count("slow_reader");
-            return Some(Ending::SlowReader);
+        if self.admission.as_ref().is_some_and(|admission| admission.until <= now) {
+            self.turn_down();
         }
-        if self.partial_since.is_some_and(|since| since + self.shared.patience <= now) {
-            self.shared.refused.count("slow_request");
-            self.end(Ending::SlowRequest);
+        let refused = &self.shared.refused;
+        match self.patience.late(now, self.standing())? {
+            Late::SlowReader => {
+                refused.count("slow_reader");
+                return Some(Ending::SlowReader);
+            }
+            Late::SlowRequest => {
+                refused.count("slow_request");
+                self.end(Ending::SlowRequest);
+            }
+            Late::Idle => {
+                refused.count("idle_timeout");
+                self.end(Ending::Idle);
+            }
+            Late::Quiet => {
+                self.intake.end();
+                self.quiet = true;
+            }
+            Late::Look => {}
         }
         None
     }
 }
 
-/// Bytes that give their share of the budget back when the last holder lets go of them.
-struct Budgeted {
-    bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Budgeted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+/// What was waited for.
+async fn granted<T>(waiting: Option<&mut Waiting<T>>) -> T {
+    match waiting {
+        Some(waiting) => waiting.as_mut().await,
+        None => std::future::pending().await,
     }
-}
-
-thread_local! {
-    /// Where bytes land before they are appended to their connection's buffer, so that a connection that waits for
-    /// its next request needs none.
-    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
-}
-
-/// Reads what is there, at least one byte; 0 is the end.
-async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, intake: &mut Intake) -> io::Result<usize> {
-    poll_fn(|cx| {
-        LANDING.with_borrow_mut(|landing| {
-            let mut buffer = ReadBuf::new(landing);
-            ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
-            intake.feed(buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        })
-    })
-    .await
-}
-
-async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result<usize> {
-    poll_fn(|cx| Pin::new(&mut *writer).poll_write(cx, bytes)).await
 }
 
 /// The answer at the front; a sender that went away without one leaves the outcome unknown.
@@ -442,45 +544,9 @@ async fn answered(front: Option<&mut oneshot::Receiver<Answer>>) -> Answer {
     }
 }
 
-async fn admitted(admission: &mut Option<Admission>) {
-    match admission {
-        Some(admission) => admission.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn until(limit: Option<Instant>) {
     match limit {
         Some(limit) => tokio::time::sleep_until(limit).await,
         None => std::future::pending().await,
     }
-}
-
-/// Ends our side, and lets the client's bytes run out for a moment.
-async fn part<R, W>(reader: &mut R, writer: &mut W, heard: bool)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let parting = async {
-        if writer.shutdown().await.is_err() || heard {
-            return;
-        }
-        let mut dropped = 0;
-        while dropped < LINGER_BYTES {
-            let read = poll_fn(|cx| {
-                LANDING.with_borrow_mut(|landing| {
-                    let mut buffer = ReadBuf::new(landing);
-                    ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
-                    Poll::Ready(io::Result::Ok(buffer.filled().len()))
-                })
-            });
-            match read.await {
-                Ok(0) | Err(_) => return,
-                Ok(read) => dropped += read,
-            }
-        }
-    };
-    // Time-out or not, the connection is closed now.
-    let _ = tokio::time::timeout(LINGER, parting).await;
 }

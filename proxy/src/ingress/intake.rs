@@ -1,7 +1,10 @@
 //! The front of a connection: bytes as they come, cut into requests. No input or output, no clock.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use mesh::framing::{Adapter, FramingError, Scan};
+
+/// A request up to this size is copied out of a buffer with more in it.
+const SMALL: usize = 16 << 10;
 
 /// What the bytes that are there amount to.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +47,11 @@ impl Intake {
         self.ended
     }
 
+    /// Bytes that were not cut.
+    pub(super) fn length(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether a part of a request is there.
     pub(super) fn is_partial(&self) -> bool {
         !self.buffer.is_empty()
@@ -62,13 +70,17 @@ impl Intake {
         match self.adapter.next_request(&mut self.scan, &self.buffer, self.ended)? {
             Some(length) => {
                 self.scan = Scan::default();
-                // The usual case, one whole request, costs no copy and leaves no buffer behind.
-                let request = if length >= self.buffer.len() {
-                    std::mem::take(&mut self.buffer)
+                // The usual case, one whole request, costs no copy and leaves no buffer behind. A small one with others
+                // behind it must not hold on to the buffer of all.
+                Ok(Cut::Request(if length >= self.buffer.len() {
+                    std::mem::take(&mut self.buffer).freeze()
+                } else if length <= SMALL {
+                    let request = Bytes::copy_from_slice(&self.buffer[..length]);
+                    self.buffer.advance(length);
+                    request
                 } else {
-                    self.buffer.split_to(length)
-                };
-                Ok(Cut::Request(request.freeze()))
+                    self.buffer.split_to(length).freeze()
+                }))
             }
             None if self.ended => Ok(Cut::End),
             None if self.buffer.len() > self.longest() => {

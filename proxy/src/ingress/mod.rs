@@ -2,6 +2,10 @@
 
 mod connection;
 mod intake;
+mod limits;
+mod patience;
+mod pipe;
+mod room;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -10,7 +14,7 @@ use crate::admin::{Face, Subject};
 use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
-use mesh::client::RESENDS_SAVED;
+pub use limits::Limits;
 use mesh::client::running::{self, Running};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
@@ -18,35 +22,28 @@ use mesh::net::Role;
 use mesh::node::counts;
 use mesh::node::identity::{self, Expected};
 use mesh::node::{self, AdminServer};
+use room::Rooms;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// Sessions of the pool.
 const SESSIONS: usize = 1024;
 /// Requests accepted and not answered, over all connections.
 const HELD: usize = 16_384;
-/// Requests in flight at least, whatever the rate of answers.
-const IN_FLIGHT: usize = 64;
-/// What is in flight should be answered within this part of the deadline.
-const IN_FLIGHT_SHARE: u32 = 4;
-/// Requests of a connection in one session before the next connection that waits for a session gets it.
-const TURN: u32 = 256;
-/// Bytes of large requests held at once.
-const HELD_BYTES: usize = 256 << 20;
-/// How long a SMaRtClient has for an answer before another one is asked.
-const RESEND: Duration = Duration::from_secs(1);
-/// How long half a request, or an answer that nobody reads, may stand still.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of large requests held at once, whole or in part.
+const LARGE_BYTES: usize = 256 << 20;
+/// Bytes of answers that are expected or unread, beyond what each connection has for itself.
+const ANSWER_BYTES: usize = 256 << 20;
 /// File descriptors beside those of connections.
 const OTHER_FILES: u64 = 64;
 
-const _: () = assert!(mesh::limits::REQUEST_BYTES_MAX <= HELD_BYTES);
+const _: () = assert!(mesh::limits::REQUEST_BYTES_MAX <= LARGE_BYTES);
 
 /// Settings of an ingress.
 #[derive(Clone, Debug)]
@@ -71,13 +68,13 @@ pub struct Config {
     pub deadline: Duration,
     /// How long what is outstanding may take after a SIGTERM.
     pub drain_timeout: Duration,
-    /// Connections at most.
-    pub connections_max: usize,
+    /// What one client may take.
+    pub limits: Limits,
 }
 
 impl Config {
     fn show(&self) -> Value {
-        json!({
+        let mut shown = json!({
             "cluster": self.cluster,
             "id": self.id,
             "pki": self.pki,
@@ -90,13 +87,16 @@ impl Config {
             "reply_bytes": self.adapter.reply_bytes,
             "deadline_seconds": self.deadline.as_secs_f64(),
             "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
-            "connections_max": self.connections_max,
-        })
+        });
+        if let (Value::Object(all), Value::Object(limits)) = (&mut shown, self.limits.show()) {
+            all.extend(limits);
+        }
+        shown
     }
 
     fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.smart_clients.is_empty(), "no SMaRtClients: name them with --smart-clients HOST:PORT,…");
-        ensure!(self.connections_max > 0, "the greatest number of connections must be at least 1");
+        self.limits.check(&self.adapter)?;
         ensure!(!self.deadline.is_zero(), "--deadline must be longer than zero");
         let most = mesh::limits::REQUEST_BYTES_MAX;
         ensure!(self.adapter.request_bytes <= most, "requests may have {most} bytes at most: lower their limit");
@@ -109,19 +109,7 @@ impl Config {
             Connections::Shared | Connections::PerRequest => Lending::Pooled,
         };
         let window = if self.adapter.closes_after_reply() { 1 } else { WINDOW };
-        let (sessions, held, resend) = (SESSIONS, HELD, RESEND);
-        let within = self.deadline / IN_FLIGHT_SHARE;
-        mesh::client::sender::Config {
-            lending,
-            window,
-            sessions,
-            held,
-            in_flight: IN_FLIGHT,
-            within,
-            turn: TURN,
-            resend,
-            resends_saved: RESENDS_SAVED,
-        }
+        mesh::client::sender::Config::new(lending, window, SESSIONS, HELD, self.deadline)
     }
 }
 
@@ -131,7 +119,7 @@ impl Config {
 /// When it cannot start: settings, certificate, or a port in use.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     config.check()?;
-    raise_file_limit(config.connections_max);
+    raise_file_limit(config.limits.connections_max);
     let mut registry = node::registry();
     let expected = Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
     let trust = config.trust_bundle.as_deref();
@@ -148,23 +136,36 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let running =
         Arc::new(running::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
-    let subject =
-        Shown { config: config.clone(), tls, listen, running: running.clone(), calls: calls.clone(), tcp: tcp.clone() };
+    // From the first look on they are there, at zero.
+    for reason in ["connections_per_address", "idle_timeout"] {
+        calls.refused.of(reason);
+    }
+    let rooms = Rooms::new(HELD, LARGE_BYTES, ANSWER_BYTES);
+    let shared = Arc::new(Shared {
+        adapter: config.adapter,
+        events: running.events.clone(),
+        rooms: rooms.clone(),
+        limits: config.limits,
+        deadline: config.deadline,
+        refused: calls.refused.clone(),
+    });
+    let subject = Shown {
+        config: config.clone(),
+        tls,
+        listen,
+        running: running.clone(),
+        calls: calls.clone(),
+        tcp: tcp.clone(),
+        rooms,
+    };
     let face = Arc::new(Face::new(subject));
     let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
         .await
         .with_context(|| format!("cannot open the admin port {}", config.admin))?;
     info!(%listen, admin = %admin.local_addr(), id = %config.id, protocol = %config.adapter.name(), "ingress started");
 
-    let shared = Arc::new(Shared {
-        adapter: config.adapter,
-        events: running.events.clone(),
-        budget: Arc::new(Semaphore::new(HELD_BYTES)),
-        patience: PATIENCE,
-        refused: calls.refused,
-    });
     let (stop, stopping) = watch::channel(false);
-    let serving = tcp::serve(listener, config.connections_max, shared, tcp, stopping);
+    let serving = tcp::serve(listener, shared, tcp, stopping);
     tokio::pin!(serving);
     tokio::select! {
         () = node::stop_signal() => {}
@@ -205,6 +206,7 @@ struct Shown {
     running: Arc<Running>,
     calls: running::Metrics,
     tcp: tcp::Metrics,
+    rooms: Rooms,
 }
 
 impl Subject for Shown {
@@ -230,6 +232,8 @@ impl Subject for Shown {
             "resends": self.calls.requests.resends.get(),
             "tcp_connections": self.tcp.open.get(),
             "tcp_accepts": self.tcp.accepts.get(),
+            "large_request_bytes": self.rooms.large_held(),
+            "unread_bytes": self.rooms.answers.unread(),
         })
     }
 

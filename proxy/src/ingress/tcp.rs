@@ -6,8 +6,9 @@ use mesh::node::counts::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -46,18 +47,21 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `stop` turns true, then until every connection has ended.
 pub(super) async fn serve(
     listener: TcpListener,
-    connections_max: usize,
     shared: Arc<Shared>,
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let mut sources = Sources::default();
     let mut next = 0;
     while !*stop.borrow_and_update() {
         let accepted = tokio::select! {
             biased;
             _ = stop.changed() => continue,
-            Some(_) = connections.join_next() => {
+            Some(ended) = connections.join_next() => {
+                if let Ok(source) = ended {
+                    sources.left(source);
+                }
                 show(&metrics.open, connections.len());
                 continue;
             }
@@ -72,14 +76,20 @@ pub(super) async fn serve(
             }
         };
         metrics.accepts.inc();
-        if connections.len() >= connections_max {
-            turn_away(&stream, &shared, &metrics.refused);
+        let source = from.ip().to_canonical();
+        if connections.len() >= shared.limits.connections_max {
+            turn_away(&stream, &shared, &metrics.refused, "connections_max");
+            continue;
+        }
+        if shared.limits.connections_per_address.is_some_and(|most| sources.of(source) >= most) {
+            turn_away(&stream, &shared, &metrics.refused, "connections_per_address");
             continue;
         }
         if let Err(error) = prepare(&stream) {
             debug!(%from, %error, "a connection broke at once");
             continue;
         }
+        sources.came(source);
         connections.spawn(run(stream, from, Connection(next), shared.clone(), stop.clone()));
         next += 1;
         show(&metrics.open, connections.len());
@@ -87,6 +97,29 @@ pub(super) async fn serve(
     drop(listener);
     while connections.join_next().await.is_some() {
         show(&metrics.open, connections.len());
+    }
+}
+
+/// How many connections each address has, while it has any.
+#[derive(Debug, Default)]
+struct Sources(HashMap<IpAddr, usize>);
+
+impl Sources {
+    fn of(&self, source: IpAddr) -> usize {
+        self.0.get(&source).copied().unwrap_or(0)
+    }
+
+    fn came(&mut self, source: IpAddr) {
+        *self.0.entry(source).or_default() += 1;
+    }
+
+    fn left(&mut self, source: IpAddr) {
+        if let Some(connections) = self.0.get_mut(&source) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.0.remove(&source);
+            }
+        }
     }
 }
 
@@ -100,15 +133,16 @@ async fn run(
     id: Connection,
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
-) {
+) -> IpAddr {
     let (reader, writer) = stream.split();
     let ending = connection::serve(reader, writer, id, shared, stop).await;
     debug!(%from, ?ending, "connection ended");
+    from.ip().to_canonical()
 }
 
 /// One connection too many: told so where the protocol has words for it, as far as the socket takes them at once.
-fn turn_away(stream: &TcpStream, shared: &Shared, refused: &Counts) {
-    refused.count("connections_max");
+fn turn_away(stream: &TcpStream, shared: &Shared, refused: &Counts, reason: &str) {
+    refused.count(reason);
     if let Some(text) = shared.adapter.refusal("too many connections; nothing was run") {
         let _ = stream.try_write(&text);
     }

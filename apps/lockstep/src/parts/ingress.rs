@@ -31,13 +31,74 @@ pub(crate) struct Args {
     /// After this a client is told what is known of its request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
     deadline: Duration,
-    /// Connections of clients at one time
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    connections_max: u32,
+    #[command(flatten)]
+    clients: Clients,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
     logging: Logging,
+}
+
+/// What one client may take, in connections and in time.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Clients {
+    /// Connections of clients at one time
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_max: u32,
+    /// Of these from one address; by default as many as there may be, since many clients may share one address
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_per_address: Option<u32>,
+    /// Close a connection that asks for nothing for so long; by default never
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_positive_duration)]
+    idle_timeout: Option<Duration>,
+    /// A request must be whole this long after its first byte
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = human::parse_positive_duration)]
+    request_timeout: Duration,
+    /// In this time a client must read 64 KiB of the replies that wait for it, or all of them. While such replies of all
+    /// clients fill half of their room in memory it has 2s at most
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = human::parse_positive_duration)]
+    reply_timeout: Duration,
+    /// Protocol close: so much silence after a byte ends a request as the client's half-close does; by default only that
+    #[arg(long, value_name = "DURATION", value_parser = human::parse_positive_duration)]
+    quiet_period: Option<Duration>,
+}
+
+impl Clients {
+    /// What is wrong with them.
+    pub(crate) fn check(&self, protocol: Protocol, problems: &mut Problems) {
+        let Some(quiet) = self.quiet_period else { return };
+        problems.check(
+            protocol == Protocol::Close,
+            format!("--quiet-period: requests of {} end by themselves; it is for close", adapter::name(&protocol)),
+        );
+        problems.check(quiet < self.request_timeout, "--quiet-period: must be less than --request-timeout");
+    }
+
+    /// As an ingress has them.
+    pub(crate) fn limits(&self) -> proxy::ingress::Limits {
+        proxy::ingress::Limits {
+            connections_max: self.connections_max as usize,
+            connections_per_address: self.connections_per_address.map(|most| most as usize),
+            idle_timeout: self.idle_timeout,
+            request_timeout: self.request_timeout,
+            reply_timeout: self.reply_timeout,
+            quiet_period: self.quiet_period,
+        }
+    }
+
+    /// As flags of `lockstep ingress`.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, String)> {
+        let time = |time: Duration| Some(human::format_duration(time));
+        let flags = [
+            ("connections-max", Some(self.connections_max.to_string())),
+            ("connections-per-address", self.connections_per_address.map(|most| most.to_string())),
+            ("idle-timeout", self.idle_timeout.and_then(time)),
+            ("request-timeout", time(self.request_timeout)),
+            ("reply-timeout", time(self.reply_timeout)),
+            ("quiet-period", self.quiet_period.and_then(time)),
+        ];
+        flags.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 /// Runs until SIGTERM, and drains.
@@ -50,6 +111,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
     let mut problems = Problems::default();
+    args.clients.check(args.protocol, &mut problems);
     let id = flag(&mut problems, "id", args.identity.id());
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
@@ -64,7 +126,7 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         adapter,
         deadline: args.deadline,
         drain_timeout: args.life.drain_timeout,
-        connections_max: args.connections_max as usize,
+        limits: args.clients.limits(),
     });
     problems.into_result(complete)
 }

@@ -4,6 +4,7 @@ use super::output::Format;
 use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote};
 use crate::parts::addresses::tcp_address;
 use crate::parts::common::{Logging, cluster_name, flag};
+use crate::parts::ingress::Clients;
 use crate::parts::recovery::{Dialect, Mode, Recovery};
 use mesh::framing::Adapter;
 use mesh::limits::MEMBERS_MAX;
@@ -36,6 +37,8 @@ pub(crate) struct Args {
     app_connections: Option<Connections>,
     #[command(flatten)]
     sizes: Sizes,
+    #[command(flatten)]
+    clients: Clients,
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
@@ -94,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) protocol: Protocol,
     pub(crate) connections: Connections,
     pub(crate) adapter: Adapter,
+    pub(crate) clients: Clients,
     pub(crate) durability: Durability,
     pub(crate) recovery: Recovery,
     pub(crate) reply_vote: Vote,
@@ -127,6 +131,7 @@ impl Args {
             );
         }
         self.check_snapshots(protocol, &mut problems);
+        self.clients.check(protocol, &mut problems);
         let app_timeout = self.checked_app_timeout(&mut problems);
         let connections = self.app_connections.unwrap_or_else(|| protocol.default_connections());
         let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
@@ -137,6 +142,7 @@ impl Args {
             protocol,
             connections,
             adapter,
+            clients: self.clients,
             durability: self.durability,
             recovery: self.recovery,
             reply_vote: self.reply_vote,
@@ -293,6 +299,14 @@ mod tests {
         assert_eq!(timeout(&["--deadline", "1s"]), Duration::from_millis(400));
         assert_eq!(timeout(&["--deadline", "60s", "--app-timeout", "20s"]), Duration::from_secs(20));
         assert!(problems(&["--app-timeout", "5s"]).contains("half of --deadline"));
+    }
+
+    #[test]
+    fn a_quiet_period_is_for_the_protocol_without_ends_of_requests() {
+        let close = ["--protocol", "close", "--quiet-period"];
+        read(&[&close[..], &["500ms"]].concat()).expect("good settings");
+        assert!(problems(&[&close[..], &["60s"]].concat()).contains("--request-timeout"));
+        assert!(problems(&["--quiet-period", "1s"]).contains("it is for close"));
     }
 
     #[test]

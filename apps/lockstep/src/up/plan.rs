@@ -172,6 +172,9 @@ impl Builder<'_> {
                 line.flag("smart-clients", list(smart_clients));
                 line.flag("listen", part.listen.unwrap_or(settings.listen).to_string());
                 line.flag("deadline", human::format_duration(settings.deadline));
+                for (name, value) in settings.clients.flags() {
+                    line.flag(name, value);
+                }
                 self.adapter(&mut line);
             }
         }

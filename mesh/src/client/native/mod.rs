@@ -23,8 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a SMaRtClient has for an answer before another one is asked.
-const RESEND: Duration = Duration::from_secs(1);
 /// Calls without an answer at most; further ones are refused, definitely.
 const HELD: usize = 16_384;
 /// The window of a session of one's own. It has one request at a time; the rest is room for a leader whose own
@@ -120,13 +118,7 @@ impl Client {
         let (any, trust) = (identity::any_address(), config.trust_bundle.as_deref());
         let (endpoint, _) = identity::bind(&expected, &config.pki, trust, any, &[], &mut registry)?;
         let metrics = running::Metrics::new(&mut registry);
-        let pool = Config {
-            lending: Lending::Pooled,
-            window: 1,
-            sessions: config.sessions.max(1),
-            held: HELD,
-            resend: RESEND,
-        };
+        let pool = Config::new(Lending::Pooled, 1, config.sessions.max(1), HELD, config.deadline);
         let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, &metrics)?;
         let inner = Inner { running, endpoint, deadline: config.deadline, connections: AtomicU64::new(0) };
         Ok(Self { inner: Arc::new(inner) })

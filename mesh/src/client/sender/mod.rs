@@ -62,6 +62,25 @@ pub struct Config {
     pub resends_saved: u32,
 }
 
+impl Config {
+    /// What ships, for calls that may take `deadline`.
+    #[must_use]
+    pub fn new(lending: Lending, window: u16, sessions: usize, held: usize, deadline: Duration) -> Self {
+        Self {
+            lending,
+            window,
+            sessions,
+            held,
+            in_flight: 64,
+            // What is in flight runs even if its client has given up: it should be answered long before.
+            within: deadline / 4,
+            turn: 256,
+            resend: Duration::from_secs(1),
+            resends_saved: super::RESENDS_SAVED,
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Input {

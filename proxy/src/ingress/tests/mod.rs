@@ -1,7 +1,12 @@
 //! Connections over in-memory pipes, against a driver that the test plays itself.
 
+mod bounds;
+mod told;
+
 use super::connection::{Ending, Shared, WINDOW, serve};
 use super::intake::{Cut, Intake};
+use super::limits::Limits;
+use super::room::Rooms;
 use bytes::Bytes;
 use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection, Refused};
@@ -11,10 +16,19 @@ use mesh::wire::client::Unknown;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(10);
+const LIMITS: Limits = Limits {
+    connections_max: 10,
+    connections_per_address: None,
+    idle_timeout: None,
+    request_timeout: PATIENCE,
+    reply_timeout: PATIENCE,
+    quiet_period: None,
+};
 
 fn adapter(protocol: Protocol) -> Adapter {
     let connections = match protocol {
@@ -34,22 +48,38 @@ struct Bench {
     serving: JoinHandle<Ending>,
 }
 
+/// What a bench differs in.
+struct Setting {
+    limits: Limits,
+    /// Events that may wait for the driver.
+    queue: usize,
+    /// Bytes that the pipe holds, each way.
+    pipe: usize,
+    rooms: Rooms,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { limits: LIMITS, queue: 4096, pipe: 64 << 10, rooms: Rooms::new(1000, 8 << 20, 64 << 20) }
+    }
+}
+
 impl Bench {
     fn new(protocol: Protocol) -> Self {
-        Self::with(protocol, 4096, 64 << 10, 1 << 20)
+        Self::with(protocol, Setting::default())
     }
 
-    /// `room` events may wait, the pipe holds `pipe` bytes, large requests have a budget of `budget` bytes.
-    fn with(protocol: Protocol, room: usize, pipe: usize, budget: usize) -> Self {
-        let (client, server) = tokio::io::duplex(pipe);
-        let (events, calls) = mpsc::channel(room);
+    fn with(protocol: Protocol, setting: Setting) -> Self {
+        let (client, server) = tokio::io::duplex(setting.pipe);
+        let (events, calls) = mpsc::channel(setting.queue);
         let (stop, stopping) = watch::channel(false);
         let refused = Counts::new(&mut mesh::node::Registry::default(), "refused", "", "reason", &["malformed"]);
         let shared = Arc::new(Shared {
             adapter: adapter(protocol),
             events,
-            budget: Arc::new(Semaphore::new(budget)),
-            patience: PATIENCE,
+            rooms: setting.rooms,
+            limits: setting.limits,
+            deadline: DEADLINE,
             refused: refused.clone(),
         });
         let (reader, writer) = tokio::io::split(server);
@@ -206,7 +236,7 @@ async fn rubbish_is_told_after_the_earlier_answers_and_ends_the_connection() {
 
 #[tokio::test]
 async fn a_request_beyond_the_limit_is_refused_and_never_called() {
-    let mut bench = Bench::with(Protocol::Line, 16, 4 << 20, 1 << 20);
+    let mut bench = Bench::with(Protocol::Line, Setting { pipe: 4 << 20, ..Setting::default() });
     bench.send(&"x".repeat(3 << 20)).await;
     bench.rest().await;
     assert_eq!(bench.refused.of("too_long"), 1);
@@ -231,7 +261,7 @@ async fn no_more_than_a_window_of_requests_is_in_flight() {
 
 #[tokio::test]
 async fn requests_wait_while_the_sender_has_no_room_and_keep_their_order() {
-    let mut bench = Bench::with(Protocol::Line, 1, 64 << 10, 1 << 20);
+    let mut bench = Bench::with(Protocol::Line, Setting { queue: 1, ..Setting::default() });
     let requests: String = (0..20).map(|n| format!("GET {n}\n")).collect();
     bench.send(&requests).await;
     let mut answers = Vec::new();
@@ -247,24 +277,8 @@ async fn requests_wait_while_the_sender_has_no_room_and_keep_their_order() {
 }
 
 #[tokio::test]
-async fn large_requests_wait_for_the_budget_until_others_are_let_go() {
-    let mut bench = Bench::with(Protocol::Line, 16, 256 << 10, 30_000);
-    bench.send(&format!("{}\n", "x".repeat(20_000)).repeat(2)).await;
-    let (first, _answer) = match bench.calls.recv().await {
-        Some(Event::Call { bytes, answer, .. }) => (bytes, answer),
-        other => panic!("expected a call, got {other:?}"),
-    };
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert!(bench.calls.try_recv().is_err(), "the second request had no budget");
-    drop(first);
-    assert_eq!(bench.call().await.0.len(), 20_001);
-}
-
-#[tokio::test]
 async fn a_client_that_does_not_read_is_not_read_from_either() {
-    let mut bench = Bench::with(Protocol::Line, 4096, 1024, 1 << 20);
+    let mut bench = Bench::with(Protocol::Line, Setting { pipe: 1024, ..Setting::default() });
     let mut answered = 0_usize;
     // Each answer is large; the pipe is small: at some point no further request may be taken.
     loop {
@@ -283,7 +297,7 @@ async fn a_client_that_does_not_read_is_not_read_from_either() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_for_long_is_cut_off() {
-    let mut bench = Bench::with(Protocol::Line, 16, 64, 1 << 20);
+    let mut bench = Bench::with(Protocol::Line, Setting { pipe: 64, ..Setting::default() });
     bench.send("GET x\n").await;
     bench.call().await.1.send(reply(&"y".repeat(1000))).unwrap();
     assert_eq!((&mut bench.serving).await.unwrap(), Ending::SlowReader);
