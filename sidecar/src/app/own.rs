@@ -106,6 +106,12 @@ impl OwnConnections {
         Ok(())
     }
 
+    /// Whether the application closed one that watches.
+    pub(super) fn has_lost_a_watch(&self) -> bool {
+        let closed = |link: &Link| link.is_closed().unwrap_or(true);
+        self.sessions.values().any(|own| own.state.is_watching() && own.link.as_ref().is_some_and(closed))
+    }
+
     /// What all of them remember, for a snapshot. Nothing may be under way.
     ///
     /// # Errors

@@ -156,6 +156,11 @@ async fn an_idle_connection_that_the_application_closed_is_made_anew_unless_it_w
     app.ask(1, 4, &[(2, "WATCH a"), (4, "CLIENT KILL TYPE normal SKIPME yes")]).await;
     app.execute_as(1, 5, &[(2, "MULTI\r\n")]).await;
     assert_eq!(app.next().await, Event::Lost { run: Run(1) });
+    // Nor is there a snapshot that does not know whether it changed.
+    app.reset(2).await;
+    app.ask(2, 1, &[(2, "WATCH a"), (4, "CLIENT KILL TYPE normal SKIPME yes")]).await;
+    assert_eq!(app.dump(2, 1).await, Event::DumpFailed { slot: Slot(1) });
+    assert_eq!(app.next().await, Event::Lost { run: Run(2) });
     app.end().await;
 }
 
