@@ -161,9 +161,8 @@ impl Adapter {
         }
     }
 
-    /// What to ask of a session's own connection in place of `request`, if not that; the connections of all sessions keep
-    /// `all` bytes (rule 27). A reason is that there is no room to keep the request; the application's answer to what is
-    /// asked instead is then turned into an error by [`Self::executed`].
+    /// What to ask of a session's own connection in place of `request`, if anything (rule 27): there is no room to keep that,
+    /// where the connections of all sessions keep `all` bytes; or the application must be kept from running it.
     #[must_use]
     pub fn instead(&self, state: &ConnectionState, request: &[u8], all: usize) -> Option<Bytes> {
         match self.protocol {

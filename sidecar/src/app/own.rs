@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use mesh::framing::{ConnectionState, Replayed};
 use mesh::ids::{ClientId, Slot};
 use mesh::order::AppReply;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -105,6 +106,12 @@ impl OwnConnections {
         Ok(())
     }
 
+    /// Whether the application closed one that watches.
+    pub(super) fn has_lost_a_watch(&self) -> bool {
+        let closed = |link: &Link| link.is_closed().unwrap_or(true);
+        self.sessions.values().any(|own| own.state.is_watching() && own.link.as_ref().is_some_and(closed))
+    }
+
     /// What all of them remember, for a snapshot. Nothing may be under way.
     ///
     /// # Errors
@@ -151,10 +158,11 @@ impl Link {
 
     /// Whether the application closed it while nothing was asked of it.
     fn is_closed(&self) -> Result<bool, Loss> {
-        match self.stream.try_read(&mut [0]) {
-            Ok(0) => Ok(true),
+        // The kernel is asked: the runtime may not have looked since.
+        match recv(&self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Ok(true),
             Ok(_) => Err(Loss::Unasked),
-            Err(error) => Ok(error.kind() != ErrorKind::WouldBlock),
+            Err(error) => Ok(error != Errno::AGAIN),
         }
     }
 }

@@ -73,3 +73,32 @@ fn a_chosen_database_outlives_the_applications_and_the_log() {
         tell(&mut own, &["EXISTS", "before", "after"], &Reply::Integer(2));
     }
 }
+
+#[test]
+fn open_transactions_and_watched_keys_outlive_the_applications_and_the_log() {
+    if !has_redis("open_transactions_and_watched_keys_outlive_the_applications_and_the_log") {
+        return;
+    }
+    let up = start(&[]);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(up.listen()).expect("it listens")).collect();
+    for (client, key) in clients.iter_mut().zip(["changed", "untouched", "later"]) {
+        tell(client, &["WATCH", key], &ok());
+    }
+    tell(&mut clients[1], &["MULTI"], &ok());
+    tell(&mut clients[1], &["SELECT", "2"], &Reply::Simple("QUEUED".to_owned()));
+    tell(&mut clients[3], &["SET", "changed", "1"], &ok());
+    snapshots_everywhere(&up);
+    tell(&mut clients[3], &["SET", "later", "1"], &ok());
+    lose_every_application(&up);
+    for client in [0, 2] {
+        tell(&mut clients[client], &["MULTI"], &ok());
+        tell(&mut clients[client], &["SET", "overwritten", "1"], &Reply::Simple("QUEUED".to_owned()));
+        let reply = clients[client].command(&["EXEC"]).expect("a reply");
+        assert_eq!(reply, Reply::Array(Vec::new()), "client {client}: what it watched has changed");
+    }
+    tell(&mut clients[1], &["SET", "done", "1"], &Reply::Simple("QUEUED".to_owned()));
+    tell(&mut clients[1], &["EXEC"], &Reply::Array(vec![ok(), ok()]));
+    tell(&mut clients[1], &["EXISTS", "done"], &Reply::Integer(1));
+    tell(&mut clients[3], &["EXISTS", "done", "overwritten"], &Reply::Integer(0));
+    redis::digest(&up);
+}

@@ -48,7 +48,11 @@ impl From<Loss> for LoadError {
 
 /// Takes a snapshot, and tells the driver. An error is the end of the run; that no snapshot was taken is none. `own`: the
 /// connections that sessions have of their own.
-pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>, own: Option<&mut OwnConnections>) -> Result<(), End> {
+pub(super) async fn take(
+    live: &mut Live<'_>,
+    image: Box<Image>,
+    mut own: Option<&mut OwnConnections>,
+) -> Result<(), End> {
     let slot = image.slot;
     if live.settings.snapshot.ends_application() {
         *live.left = Left::Busy;
@@ -60,14 +64,22 @@ pub(super) async fn take(live: &mut Live<'_>, image: Box<Image>, own: Option<&mu
             live.dump_failed(slot).await?;
             return Err(end);
         }
-        taken = timeout(live.settings.snapshot_timeout, save(live.settings, live.keeper, image, own)) => taken,
+        taken = timeout(
+            live.settings.snapshot_timeout,
+            save(live.settings, live.keeper, image, own.as_deref_mut()),
+        ) => taken,
     };
     let taken = taken.unwrap_or_else(|_| Err(anyhow!("it takes longer than {:?}", live.settings.snapshot_timeout)));
     let runs = live.keeper.same();
     if let Err(error) = taken {
         tracing::error!(%slot, error = format!("{error:#}"), "no snapshot was taken");
         live.dump_failed(slot).await?;
-        return if runs { Ok(()) } else { Err(End::Lost(Loss::Restarted)) };
+        return match own {
+            _ if !runs => Err(End::Lost(Loss::Restarted)),
+            // Only a replay brings it back; without one no snapshot would be taken until its client is heard of again.
+            Some(own) if own.has_lost_a_watch() => Err(End::Lost(Loss::Watching)),
+            _ => Ok(()),
+        };
     }
     *live.left = Left::Clean;
     // From here on only what was executed after the snapshot needs to be known; the incarnation may be another.

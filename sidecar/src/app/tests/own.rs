@@ -5,15 +5,22 @@ use crate::config::Dialect;
 
 const OWN: (Protocol, Connections) = (Protocol::Resp, Connections::PerSession);
 
+/// The state of a connection whose other end is closed, as the kernel writes it.
+const CLOSE_WAIT: &str = "08";
+
 /// A Redis with another user beside the default one, and a connection for each session.
 fn start(port: u16, more: &[&str]) -> Fixture {
+    start_with(port, more, SnapshotMode::Request(Dialect::Resp))
+}
+
+fn start_with(port: u16, more: &[&str], snapshot: SnapshotMode) -> Fixture {
     let dir = Arc::new(TempDir::new());
     let App::Command { mut argv, port, dir: app } = redis(dir.path(), port) else { unreachable!("it is a child") };
     argv.extend(["--user", "alice", "on", ">secret", "~*", "+@all"].map(str::to_owned));
     argv.extend(more.iter().copied().map(str::to_owned));
     let app = App::Command { argv, port, dir: app };
     let mut settings = settings(dir.path(), app, adapter(OWN.0, OWN.1), PATIENCE);
-    settings.snapshot = SnapshotMode::Request(Dialect::Resp);
+    settings.snapshot = snapshot;
     Fixture::with(dir, settings)
 }
 
@@ -149,6 +156,49 @@ async fn an_idle_connection_that_the_application_closed_is_made_anew_unless_it_w
     app.ask(1, 4, &[(2, "WATCH a"), (4, "CLIENT KILL TYPE normal SKIPME yes")]).await;
     app.execute_as(1, 5, &[(2, "MULTI\r\n")]).await;
     assert_eq!(app.next().await, Event::Lost { run: Run(1) });
+    // Nor is there a snapshot that does not know whether it changed.
+    app.reset(2).await;
+    app.ask(2, 1, &[(2, "WATCH a"), (4, "CLIENT KILL TYPE normal SKIPME yes")]).await;
+    assert_eq!(app.dump(2, 1).await, Event::DumpFailed { slot: Slot(1) });
+    assert_eq!(app.next().await, Event::Lost { run: Run(2) });
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_ends_the_application_ends_no_state_of_a_connection() {
+    if !has_redis() {
+        return;
+    }
+    let mut app = start_with(free_port().await, &["--save", "900 1"], SnapshotMode::Directory);
+    app.reset(1).await;
+    let before = [
+        (1, "SELECT 3"),
+        (1, "WATCH a"),
+        (2, "WATCH b"),
+        (2, "MULTI"),
+        (2, "SET two 1"),
+        (3, "WATCH c"),
+        (4, "SELECT 3"),
+        (4, "SET a 1"),
+    ];
+    app.ask(1, 1, &before).await;
+    assert_eq!(app.dump(1, 1).await, Event::Dumped { slot: Slot(1) });
+    let after = [
+        (4, "SET four 1"),
+        (4, "SELECT 0"),
+        (4, "SET c 1"),
+        (1, "MULTI"),
+        (1, "EXEC"),
+        (2, "EXEC"),
+        (3, "MULTI"),
+        (3, "EXEC"),
+        (1, "EXISTS four"),
+    ];
+    let expected =
+        ["+OK\r\n", "+OK\r\n", "+OK\r\n", "+OK\r\n", "*-1\r\n", "*1\r\n+OK\r\n", "+OK\r\n", "*-1\r\n", ":1\r\n"];
+    assert_eq!(app.ask(1, 2, &after).await, expected, "the run goes on");
+    assert_eq!(app.load(2, 1).await, Event::Restored { run: Run(2) });
+    assert_eq!(app.ask(2, 2, &after).await, expected);
     app.end().await;
 }
 
@@ -184,6 +234,13 @@ async fn a_state_that_cannot_be_brought_back_ends_the_run_and_blames_no_call() {
     stream.write_all(b"+OK\r\n").await.expect("write");
     assert_eq!(app.replies(1, 1).await, ["+OK\r\n"]);
     drop(stream);
+    let port = format!(":{:04X}", listener.local_addr().expect("address").port());
+    eventually_async("its end has arrived", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.any(|fields| fields[2].ends_with(&port) && fields[3] == CLOSE_WAIT)
+    })
+    .await;
     app.execute_as(1, 2, &[(1, "GET a\r\n")]).await;
     let mut stream = accept(&listener).await;
     read_until(&mut stream, "AUTH secret\r\n").await;
