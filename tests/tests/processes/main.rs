@@ -16,6 +16,7 @@ mod hashmap;
 mod http;
 mod life;
 mod misbehave;
+mod native;
 mod poison;
 mod recovery;
 mod redis;
