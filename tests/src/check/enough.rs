@@ -79,6 +79,16 @@ counters! {
     resends,
     /// Calls whose sender found its session gone.
     session_gone,
+    /// Native clients that died.
+    native_crashes,
+    /// Sessions taken up with a request in doubt.
+    native_doubts,
+    /// Requests in doubt that were settled by order.
+    native_settled,
+    /// Of those, requests that never ran.
+    native_cancelled,
+    /// Requests of native clients answered with a reply.
+    native_replies,
     /// Leaders suspected because of a waiting request.
     suspicions,
     /// Snapshots stored.

@@ -252,6 +252,15 @@ pub enum Event {
         /// Which of its clients.
         client: usize,
     },
+    /// A native client does something.
+    Native {
+        /// Whose links it uses.
+        sender: usize,
+        /// In which life of the sender.
+        life: Life,
+        /// Which of its native clients.
+        native: usize,
+    },
     /// A call ought to be answered by now.
     Overdue {
         /// Whose client.

@@ -11,6 +11,7 @@ pub mod crash;
 pub mod disk;
 pub mod event;
 pub mod links;
+pub mod native;
 pub mod network;
 pub mod options;
 pub mod sender;
@@ -121,6 +122,7 @@ pub struct World {
     disk_chance: Rng,
     app_chance: Rng,
     workload_chance: Rng,
+    native_chance: Rng,
     connections: u64,
     values: u64,
     calls_left: u64,
@@ -183,6 +185,7 @@ impl World {
             disk_chance: rng.fork(),
             app_chance: rng.fork(),
             workload_chance: rng.fork(),
+            native_chance: rng.fork(),
             connections: 0,
             values: 0,
             calls_left: options.workload.calls,
@@ -325,6 +328,7 @@ impl World {
             Event::Operator => self.operate(),
             Event::Wake { process, .. } => self.on_wake(process),
             Event::Client { sender, client, .. } => self.on_client(sender, client),
+            Event::Native { sender, native, .. } => self.on_native(sender, native),
             Event::Overdue { sender, life, connection, call } if self.senders[sender].life == life => {
                 self.on_overdue(sender, connection, call)
             }
@@ -428,7 +432,8 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let satisfied = self.senders.iter().all(|sender| {
             let quiet = sender.core.as_ref().is_some_and(|core| core.outstanding() == 0);
-            quiet && sender.clients.iter().all(|client| client.satisfied >= self.options.workload.demanded)
+            let settled = sender.natives.iter().all(native::Native::is_at_rest);
+            quiet && settled && sender.clients.iter().all(|client| client.satisfied >= self.options.workload.demanded)
         });
         let statuses = self.statuses();
         let Some(decided) = statuses.first().map(|status| status.decided) else { return false };
@@ -445,7 +450,11 @@ impl World {
         for (index, sender) in self.senders.iter().enumerate() {
             let outstanding = sender.core.as_ref().map_or(0, mesh::client::Sender::outstanding);
             let missing = sender.clients.iter().filter(|c| c.satisfied < self.options.workload.demanded).count();
-            lines.push(format!("sender {index}: {outstanding} outstanding, {missing} clients without their replies"));
+            let doubts = sender.natives.iter().filter(|native| native.is_in_doubt()).count();
+            lines.push(format!(
+                "sender {index}: {outstanding} outstanding, {missing} clients without their replies, {doubts} native \
+                 clients in doubt"
+            ));
         }
         for (index, status) in self.statuses().iter().enumerate() {
             lines.push(format!(
@@ -517,7 +526,9 @@ fn target(event: &Event) -> Option<(Process, Option<event::Life>)> {
             (Process::Server(*server), None)
         }
         Event::Wake { process, life } | Event::Stop(process, life) => (*process, Some(*life)),
-        Event::Client { sender, life, .. } => (Process::Sender(*sender), Some(*life)),
+        Event::Client { sender, life, .. } | Event::Native { sender, life, .. } => {
+            (Process::Sender(*sender), Some(*life))
+        }
         // The simulator's own look: a sender that stands still does not delay it.
         Event::LinkCheck { .. }
         | Event::Overdue { .. }

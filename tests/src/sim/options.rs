@@ -34,6 +34,8 @@ pub struct Options {
     pub sender: sender::Config,
     /// What the clients do.
     pub workload: Workload,
+    /// Native clients of each sender, with sessions of their own.
+    pub natives: usize,
     /// How bad the network is.
     pub network: NetworkFaults,
     /// When replicas take snapshots.
@@ -101,7 +103,8 @@ impl Options {
         if cluster.sessions.sessions < 8 && cluster.sessions.retention_slots < 12 {
             workload.demanded = 0;
         }
-        Self {
+        let mut options = Self {
+            natives: 0,
             smart_clients: rng.between(1, 3) as usize,
             smart_client,
             senders: rng.between(1, 3) as usize,
@@ -127,7 +130,11 @@ impl Options {
             cluster,
             timing,
             limits,
+        };
+        if rng.chance(400) {
+            options.natives = rng.between(1, 3) as usize;
         }
+        options
     }
 
     /// Members of the cluster.

@@ -2,10 +2,11 @@
 
 use super::clock::{Clock, Time};
 use super::event::{Event, Life};
+use super::native::Native;
 use super::workload::Client;
 use super::{Process, World};
+use crate::check::Verdict;
 use crate::check::spinning::Spinning;
-use crate::check::{Verdict, Violation};
 use mesh::client::Sender;
 use mesh::client::sender::{Input, Output};
 use mesh::wire::client::Ask;
@@ -25,6 +26,8 @@ pub struct SenderProcess {
     pub paused_until: Time,
     /// Its clients.
     pub clients: Vec<Client>,
+    /// Programs that use its links, with sessions of their own; their disks outlive the process.
+    pub natives: Vec<Native>,
     spinning: Spinning,
 }
 
@@ -32,8 +35,8 @@ impl SenderProcess {
     /// A process that was never started.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let (clients, spinning) = (Vec::new(), Spinning::default());
-        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, clients, spinning }
+        let (clients, natives, spinning) = (Vec::new(), Vec::new(), Spinning::default());
+        Self { core: None, life: 0, clock, wake_at: None, paused_until: Time::ZERO, clients, natives, spinning }
     }
 }
 
@@ -46,16 +49,25 @@ impl World {
         let clock = Clock::start(self.now, &self.options.clock, &mut self.clock_chance);
         let seed = std::array::from_fn(|_| self.chance.next_u64());
         let clients: Vec<Client> = (0..self.options.workload.clients).map(|_| self.new_client()).collect();
+        let mut natives = std::mem::take(&mut self.senders[index].natives);
+        natives.iter_mut().for_each(Native::crash);
+        while natives.len() < self.options.natives {
+            natives.push(self.new_native());
+        }
         let sender = &mut self.senders[index];
         *sender = SenderProcess {
             core: Some(Sender::new(self.options.sender.clone(), seed)),
             life: sender.life + 1,
             clients,
+            natives,
             ..SenderProcess::new(clock)
         };
         for client in 0..self.options.workload.clients {
             let after = self.workload_chance.duration(self.options.workload.think_max);
             self.plan_client(index, client, after);
+        }
+        for native in 0..self.options.natives {
+            self.plan_native(index, native);
         }
         self.check_links();
         self.rearm(Process::Sender(index));
@@ -97,12 +109,7 @@ impl World {
                     let ask = Ask { request, within_ms };
                     self.queue.push(at, Event::Ask { sender: index, smart, epoch, ask });
                 }
-                Output::Carried { tag, end } => {
-                    return Violation::raise(
-                        "answers",
-                        format!("nobody had {tag:?} carried, and it ended with {end:?}"),
-                    );
-                }
+                Output::Carried { tag, end } => self.on_carried(index, tag, end)?,
                 Output::Answer { connection, answer } => self.on_answer(index, connection.0, answer)?,
                 Output::Resent => self.counters.resends += 1,
                 Output::Withheld => {}

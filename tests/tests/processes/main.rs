@@ -15,6 +15,7 @@ mod diverge;
 mod hashmap;
 mod life;
 mod misbehave;
+mod native;
 mod poison;
 mod recovery;
 mod redis;

@@ -14,12 +14,18 @@ use std::time::Duration;
 
 /// Starts it.
 pub(crate) fn start(more: &[&str]) -> Up {
-    let mut arguments = vec!["--protocol", "line", "--app-timeout", "1s", "--deadline", "30s"];
+    let more = [&["--app-timeout", "1s", "--deadline", "30s"], more].concat();
+    start_by(Command::new(binary::lockstep()), &more)
+}
+
+/// The same, with another build of the program and other time-outs.
+pub(crate) fn start_by(program: Command, more: &[&str]) -> Up {
+    let mut arguments = vec!["--protocol", "line"];
     arguments.extend(["--snapshot-dump-request", "DUMP", "--snapshot-load-request", "LOAD"]);
     arguments.extend(["--app-empty-request", "SIZE", "--app-empty-reply", "0"]);
     arguments.extend(more);
     arguments.extend(["--", env!("CARGO_BIN_EXE_misbehave"), "{port}", "{dir}"]);
-    Up::start(&arguments)
+    Up::start_by(program, &arguments)
 }
 
 /// Has one replica's copy misbehave at its next `INC`.
