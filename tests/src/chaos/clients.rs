@@ -76,8 +76,8 @@ pub(super) struct Trace {
     pub(super) calls: Vec<Call>,
     /// What must not happen: a connection that ends before the deadline, a call that is not ended long after it.
     pub(super) errors: Vec<String>,
-    /// The longest that an answered call took.
-    pub(super) longest: Duration,
+    /// The longest that an answered call took, and when it was called.
+    pub(super) longest: (Duration, Duration),
 }
 
 /// One client.
@@ -135,7 +135,7 @@ impl<'a> Client<'a> {
         let took = ended.saturating_sub(called);
         let outcome = match result {
             Ok(_) if reply.ends_with('\n') => {
-                self.trace.longest = self.trace.longest.max(took);
+                self.trace.longest = self.trace.longest.max((took, called));
                 reply.pop();
                 Outcome::Reply { returned: nanos(ended), reply }
             }

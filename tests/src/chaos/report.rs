@@ -21,8 +21,8 @@ pub struct Report {
     pub answered: usize,
     /// Calls whose connection ended without a reply.
     pub unknown: usize,
-    /// The longest wait of a call that was answered.
-    pub longest: Duration,
+    /// The longest wait of a call that was answered, and when it was called.
+    pub longest: (Duration, Duration),
     /// From the last fault's end until everything was settled.
     pub settled_after: Duration,
     /// Faults, by kind.
@@ -86,13 +86,14 @@ impl fmt::Display for Report {
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         write!(
             f,
-            "seed {}: {verdict}; {} calls, {} acknowledged, {} unknown, longest wait {:.2} s, settled after {:.1} s; \
+            "seed {}: {verdict}; {} calls, {} acknowledged, {} unknown, longest wait {:.2} s (from {:.1} s on), settled after {:.1} s; \
              {} of {} faults ({}); {} of {} SIZEs telling",
             self.seed,
             self.calls,
             self.answered,
             self.unknown,
-            self.longest.as_secs_f64(),
+            self.longest.0.as_secs_f64(),
+            self.longest.1.as_secs_f64(),
             self.settled_after.as_secs_f64(),
             self.made(),
             self.ticks,
@@ -124,7 +125,7 @@ pub fn table(reports: &[Report]) -> String {
         let verdict = if report.passed() { "passed" } else { "FAILED" };
         let numbers = [report.calls, report.answered, report.unknown].map(|number| number.to_string());
         let [calls, answered, unknown] = numbers;
-        let longest = format!("{:.2} s", report.longest.as_secs_f64());
+        let longest = format!("{:.2} s", report.longest.0.as_secs_f64());
         text += &line([
             report.seed.to_string(),
             calls,
@@ -150,7 +151,7 @@ pub fn table(reports: &[Report]) -> String {
         sum.calls,
         sum.answered,
         sum.unknown,
-        sum.longest.as_secs_f64(),
+        sum.longest.0.as_secs_f64(),
         sum.made(),
         kinds.join(", "),
     );

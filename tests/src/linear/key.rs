@@ -8,14 +8,16 @@
 //! What keeps the states few:
 //! - A read that is open and agrees with the value takes effect at once: nobody gains by waiting.
 //! - A value that a read still to come will find is not overwritten before: no value is written twice.
-//! - Values that nobody reads are one value, [`UNREAD`].
+//! - Values that nobody reads are one value, [`UNREAD`]. Of the open calls that put such a value the one that returns
+//!   first takes effect first: in any order of the calls two of them can change places, if both are open. So it is with
+//!   REMOVEs that found something.
 //! - Unknown calls stay open for ever. An unknown PUT whose value is read is one that returned by then (the caller makes
 //!   it so). All others are alike, unread PUTs and REMOVEs: a state counts how many it used, and is dropped when
 //!   another one differs from it only in having used fewer.
 
 use super::Fault;
 use super::presence::Change;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The key is not there.
 pub(super) const ABSENT: u32 = 0;
@@ -63,8 +65,9 @@ pub(super) struct Found {
 /// Why the search ended before the last event.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// No state allows this call to return like this; the states before had these values.
-    Dead { call: usize, values: Vec<u32>, open: Vec<usize> },
+    /// No state allows this call to return like this. The states before had these values, some of which a read that is
+    /// called later will find.
+    Dead { call: usize, values: Vec<(u32, Option<usize>)>, open: Vec<usize> },
     /// Too many states, or open calls, at this call.
     TooMany(usize),
 }
@@ -120,17 +123,28 @@ impl States {
     }
 }
 
+/// A call that has not returned.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    call: usize,
+    kind: Kind,
+    /// At which event it returns.
+    due: usize,
+}
+
 /// The walk.
 struct Search {
     states: States,
     /// The open calls, by their place.
-    open: BTreeMap<usize, (usize, Kind)>,
+    open: BTreeMap<usize, Open>,
     /// Unknown calls that were made so far.
     made: Used,
     /// Which event it is at.
     now: usize,
-    /// At which event the last read of a value is called.
-    last_read: HashMap<u32, usize>,
+    /// The last read of a value: at which event it is called, and which call it is.
+    last_read: HashMap<u32, (usize, usize)>,
+    /// At which event a call returns.
+    due: HashMap<usize, usize>,
     found: Found,
 }
 
@@ -142,6 +156,7 @@ pub(super) fn search(steps: &[(u64, Step)]) -> Result<Found, Stop> {
         made: Used::default(),
         now: 0,
         last_read: last_reads(steps),
+        due: returns(steps),
         found: Found::default(),
     };
     search.states.insert(State { value: ABSENT, done: 0, used: Used::default() });
@@ -158,22 +173,31 @@ pub(super) fn search(steps: &[(u64, Step)]) -> Result<Found, Stop> {
     Ok(search.found)
 }
 
-fn last_reads(steps: &[(u64, Step)]) -> HashMap<u32, usize> {
+fn last_reads(steps: &[(u64, Step)]) -> HashMap<u32, (usize, usize)> {
     let mut last = HashMap::new();
     for (at, (_, step)) in steps.iter().enumerate() {
-        if let Step::Call(_, Kind::Get(value)) = step
+        if let Step::Call(call, Kind::Get(value)) = step
             && *value > UNREAD
         {
-            last.insert(*value, at);
+            last.insert(*value, (at, *call));
         }
     }
     last
 }
 
+fn returns(steps: &[(u64, Step)]) -> HashMap<usize, usize> {
+    let due = |(at, (_, step)): (usize, &(u64, Step))| match step {
+        Step::Return(call) => Some((*call, at)),
+        _ => None,
+    };
+    steps.iter().enumerate().filter_map(due).collect()
+}
+
 impl Search {
     fn on_call(&mut self, call: usize, kind: Kind) -> Result<(), Stop> {
         let place = (0..OPEN_MAX).find(|place| !self.open.contains_key(place)).ok_or(Stop::TooMany(call))?;
-        self.open.insert(place, (call, kind));
+        let due = self.due.get(&call).copied().unwrap_or(usize::MAX);
+        self.open.insert(place, Open { call, kind, due });
         if let Kind::Get(_) = kind {
             let states = std::mem::take(&mut self.states);
             for state in states.iter() {
@@ -184,7 +208,7 @@ impl Search {
     }
 
     fn on_return(&mut self, call: usize) -> Result<(), Stop> {
-        let Some(place) = self.open.iter().find(|(_, (open, _))| *open == call).map(|(place, _)| *place) else {
+        let Some(place) = self.open.iter().find(|(_, open)| open.call == call).map(|(place, _)| *place) else {
             // An unknown PUT whose value was read before it was made; the read has been rejected.
             return Ok(());
         };
@@ -212,10 +236,11 @@ impl Search {
         }
         self.found.states = self.found.states.max(seen.len + after.len);
         if after.len == 0 {
-            let mut values: Vec<u32> = self.states.iter().map(|state| state.value).collect();
+            let awaited = |value| self.last_read.get(&value).filter(|_| self.is_awaited(value)).map(|(_, call)| *call);
+            let mut values: Vec<_> = self.states.iter().map(|state| (state.value, awaited(state.value))).collect();
             values.sort_unstable();
             values.dedup();
-            return Err(Stop::Dead { call, values, open: self.open.values().map(|(call, _)| *call).collect() });
+            return Err(Stop::Dead { call, values, open: self.open.values().map(|open| open.call).collect() });
         }
         self.open.remove(&place);
         self.states = after;
@@ -228,22 +253,28 @@ impl Search {
         if self.is_awaited(state.value) {
             return next;
         }
-        for (place, (_, kind)) in &self.open {
-            let bit = 1_u128 << place;
-            let value = match kind {
-                _ if state.done & bit != 0 => continue,
-                Kind::Put(value) => *value,
-                Kind::Remove if state.value != ABSENT => ABSENT,
-                // A read that agrees has taken effect already.
-                Kind::Remove | Kind::Get(_) => continue,
+        let (mut unread, mut remove) = (None, None);
+        for (place, open) in self.open.iter().filter(|(place, _)| state.done & 1 << **place == 0) {
+            let first = |other: Option<(usize, usize)>| {
+                Some(other.map_or((open.due, *place), |other| other.min((open.due, *place))))
             };
-            next.push(State { value, done: state.done | bit, ..state });
+            match open.kind {
+                Kind::Put(UNREAD) => unread = first(unread),
+                Kind::Put(value) => next.push(State { value, done: state.done | 1 << place, ..state }),
+                Kind::Remove if state.value != ABSENT => remove = first(remove),
+                // A read that agrees has taken effect already.
+                Kind::Remove | Kind::Get(_) => {}
+            }
         }
-        if state.value == ABSENT && state.used.puts < self.made.puts {
+        let done = |(_, place): (usize, usize)| state.done | 1 << place;
+        next.extend(unread.map(|first| State { value: UNREAD, done: done(first), ..state }));
+        next.extend(remove.map(|first| State { value: ABSENT, done: done(first), ..state }));
+        // Those that may run for ever come last.
+        if unread.is_none() && state.value == ABSENT && state.used.puts < self.made.puts {
             // Over a value that is there it would be of no use: whatever goes with UNREAD goes with that value.
             next.push(State { value: UNREAD, used: Used { puts: state.used.puts + 1, ..state.used }, ..state });
         }
-        if state.value != ABSENT && state.used.removes < self.made.removes {
+        if remove.is_none() && state.value != ABSENT && state.used.removes < self.made.removes {
             next.push(State { value: ABSENT, used: Used { removes: state.used.removes + 1, ..state.used }, ..state });
         }
         next.into_iter().map(|state| self.with_reads(state)).collect()
@@ -251,13 +282,13 @@ impl Search {
 
     /// Whether a read that is not called yet will find this value. Those that are open and agree have taken effect.
     fn is_awaited(&self, value: u32) -> bool {
-        self.last_read.get(&value).is_some_and(|last| self.now < *last)
+        self.last_read.get(&value).is_some_and(|(last, _)| self.now < *last)
     }
 
     /// Lets every open read that agrees take effect.
     fn with_reads(&self, state: State) -> State {
-        let agrees = |(place, (_, kind)): (&usize, &(usize, Kind))| match kind {
-            Kind::Get(value) if *value == state.value => 1_u128 << place,
+        let agrees = |(place, open): (&usize, &Open)| match open.kind {
+            Kind::Get(value) if value == state.value => 1_u128 << place,
             _ => 0,
         };
         State { done: self.open.iter().map(agrees).fold(state.done, std::ops::BitOr::bitor), ..state }
@@ -266,7 +297,7 @@ impl Search {
     /// Notes whether the key may be there, and may not be there, between this event and the next.
     fn note(&mut self, rank: u64) {
         let places = |wanted: fn(&Kind) -> bool| {
-            let of = self.open.iter().filter(move |(_, (_, kind))| wanted(kind));
+            let of = self.open.iter().filter(move |(_, open)| wanted(&open.kind));
             of.fold(0_u128, |places, (place, _)| places | 1 << place)
         };
         let (puts, removes) = (places(|kind| matches!(kind, Kind::Put(_))), places(|kind| *kind == Kind::Remove));
@@ -295,13 +326,14 @@ impl Stop {
                 Fault::Undecided(format!("key {key}: too many states to search at {} (of {calls} calls)", shown(*call)))
             }
             Self::Dead { call, values, open } => {
-                let value = |value: &u32| match *value {
-                    ABSENT => "absent",
-                    UNREAD => "a value that nobody reads",
-                    _ => "a value that is read",
+                let value = |(value, awaited): &(u32, Option<usize>)| match (*value, awaited) {
+                    (ABSENT, _) => "absent".to_owned(),
+                    (UNREAD, _) => "a value that nobody reads".to_owned(),
+                    (_, Some(read)) => format!("a value that is found later by\n    {}\n ", shown(*read)),
+                    (_, None) => "a value that was read".to_owned(),
                 };
-                let values: std::collections::BTreeSet<&str> = values.iter().map(value).collect();
-                let values: Vec<&str> = values.into_iter().collect();
+                let values: BTreeSet<String> = values.iter().map(value).collect();
+                let values: Vec<String> = values.into_iter().collect();
                 let others: String = open
                     .iter()
                     .filter(|other| *other != call)
@@ -309,7 +341,7 @@ impl Stop {
                     .collect();
                 let open = if others.is_empty() { "nothing else".to_owned() } else { others };
                 Fault::Impossible(format!(
-                    "key {key}: {}\n  cannot have been answered so: without it the key was {}; open were {open}",
+                    "key {key}: {}\n  cannot have been answered so: without it the key was {}; open was {open}",
                     shown(*call),
                     values.join(" or "),
                 ))

@@ -86,6 +86,21 @@ fn a_remove_that_is_applied_twice() {
 }
 
 #[test]
+fn an_unknown_write_that_is_applied_twice() {
+    let removes = [done("REMOVE a", 2..3, "OK"), done("REMOVE a", 4..5, "OK")];
+    rejects(&[&[unknown("PUT a 1", 0)], &removes[..]].concat());
+    accepts(&[&[unknown("PUT a 1", 0), unknown("PUT a 2", 0)], &removes[..]].concat());
+}
+
+#[test]
+fn an_unknown_remove_beside_one_that_is_still_open() {
+    let head = [done("PUT a 1", 0..1, "OK"), done("REMOVE a", 2..20, "OK"), done("GET a", 3..4, "NIL")];
+    let tail = [done("PUT a 2", 5..6, "OK"), done("GET a", 7..8, "NIL")];
+    rejects(&[&head[..], &tail[..]].concat());
+    accepts(&[&head[..], &[unknown("REMOVE a", 2)], &tail[..]].concat());
+}
+
+#[test]
 fn a_read_that_goes_back_in_time() {
     let put = [done("PUT a 1", 0..1, "OK"), done("PUT a 2", 2..9, "OK")];
     rejects(&[&put[..], &[done("GET a", 3..4, "VALUE 2"), done("GET a", 5..6, "VALUE 1")]].concat());
@@ -177,6 +192,13 @@ fn a_size_that_was_never_so() {
     let moved = [&puts[..1], &[done("REMOVE a", 2..3, "OK"), done("PUT b 2", 4..5, "OK")]].concat();
     rejects(&[&moved[..], &[done("SIZE", 2..6, "2")]].concat());
     accepts(&[&moved[..], &[done("SIZE", 2..6, "0")]].concat());
+    // The read may have come first, although it returned last.
+    let read = [done("PUT a 1", 0..1, "OK"), done("REMOVE a", 2..9, "OK"), done("GET a", 3..9, "VALUE 1")];
+    accepts(&[&read[..], &[done("SIZE", 4..5, "0")]].concat());
+    rejects(
+        &[&read[..1], &[done("REMOVE a", 2..9, "OK"), done("GET a", 6..9, "VALUE 1"), done("SIZE", 4..5, "0")]]
+            .concat(),
+    );
     // The unknown may have run.
     accepts(&[unknown("PUT a 1", 0), done("SIZE", 2..3, "1")]);
     accepts(&[unknown("PUT a 1", 0), done("SIZE", 2..3, "0")]);
@@ -222,6 +244,15 @@ fn a_hundred_unknown_calls_do_not_explode() {
     assert!(checked.states < 1000, "{checked:?}");
     history.push(done("GET a", 2000..2001, "VALUE u0"));
     assert!(matches!(check(&history), Err(Fault::Impossible(_))));
+}
+
+/// More than there are places for open calls: one whose value was read is open no more.
+#[test]
+fn unknown_writes_that_were_read_do_not_stay_open() {
+    let write_and_read =
+        |n: u64| [unknown(&format!("PUT a {n}"), n * 10), done("GET a", n * 10 + 2..n * 10 + 4, &format!("VALUE {n}"))];
+    let history: Vec<Call> = (0..300).flat_map(write_and_read).collect();
+    check(&history).unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod admin;
 mod bad_input;
 mod binary;
+mod chaos;
 mod counters;
 mod crashes;
 mod data_dir;

@@ -13,6 +13,11 @@ use std::time::Instant;
 /// The machine: one test at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// Waits until no other test has it.
+pub(crate) fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Sends a signal to one process.
 pub(crate) fn signal(name: &str, pid: u64) {
     let signal = match name {
@@ -47,7 +52,7 @@ impl Up {
 
     /// The same, by a command whose last words run `lockstep`.
     pub(crate) fn start_by(command: Command, arguments: &[&str]) -> Self {
-        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let machine = machine();
         let end = Instant::now() + wait::PATIENCE;
         let up = driver::Up::start(command, arguments, || Instant::now() >= end);
         Self { up: up.unwrap_or_else(|error| panic!("{error:#}")), _machine: machine }
