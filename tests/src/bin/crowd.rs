@@ -35,7 +35,7 @@ struct Args {
     #[arg(long, default_value_t = 200)]
     busy: u32,
     /// Connections that ask for large replies and read a few bytes a second
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 5)]
     slow_readers: usize,
     /// Connections that send half a request a byte a second
     #[arg(long, default_value_t = 20)]
@@ -95,7 +95,7 @@ const REST: usize = 1000;
 /// Between two bytes, or sips.
 const BEAT: Duration = Duration::from_secs(1);
 /// From the beginning of a crowd to the measurement.
-const GATHER: Duration = Duration::from_secs(3);
+const GATHER: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
