@@ -20,6 +20,8 @@ mod poison;
 mod recovery;
 mod redis;
 mod resp;
+mod scaling;
 mod snapshots;
+mod told;
 mod up;
 mod wait;
