@@ -153,7 +153,7 @@ fn a_snapshot_with_a_flipped_bit_is_set_aside_and_another_one_fetched() {
 }
 
 /// Whether this kernel lets a test mount something in a namespace of its own. `LOCKSTEP_REQUIRE_MOUNT=1`: it must.
-fn can_mount(test: &str) -> bool {
+pub(crate) fn can_mount(test: &str) -> bool {
     let script = "d=$(mktemp -d) && mount -t tmpfs none $d && umount $d && rmdir $d";
     let status = Command::new("unshare").args(["-rm", "sh", "-c", script]).stderr(Stdio::null()).status();
     if status.is_ok_and(|status| status.success()) {
