@@ -29,7 +29,7 @@ fn rest(mut stream: TcpStream) -> String {
 
 fn refused(up: &Up, reason: &str) -> u64 {
     let ingress = up.role("ingress").remove(0);
-    let (_, metrics) = super::http::get(&ingress.admin, "/metrics").unwrap();
+    let (_, metrics) = lockstep_tests::driver::http::get(&ingress.admin, "/metrics").unwrap();
     let label = format!("lockstep_refused_total{{reason=\"{reason}\"}} ");
     let line = metrics.lines().find_map(|line| line.strip_prefix(&label));
     line.unwrap_or_else(|| panic!("no {label} in {metrics}")).parse().unwrap()
