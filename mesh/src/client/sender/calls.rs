@@ -32,7 +32,8 @@ impl Sender {
     /// Sends a connection's waiting calls, as far as its session and the pace have room; sees to a session first.
     pub(super) fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         while let Some(session) = self.able(now, connection, out) {
-            if !self.line.is_empty() || self.in_flight >= self.pace.limit() {
+            // Also while the last in line are served: who comes by their end waits for its turn, however short that is.
+            if self.pace.is_full() || self.in_flight >= self.pace.limit() {
                 return self.stand_in_line(now, connection);
             }
             self.send_next(now, connection, session, out);
