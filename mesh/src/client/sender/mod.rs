@@ -249,7 +249,7 @@ struct Flight {
     request: Request,
     whom: Whom,
     deadline: Option<Instant>,
-    /// SMaRtClients that were asked and have not answered, and when.
+    /// Attempts that were not answered: over which SMaRtClient, and since when; the oldest first.
     asked: Vec<(Endpoint, Instant)>,
     /// The one asked last.
     latest: Option<Endpoint>,
