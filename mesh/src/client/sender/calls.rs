@@ -154,7 +154,9 @@ impl Sender {
     pub(super) fn on_gone(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
         client.gone = true;
-        client.queued = false;
+        if let Some(place) = client.queued.take() {
+            self.queue.remove(&place);
+        }
         let before = client.calls.len();
         client.calls.retain(|call| !call.is_waiting());
         self.outstanding -= before - client.calls.len();
