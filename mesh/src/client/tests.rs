@@ -95,12 +95,16 @@ fn a_request_goes_to_another_smart_client_with_the_same_number() {
 
 /// One that has one request in flight at a time, whatever the rate.
 fn narrow(sessions: usize, turn: u32) -> Sender {
+    narrow_holding(sessions, turn, 8)
+}
+
+fn narrow_holding(sessions: usize, turn: u32, held: usize) -> Sender {
     let resend = Duration::from_secs(1);
     let config = sender::Config {
         lending: Lending::Pooled,
         window: 8,
         sessions,
-        held: 8,
+        held,
         in_flight: 1,
         within: Duration::ZERO,
         turn,
@@ -470,4 +474,56 @@ fn a_number_that_a_majority_calls_too_far_ahead_is_told_so_before_the_deadline_a
     assert!(!tells(&push(&mut client, 4_800, smart_client::Input::Timeout)), "a majority says so no longer");
     let out = push(&mut client, 5_000, smart_client::Input::Timeout);
     assert!(out.contains(&told(Unknown::Deadline)), "{out:?}");
+}
+
+#[test]
+fn attempts_over_the_same_smart_client_are_counted() {
+    let why = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
+    // How the call ends when all but so many of its attempts sent nothing.
+    let ends = |silent: usize| {
+        let mut sender = sender(4);
+        let request = with_session(&mut sender, "a", 9_000);
+        let mut attempts = 1;
+        for millis in (100..8_900).step_by(100) {
+            let again = asked(&feed(&mut sender, millis, sender::Input::Timeout));
+            assert!(again.iter().all(|asked| *asked == (E0, request.clone())), "there is no other: {again:?}");
+            attempts += again.len();
+        }
+        assert!(attempts > 2);
+        for _ in silent..attempts {
+            told(&mut sender, 8_950, E0, &request, Told::NothingSent(why));
+        }
+        feed(&mut sender, 9_000, sender::Input::Timeout)
+    };
+    let answer = |answer| Sent::Answer { connection: C, answer };
+    assert!(ends(0).contains(&answer(Answer::Refused(Refused::NothingSent(why)))), "{:?}", ends(0));
+    assert!(ends(1).contains(&answer(Answer::Unknown(Unknown::Deadline))), "{:?}", ends(1));
+}
+
+#[test]
+fn a_connection_whose_calls_went_unserved_waits_for_one_session() {
+    let mut sender = sender(4);
+    for round in 0..3 {
+        call(&mut sender, round * 100, "a", round * 100 + 50);
+        let out = feed(&mut sender, round * 100 + 50, sender::Input::Timeout);
+        assert_eq!(out, [Sent::Answer { connection: C, answer: Answer::Refused(Refused::NoSmartClient) }]);
+    }
+    call(&mut sender, 400, "a", 9_000);
+    assert_eq!(asked(&feed(&mut sender, 401, sender::Input::Up(E0))).len(), 1, "it needs no more than one");
+}
+
+#[test]
+fn refusing_everybody_who_waits_takes_no_stack() {
+    const WAITING: u64 = 50_000;
+    let mut sender = narrow_holding(1, 64, 100_000);
+    let request = with_session(&mut sender, "first", 60_000);
+    call(&mut sender, 2, "in line", 60_000);
+    for connection in 2..WAITING {
+        call_of(&mut sender, 2, connection, "waits for the session", 60_000);
+    }
+    // An answer so late that nobody else can have one in time.
+    let out = told(&mut sender, 59_000, E0, &request, done());
+    let refused = |output: &&Sent| matches!(output, Sent::Answer { answer: Answer::Refused(Refused::Overloaded), .. });
+    assert_eq!(out.iter().filter(refused).count() as u64, WAITING - 1);
+    assert_eq!(sender.outstanding(), 0);
 }

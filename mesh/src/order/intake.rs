@@ -205,6 +205,16 @@ impl Replica {
             let last = self.sessions.get(&tag).map(|session| session.last);
             if last.is_none_or(|last| last >= *proposed) {
                 self.intake.proposed.remove(&tag.client);
+            } else if let Some(last) = last
+                && (last.next()..=*proposed).contains(&tag.seq)
+                && tag.kind == Kind::Call
+            {
+                // Behind a gap that an old leader left, and so skipped, as all that was proposed after it: it is their
+                // senders' to send them again. What fills the gap may be held here.
+                self.intake.proposed.remove(&tag.client);
+                if self.leads() {
+                    self.queue(Tag { seq: last.next(), ..tag });
+                }
             }
         }
     }

@@ -381,6 +381,59 @@ fn a_leader_puts_a_sessions_requests_in_order() {
     assert_eq!(refused, [Output::Steer { tag: call(9, "far").tag(), steer: Steer::OutOfWindow }]);
 }
 
+#[test]
+fn a_new_leader_orders_what_a_gap_of_the_old_one_held_up() {
+    // The old leader's slot 2, with the session's first call, is lost with it; slot 3 with the second is not.
+    let mut leader = replica(R0, 3, Recovered::default());
+    let mut lsn = 0;
+    let mut go = |leader: &mut Replica, millis: u64, input: Input| {
+        let mut all = step(leader, millis, input);
+        while let Some(newest) = all
+            .iter()
+            .filter_map(|output| match output {
+                Output::Persist { lsn, .. } => Some(lsn.0),
+                _ => None,
+            })
+            .max()
+            .filter(|newest| *newest > lsn)
+        {
+            lsn = newest;
+            all.extend(persisted(leader, millis, lsn));
+        }
+        all
+    };
+    let from = |from: ReplicaId, message: Message| Input::Message { from, life: Life(0), message };
+    go(&mut leader, 1, from(R1, accept(1, R1, 1, 0, vec![open()])));
+    go(&mut leader, 2, from(R1, accept(1, R1, 3, 1, vec![call(2, "b")])));
+    go(&mut leader, 3, requests(vec![call(1, "a"), call(2, "b")]));
+    for millis in [1100, 1200, 1300, 1400] {
+        go(&mut leader, millis, Input::Timeout);
+    }
+    go(&mut leader, 1400, from(R2, Message::PreVoteGranted { round: 2 }));
+    let ballot = ballot(2, R0);
+    let (decided, first_kept, settled) = (Slot(0), Slot(1), Slot(0));
+    go(&mut leader, 1401, from(R2, Message::Promise { ballot, decided, first_kept, settled, accepted: Vec::new() }));
+    assert!(leader.status().ready);
+    let mut proposed = Vec::new();
+    for slot in 2..8 {
+        let vote = Message::Accepted { ballot, slots: vec![Slot(slot)], marks: Marks::default() };
+        proposed.extend(go(&mut leader, 1410 + slot, from(R2, vote)));
+        if slot == 4 {
+            // Its sender asks again, since nothing was answered.
+            proposed.extend(go(&mut leader, 1410 + slot, requests(vec![call(2, "b")])));
+        }
+    }
+    let proposed: Vec<Request> = sent(&proposed)
+        .into_iter()
+        .filter_map(|(_, message)| match message {
+            Message::Accept { batch, .. } => Some(batch.requests.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(proposed, [call(1, "a"), call(2, "b")]);
+}
+
 /// A single replica that decides whatever it is given at once.
 fn alone() -> (Replica, u64) {
     let mut alone = replica(R0, 1, Recovered::default());

@@ -32,7 +32,8 @@ impl Sender {
     /// Sends a connection's waiting calls, as far as its session and the pace have room; sees to a session first.
     pub(super) fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         while let Some(session) = self.able(now, connection, out) {
-            if !self.line.is_empty() || self.in_flight >= self.pace.limit() {
+            // Also while the last in line are served: who comes by their end waits for its turn, however short that is.
+            if self.pace.is_full() || self.in_flight >= self.pace.limit() {
                 return self.stand_in_line(now, connection);
             }
             self.send_next(now, connection, session, out);
@@ -153,7 +154,9 @@ impl Sender {
     pub(super) fn on_gone(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
         client.gone = true;
-        client.queued = false;
+        if let Some(place) = client.queued.take() {
+            self.queue.remove(&place);
+        }
         let before = client.calls.len();
         client.calls.retain(|call| !call.is_waiting());
         self.outstanding -= before - client.calls.len();

@@ -85,12 +85,10 @@ impl Sender {
         let within = flight.deadline.map_or(patience * 2, |deadline| deadline.since(now));
         for endpoint in chosen.into_iter().chain(probed.filter(|probed| chosen != Some(*probed))) {
             match flight.asked.iter_mut().find(|(asked, _)| *asked == endpoint) {
-                Some((_, at)) => {
-                    // Its word on this attempt will say nothing of the one before, which may have reached the servers.
-                    flight.unsure = true;
-                    *at = now;
-                }
-                None => {
+                // It goes on without end, and nobody will ask whether it was sent.
+                Some((_, at)) if flight.deadline.is_none() => *at = now,
+                // Each attempt has a word of its own: all of them must say that nothing was sent.
+                _ => {
                     flight.asked.push((endpoint, now));
                     self.endpoints.asked(endpoint);
                 }
@@ -103,7 +101,7 @@ impl Sender {
     /// Its time has run out, or its attempt came to nothing: it is asked again, as far as the budget goes.
     fn ask_again(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let Some(flight) = self.flights.get_mut(&tag) else { return };
-        let latest = flight.asked.iter().find(|(endpoint, _)| Some(*endpoint) == flight.latest);
+        let latest = flight.asked.iter().rfind(|(endpoint, _)| Some(*endpoint) == flight.latest);
         if let Some((endpoint, at)) = latest.copied()
             && !flight.blamed
         {
@@ -132,6 +130,7 @@ impl Sender {
         let mut bereft = Vec::new();
         for (tag, flight) in &mut self.flights {
             if flight.forget(endpoint).is_some() {
+                while flight.forget(endpoint).is_some() {}
                 // Whether it passed the request on is not known.
                 flight.unsure = true;
                 if flight.latest == Some(endpoint) {
@@ -311,9 +310,9 @@ impl Sender {
 }
 
 impl Flight {
-    /// A SMaRtClient is not waited for any more: since when it was, if it was.
+    /// An attempt over a SMaRtClient is not waited for any more: since when it was, if there is one.
     fn forget(&mut self, endpoint: Endpoint) -> Option<Instant> {
-        let index = self.asked.iter().position(|(asked, _)| *asked == endpoint)?;
-        Some(self.asked.swap_remove(index).1)
+        let index = self.asked.iter().rposition(|(asked, _)| *asked == endpoint)?;
+        Some(self.asked.remove(index).1)
     }
 }

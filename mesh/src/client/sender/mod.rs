@@ -229,8 +229,8 @@ struct Session {
 #[derive(Debug, Default)]
 struct Client {
     session: Option<ClientId>,
-    /// Waits for a session.
-    queued: bool,
+    /// Waits for a session: its place in the queue.
+    queued: Option<u64>,
     /// Waits for its turn to send.
     in_line: bool,
     /// Its entry in the table of waits.
@@ -268,7 +268,7 @@ struct Flight {
     request: Request,
     whom: Whom,
     deadline: Option<Instant>,
-    /// SMaRtClients that were asked and have not answered, and when.
+    /// Attempts that were not answered: over which SMaRtClient, and since when; the oldest first.
     asked: Vec<(Endpoint, Instant)>,
     /// The one asked last.
     latest: Option<Endpoint>,
@@ -296,8 +296,10 @@ pub struct Sender {
     sessions: BTreeMap<ClientId, Session>,
     /// Sessions that nobody has, the one used last at the end.
     free: Vec<ClientId>,
-    /// Connections that wait for a session.
-    queue: VecDeque<Connection>,
+    /// Connections that wait for a session, by their places.
+    queue: BTreeMap<u64, Connection>,
+    /// The next place in it.
+    next_place: u64,
     flights: BTreeMap<Tag, Flight>,
     wakes: BTreeSet<(Instant, Tag)>,
     /// Requests of connections among them.
@@ -333,7 +335,8 @@ impl Sender {
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
             free: Vec::new(),
-            queue: VecDeque::new(),
+            queue: BTreeMap::new(),
+            next_place: 0,
             flights: BTreeMap::new(),
             wakes: BTreeSet::new(),
             in_flight: 0,

@@ -57,6 +57,11 @@ impl Pace {
         self.full_since = if full { self.full_since.or(Some(now)) } else { None };
     }
 
+    /// Whether calls wait for room, as it was noted.
+    pub(super) fn is_full(&self) -> bool {
+        self.full_since.is_some()
+    }
+
     /// Whether a request that `ahead` others precede may be answered within `left`, for all that is known.
     pub(super) fn can_make_it(&self, now: Instant, ahead: usize, left: Duration) -> bool {
         let known = self.full_since.is_some_and(|since| now.since(since) >= SURE);

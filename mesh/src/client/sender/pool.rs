@@ -14,9 +14,10 @@ impl Sender {
             return self.serve(now, connection, out);
         }
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        if !client.queued {
-            client.queued = true;
-            self.queue.push_back(connection);
+        if client.queued.is_none() {
+            client.queued = Some(self.next_place);
+            self.queue.insert(self.next_place, connection);
+            self.next_place += 1;
         }
         self.open_sessions(now, out);
     }
@@ -34,7 +35,7 @@ impl Sender {
             session.lent = Some(connection);
             session.given = 0;
             client.session = Some(id);
-            client.queued = false;
+            client.queued = None;
         }
     }
 
@@ -57,13 +58,12 @@ impl Sender {
 
     /// A session is nobody's: the next connection in line gets it.
     pub(super) fn offer(&mut self, now: Instant, id: ClientId, out: &mut Vec<Output>) {
-        while let Some(connection) = self.queue.pop_front() {
-            if self.clients.get(&connection).is_some_and(|client| client.queued && client.has_waiting()) {
+        while let Some((_, connection)) = self.queue.pop_first() {
+            let Some(client) = self.clients.get_mut(&connection) else { continue };
+            client.queued = None;
+            if client.has_waiting() {
                 self.lend(id, connection);
                 return self.serve(now, connection, out);
-            }
-            if let Some(client) = self.clients.get_mut(&connection) {
-                client.queued = false;
             }
         }
         self.free.push(id);
@@ -93,6 +93,10 @@ impl Sender {
         }
         let Some(client) = self.clients.get(&connection) else { return };
         if client.calls.is_empty() {
+            // Who has nothing to send waits for no session.
+            if let Some(place) = client.queued {
+                self.queue.remove(&place);
+            }
             self.clients.remove(&connection);
         } else {
             self.serve(now, connection, out);
