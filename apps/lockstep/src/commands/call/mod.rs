@@ -32,7 +32,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// has the session, its next number and the request that is in doubt, written and synced before the request is sent. After a
 /// crash, a SIGKILL or exit code 6 the same request is asked again under the same number: its reply is printed whether it
 /// ran then or runs now. Another request first settles the one in doubt (its fate is told on stderr): if it did not run
-/// by then, it never will. One call at a time uses a FILE.
+/// by then, it never will. One call at a time uses a FILE; FILE.lock beside it sees to that.
 ///
 /// Exit codes: 0 the reply is on stdout, 6 the outcome is unknown, 7 the request did not run and never will.
 #[derive(Clone, Debug, clap::Args)]
