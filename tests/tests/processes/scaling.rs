@@ -82,7 +82,7 @@ impl Bench {
         let pki = self.up.data_dir().join("pki");
         if !pki.join(role).join(id.to_string()).exists() {
             let mut issue = Command::new(lockstep());
-            issue.args(["certs", "issue", role, &id.to_string(), "--pki"]).arg(&pki).stdout(Stdio::null());
+            issue.args(["certs", "issue", role, &id.to_string(), "--dir"]).arg(&pki).stdout(Stdio::null());
             assert!(issue.status().expect("lockstep runs").success());
         }
         command.args([role, "--cluster", "local", "--id", &id.to_string(), "--admin", admin, "--pki"]).arg(pki);
