@@ -32,8 +32,10 @@ pub(super) struct Mix {
 impl Mix {
     /// What a seed has.
     pub(super) fn draw(rng: &mut Rng) -> Self {
+        // With few keys many calls meet on each; with many a lost write is more often read before it is overwritten.
+        let keys = if rng.chance(500) { rng.between(2, 8) } else { rng.between(10, 60) };
         Self {
-            keys: rng.between(2, 8),
+            keys,
             puts: rng.between(200, 500),
             removes: rng.between(50, 250),
             sizes: rng.between(10, 100),

@@ -59,8 +59,15 @@ pub fn run(options: &Options, seed: u64, stop: &AtomicBool) -> anyhow::Result<Re
     let result = call_and_harm(options, &setup, rng, &mut *cluster, &mut nemesis, stop, &mut report);
     // Whatever happened: what stands still could not be ended in order.
     nemesis.heal(&*cluster);
-    let calls = result?;
     drop(cluster);
+    let calls = match result {
+        Ok(calls) => calls,
+        Err(error) if stop.load(Ordering::Relaxed) => {
+            std::fs::remove_dir_all(&data)?;
+            return Err(error);
+        }
+        Err(error) => return Err(error.context(format!("its data and logs are in {}", data.display()))),
+    };
     report.judge(&calls);
     if report.passed() {
         std::fs::remove_dir_all(&data)?;

@@ -110,7 +110,7 @@ pub fn write(calls: &[Call], to: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// The first line that is no call.

@@ -2,7 +2,7 @@
 //! cluster ran them (the simulator's checkers do know it).
 //!
 //! **Keys.** A history is linearizable if and only if its part for each key is (locality: Herlihy & Wing,
-//! "Linearizability", 1990, section 3.2), and the part of a key is decided exactly by [`key`].
+//! "Linearizability", 1990, section 3.2), and the part of a key is decided exactly (`key`).
 //!
 //! **`SIZE`** is about all keys at once. For each moment the search for a key tells whether the key may be present then,
 //! and whether it may be absent, given all that was called and answered before; a `SIZE` needs a moment between its call
