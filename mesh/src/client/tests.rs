@@ -271,6 +271,23 @@ fn an_ejected_smart_client_is_probed_with_a_copy_of_a_request() {
 }
 
 #[test]
+fn on_a_connection_with_its_own_session_nothing_follows_what_has_no_reply() {
+    let config = sender::Config::new(Lending::Own, 1, 4, 8, Duration::from_secs(60));
+    let mut sender = Sender::new(config, [1, 2, 3, 4]);
+    let select = with_session(&mut sender, "SELECT 3", 60_000);
+    let set = asked(&call(&mut sender, 2, "SET a 1", 60_000));
+    assert_eq!(set, [], "the window is one");
+    let refused = || Sent::Answer { connection: C, answer: Answer::Refused(Refused::Broken) };
+    let out = told(&mut sender, 3, E0, &select, Told::Outcome(Outcome::Aborted));
+    let aborted = Sent::Answer { connection: C, answer: Answer::Refused(Refused::Aborted) };
+    assert_eq!(out, [aborted, refused()], "it would be set in database 0");
+    assert_eq!(call(&mut sender, 4, "SET a 2", 60_000), [refused()]);
+    let out = feed(&mut sender, 5, sender::Input::Gone(C));
+    assert!(asked(&out).iter().all(|(_, request)| request.tag().kind == Kind::Close), "{out:?}");
+    assert_eq!(sender.outstanding(), 0);
+}
+
+#[test]
 fn a_deadline_is_unknown_when_a_server_may_have_the_request_and_its_number_is_settled() {
     let mut sender = sender(4);
     let request = with_session(&mut sender, "a", 500);

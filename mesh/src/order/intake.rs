@@ -5,7 +5,7 @@ use crate::ids::{ClientId, Digest, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::submit::Steer;
 use crate::wire::{Body, Kind, Outcome, Request, Tag};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A request that is not decided.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ impl Replica {
     /// A new leader looks through what is in its window already, and queues what it holds beyond that.
     pub(super) fn start_leading_intake(&mut self) {
         self.intake.stop_leading();
-        let mut in_window = std::collections::BTreeSet::new();
+        let mut in_window = BTreeSet::new();
         for (_, entry) in self.log.above_decided() {
             for request in &entry.batch.requests {
                 in_window.insert(request.tag());
@@ -261,6 +261,8 @@ impl Replica {
         let Some((leader, ballot)) = self.followed() else { return };
         let mut forward = Vec::new();
         let mut suspicious = None;
+        // What is proposed already, looked up once if at all.
+        let mut proposed = None;
         for (tag, held) in &self.intake.held {
             if now.since(held.since) < timeout / 2 || !self.executable(held) {
                 continue;
@@ -269,7 +271,11 @@ impl Replica {
             if held.forwarded.is_none_or(|at| now.since(at) >= timeout) && forward.len() < FORWARD_MAX {
                 forward.push(*tag);
             }
-            if quiet && held.forwarded.is_some() && suspicious.is_none() && !self.is_proposed(tag) {
+            if quiet
+                && held.forwarded.is_some()
+                && suspicious.is_none()
+                && !proposed.get_or_insert_with(|| self.proposed_tags()).contains(tag)
+            {
                 suspicious = Some(*tag);
             }
         }
@@ -298,10 +304,10 @@ impl Replica {
         }
     }
 
-    /// Whether an undecided slot holds the request.
-    fn is_proposed(&self, tag: &Tag) -> bool {
-        let mut entries = self.log.above_decided();
-        entries.any(|(_, entry)| entry.batch.requests.iter().any(|request| request.tag() == *tag))
+    /// The requests that undecided slots hold.
+    fn proposed_tags(&self) -> BTreeSet<Tag> {
+        let entries = self.log.above_decided();
+        entries.flat_map(|(_, entry)| entry.batch.requests.iter().map(Request::tag)).collect()
     }
 
     pub(super) fn on_forward(

@@ -259,6 +259,7 @@ fn reason(why: &Refused) -> &'static str {
         Refused::Overloaded => "overloaded",
         Refused::NoSession => "no_session",
         Refused::NoAnswer => "no_answer",
+        Refused::Broken => "broken",
         Refused::Ordered(_) => "ordered",
         Refused::Cancelled => "cancelled",
         Refused::Aborted => "aborted",
@@ -280,6 +281,7 @@ impl Metrics {
     /// Registers them.
     pub fn new(registry: &mut crate::node::Registry) -> Self {
         let reasons = [
+            "broken",
             "command",
             "connections_max",
             "malformed",

@@ -19,12 +19,14 @@ impl Sender {
         let hopeless = !self.pace.can_make_it(now, self.outstanding, deadline.since(now));
         let full = self.outstanding >= self.config.held;
         self.outstanding += 1;
+        let own = self.config.lending == Lending::Own;
         let client = self.clients.entry(connection).or_default();
-        if full || hopeless {
-            client.calls.push_back(Call::Ended(Answer::Refused(Refused::Overloaded)));
+        client.calls.push_back(Call::Waiting { bytes, deadline });
+        if full || hopeless || client.broken {
+            client.end(client.calls.len() - 1, Answer::Refused(Refused::Overloaded), own);
+            self.set_wait(connection);
             return self.answer(now, connection, out);
         }
-        client.calls.push_back(Call::Waiting { bytes, deadline });
         self.serve(now, connection, out);
         self.set_wait(connection);
     }
@@ -114,9 +116,10 @@ impl Sender {
         };
         let call = std::mem::replace(&mut client.calls[index], Call::Sent);
         let Call::Waiting { bytes, deadline } = call else { return };
+        let own = self.config.lending == Lending::Own;
         let in_time = self.pace.in_time(deadline.since(now));
         if !in_time {
-            client.calls[index] = Call::Ended(Answer::Refused(Refused::Overloaded));
+            client.end(index, Answer::Refused(Refused::Overloaded), own);
         }
         let (seq, number) = (session.next, client.first + index as u64);
         if client.wait.is_some() {
@@ -187,10 +190,11 @@ impl Sender {
         answer: Answer,
         out: &mut Vec<Output>,
     ) {
+        let own = self.config.lending == Lending::Own;
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        let index = usize::try_from(number - client.first).unwrap_or(usize::MAX);
-        if let Some(slot) = client.calls.get_mut(index) {
-            *slot = Call::Ended(answer);
+        client.end(usize::try_from(number - client.first).unwrap_or(usize::MAX), answer, own);
+        if client.wait.is_some() {
+            self.set_wait(connection);
         }
         self.answer(now, connection, out);
     }
@@ -201,13 +205,14 @@ impl Sender {
         // Why sessions do not come: the servers' state, if a SMaRtClient told of it lately.
         let reason = self.nothing_sent;
         let unanswered = self.serving > 0;
+        let own = self.config.lending == Lending::Own;
         let Some(client) = self.clients.get_mut(&connection) else {
             // It has none: an entry without its client would be due for ever.
             self.waits.retain(|(_, waiting)| *waiting != connection);
             return;
         };
-        for call in &mut client.calls {
-            if matches!(call, Call::Waiting { deadline, .. } if *deadline <= now) {
+        for index in 0..client.calls.len() {
+            if matches!(client.calls[index], Call::Waiting { deadline, .. } if deadline <= now) {
                 let refused = match reason {
                     _ if !linked => Refused::NoSmartClient,
                     Some(reason) => Refused::NothingSent(reason),
@@ -215,7 +220,7 @@ impl Sender {
                     None if unanswered => Refused::NoAnswer,
                     None => Refused::NoSession,
                 };
-                *call = Call::Ended(Answer::Refused(refused));
+                client.end(index, Answer::Refused(refused), own);
             }
         }
         self.set_wait(connection);
@@ -224,6 +229,22 @@ impl Sender {
 }
 
 impl Client {
+    /// A call ended. What it was to do to a connection that is the session's `own` (`SELECT`, `MULTI`) may be missing if it
+    /// did not end with a reply: nothing that follows it may run.
+    fn end(&mut self, index: usize, answer: Answer, own: bool) {
+        let broken = own && !matches!(answer, Answer::Reply(_));
+        if let Some(call) = self.calls.get_mut(index) {
+            *call =
+                Call::Ended(if self.broken && call.is_waiting() { Answer::Refused(Refused::Broken) } else { answer });
+        }
+        if broken {
+            self.broken = true;
+            for call in self.calls.iter_mut().filter(|call| call.is_waiting()) {
+                *call = Call::Ended(Answer::Refused(Refused::Broken));
+            }
+        }
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
         self.calls.iter().any(Call::is_waiting)
     }

@@ -150,13 +150,17 @@ impl Endpoints {
         }
     }
 
-    /// It answered, after `took`, within `patience` or not.
-    pub(super) fn answered(&mut self, now: Instant, endpoint: Endpoint, took: Duration, patience: Duration) {
+    /// It is well and has too much to do: as little is given to it as to a slow one.
+    pub(super) fn busy(&mut self, now: Instant, endpoint: Endpoint, patience: Duration) {
+        if let Some(known) = self.known.get_mut(&endpoint) {
+            known.sample(now, patience);
+        }
+    }
+
+    /// It answered, after `took`. However late: it answers. That it is slow its latency says.
+    pub(super) fn answered(&mut self, now: Instant, endpoint: Endpoint, took: Duration) {
         let Some(known) = self.known.get_mut(&endpoint) else { return };
         known.sample(now, took);
-        if took > patience {
-            return;
-        }
         known.failing = None;
         if self.unsettled {
             // Once in a while, and few are known.
@@ -303,8 +307,8 @@ mod tests {
     #[test]
     fn the_less_loaded_of_two_is_asked_and_another_than_last_time() {
         let (mut endpoints, mut chance) = both();
-        endpoints.answered(at(1), A, QUICK, PATIENCE);
-        endpoints.answered(at(1), B, QUICK * 20, PATIENCE);
+        endpoints.answered(at(1), A, QUICK);
+        endpoints.answered(at(1), B, QUICK * 20);
         assert_eq!(chosen(&mut endpoints, at(1), &mut chance), [A]);
         assert_eq!(endpoints.choose(at(1), Some(A), &mut chance), Some(B));
         for _ in 0..30 {
@@ -324,9 +328,9 @@ mod tests {
         endpoints.choose(at(60_000), None, &mut chance);
         assert_eq!(endpoints.ejected().count(), 0);
         // The cluster goes on: both answer, one a little later.
-        endpoints.answered(at(60_000), A, QUICK, PATIENCE);
+        endpoints.answered(at(60_000), A, QUICK);
         endpoints.choose(at(60_100), None, &mut chance);
-        endpoints.answered(at(60_200), B, QUICK, PATIENCE);
+        endpoints.answered(at(60_200), B, QUICK);
         endpoints.choose(at(61_000), None, &mut chance);
         assert_eq!(endpoints.ejected().count(), 0);
     }
@@ -334,7 +338,7 @@ mod tests {
     /// `A` fails, `B` answers.
     fn eject(endpoints: &mut Endpoints, now: u64, chance: &mut Rng) {
         endpoints.failed(at(now), A, PATIENCE);
-        endpoints.answered(at(now), B, QUICK, PATIENCE);
+        endpoints.answered(at(now), B, QUICK);
         endpoints.choose(at(now + 250), None, chance);
         assert_eq!(endpoints.ejected().collect::<Vec<_>>(), [A]);
     }
@@ -371,7 +375,7 @@ mod tests {
         let (mut endpoints, mut chance) = both();
         eject(&mut endpoints, 1000, &mut chance);
         endpoints.failed(at(1300), B, PATIENCE);
-        endpoints.answered(at(1300), A, QUICK, PATIENCE);
+        endpoints.answered(at(1300), A, QUICK);
         endpoints.choose(at(2000), None, &mut chance);
         assert_eq!(endpoints.ejected().collect::<Vec<_>>(), [A]);
         endpoints.down(B);

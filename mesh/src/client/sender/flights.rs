@@ -153,9 +153,8 @@ impl Sender {
         if let Some(at) = flight.forget(endpoint) {
             self.endpoints.released(endpoint);
             match told {
-                _ if well => self.endpoints.answered(now, endpoint, now.since(at), self.config.resend),
-                // It works, and has too much to do.
-                Told::NothingSent(NothingSent::Busy) => {}
+                _ if well => self.endpoints.answered(now, endpoint, now.since(at)),
+                Told::NothingSent(NothingSent::Busy) => self.endpoints.busy(now, endpoint, self.config.resend),
                 _ => self.endpoints.failed(now, endpoint, now.since(at)),
             }
         }

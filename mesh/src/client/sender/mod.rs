@@ -162,6 +162,9 @@ pub enum Refused {
     /// No session came free before the deadline.
     #[error("no session came free in time; the request was not run")]
     NoSession,
+    /// The connection has a session of its own, and an earlier request of it did not end with a reply.
+    #[error("an earlier request of this connection has no reply; the request was not run")]
+    Broken,
     /// An ordered refusal.
     #[error("{0}; the request was not run")]
     Ordered(Refusal),
@@ -239,6 +242,8 @@ struct Client {
     /// The number of the first of `calls`.
     first: u64,
     gone: bool,
+    /// Its own session may lack what an earlier call was to do: no further one is sent.
+    broken: bool,
 }
 
 #[derive(Debug)]
