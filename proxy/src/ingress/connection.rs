@@ -9,7 +9,8 @@ use crate::metrics::Counts;
 use crate::sender::Event;
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::client::sender::{Answer, Connection};
-use mesh::framing::{Adapter, FramingError, Handling};
+use mesh::framing::{Adapter, FramingError, Handling, Manner};
+use mesh::wire::client::Unknown;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -78,8 +79,8 @@ pub(super) enum Ending {
 enum Place {
     /// Answered here.
     Ready(Bytes),
-    /// Answered by the cluster.
-    Waiting(oneshot::Receiver<Answer>),
+    /// Answered by the cluster; how the answer must be given.
+    Waiting(Manner, oneshot::Receiver<Answer>),
 }
 
 /// Handing a request to the sender while there is no room: resolves when it was handed over.
@@ -202,7 +203,7 @@ impl Conversation {
         let limit = self.limit(reads);
         let roomy = self.output.len() < OUTPUT;
         let front = match self.places.front_mut() {
-            Some(Place::Waiting(answer)) if roomy => Some(answer),
+            Some(Place::Waiting(_, answer)) if roomy => Some(answer),
             _ => None,
         };
         let answers = front.is_some();
@@ -242,6 +243,7 @@ impl Conversation {
                     }
                     return;
                 }
+                Ok(Cut::Interim(words)) => self.places.push_back(Place::Ready(words)),
                 Ok(Cut::End) => self.end(Ending::Closed),
                 Err(error) => self.refuse_bytes(&error),
             }
@@ -250,8 +252,11 @@ impl Conversation {
 
     /// One whole request.
     fn take(&mut self, request: Bytes) {
-        match self.shared.adapter.handle(&request) {
-            Handling::Order => self.call(request),
+        let adapter = self.shared.adapter;
+        let manner = adapter.manner(&request);
+        match adapter.handle(&request) {
+            Handling::Order => self.call(request, manner),
+            Handling::OrderAs(normal) => self.call(normal, manner),
             Handling::Local(reply) => self.places.push_back(Place::Ready(reply)),
             Handling::LocalThenClose(reply) => {
                 self.places.push_back(Place::Ready(reply));
@@ -262,13 +267,16 @@ impl Conversation {
                 self.places.push_back(Place::Ready(error));
             }
         }
+        if manner.last {
+            self.end(Ending::Closed);
+        }
     }
 
     /// Gives a request to the sender, now or when there is room.
-    fn call(&mut self, request: Bytes) {
+    fn call(&mut self, request: Bytes, manner: Manner) {
         self.called = true;
         let (answer, waiting) = oneshot::channel();
-        self.places.push_back(Place::Waiting(waiting));
+        self.places.push_back(Place::Waiting(manner, waiting));
         let connection = self.id;
         let cost = u32::try_from(request.len()).unwrap_or(u32::MAX);
         let budget = self.shared.budget.clone();
@@ -314,10 +322,10 @@ impl Conversation {
                         self.write(reply);
                     }
                 }
-                Some(Place::Waiting(answer)) => match answer.try_recv() {
+                Some(Place::Waiting(_, answer)) => match answer.try_recv() {
                     Ok(answer) => self.on_answer(answer),
                     Err(oneshot::error::TryRecvError::Empty) => return,
-                    Err(oneshot::error::TryRecvError::Closed) => self.give_up(),
+                    Err(oneshot::error::TryRecvError::Closed) => self.on_answer(Answer::Unknown(Unknown::Lost)),
                 },
                 None => return,
             }
@@ -326,14 +334,21 @@ impl Conversation {
 
     /// The answer to the oldest request.
     fn on_answer(&mut self, answer: Answer) {
-        self.places.pop_front();
+        let Some(Place::Waiting(mut manner, _)) = self.places.pop_front() else { return };
+        manner.last |= self.ending.is_some() && self.places.is_empty();
+        let adapter = self.shared.adapter;
         match answer {
-            Answer::Reply(reply) => self.write(reply),
-            Answer::Refused(why) => match self.shared.adapter.refusal(&why.to_string()) {
+            Answer::Reply(reply) => self.write(adapter.deliver(manner, reply)),
+            Answer::Refused(why) => match adapter.refusal(manner, &why.to_string()) {
                 Some(error) => self.write(error),
                 None => return self.give_up(),
             },
-            Answer::Unknown(_) => return self.give_up(),
+            Answer::Unknown(why) => {
+                if let Some(words) = adapter.unknown(manner, &why.to_string()) {
+                    self.write(words);
+                }
+                return self.give_up();
+            }
         }
         if self.shared.adapter.closes_after_reply() {
             self.end(Ending::Closed);
@@ -437,7 +452,7 @@ async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::
 /// The answer at the front; a sender that went away without one leaves the outcome unknown.
 async fn answered(front: Option<&mut oneshot::Receiver<Answer>>) -> Answer {
     match front {
-        Some(answer) => answer.await.unwrap_or(Answer::Unknown(mesh::wire::client::Unknown::Lost)),
+        Some(answer) => answer.await.unwrap_or(Answer::Unknown(Unknown::Lost)),
         None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use crate::metrics::Counts;
 use crate::sender::Event;
 use bytes::Bytes;
 use mesh::client::sender::{Answer, Connection, Refused};
-use mesh::framing::{Adapter, Connections, FramingError, Protocol};
+use mesh::framing::{Adapter, Connections, FramingError, Manner, Protocol};
 use mesh::wire::client::Unknown;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +167,7 @@ async fn a_definite_refusal_is_an_error_where_the_protocol_has_errors_and_the_co
     let mut bench = Bench::new(Protocol::Resp);
     bench.send("*1\r\n$6\r\nDBSIZE\r\n").await;
     bench.call().await.1.send(Answer::Refused(Refused::Overloaded)).unwrap();
-    let expected = adapter(Protocol::Resp).refusal(&Refused::Overloaded.to_string()).unwrap();
+    let expected = adapter(Protocol::Resp).refusal(Manner::default(), &Refused::Overloaded.to_string()).unwrap();
     assert_eq!(bench.read(expected.len()).await.as_bytes(), expected);
     bench.send("*1\r\n$6\r\nDBSIZE\r\n").await;
     bench.call().await.1.send(reply(":0\r\n")).unwrap();
