@@ -14,6 +14,7 @@ mod disk;
 mod diverge;
 mod hashmap;
 mod http;
+mod http_adapter;
 mod life;
 mod misbehave;
 mod poison;
