@@ -175,7 +175,22 @@ impl Config {
             ensure!(argv.first().is_some_and(|program| !program.is_empty()), "the application's command is empty");
         }
         ensure!(!self.app_timeout.is_zero(), "the application's time-out must not be zero");
+        self.validate_requests()?;
         self.validate_snapshot()
+    }
+
+    /// What it is asked beside its clients' requests must be requests of its protocol.
+    fn validate_requests(&self) -> anyhow::Result<()> {
+        let mut texts = Vec::from_iter(&self.app_reset_request);
+        texts.extend(self.app_empty_probe.as_ref().map(|probe| &probe.request));
+        if let SnapshotMode::Request(Dialect::Configured { dump, load }) = &self.app_snapshot {
+            texts.extend([dump, load]);
+        }
+        for text in texts {
+            let composed = self.adapter.compose(text, None);
+            composed.with_context(|| format!("\"{text}\" is no request of {}", self.adapter.protocol))?;
+        }
+        Ok(())
     }
 
     fn validate_snapshot(&self) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@
 //! front of the buffer was looked at, so that feeding a long request byte by byte stays linear.
 
 mod close;
+mod compose;
+mod http;
 mod length;
 mod line;
 mod names;
@@ -49,12 +51,36 @@ pub enum FramingError {
 pub enum Handling {
     /// Order it and execute it everywhere.
     Order,
+    /// Likewise, but in this form, which means the same.
+    OrderAs(Bytes),
     /// Answer it here, without the cluster: it touches no state.
     Local(Bytes),
     /// Answer it here, then close the connection.
     LocalThenClose(Bytes),
     /// Refuse it with this error of the protocol: it must not run, for the reason that the error names.
     Refuse(Bytes),
+}
+
+/// What must be kept of a request until it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// The client's connection ends with the answer.
+    pub last: bool,
+    /// The answer has no body (HTTP's `HEAD`).
+    pub bodiless: bool,
+    /// The client takes a connection for one request's unless it is told otherwise (HTTP/1.0).
+    pub old: bool,
+}
+
+/// A whole reply of the application, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What is delivered.
+    pub bytes: Bytes,
+    /// The hash of its comparison form (rule 28).
+    pub form: Digest,
+    /// The application said that it takes no further request on this connection.
+    pub last: bool,
 }
 
 /// The adapters that there are.
@@ -66,6 +92,8 @@ pub enum Protocol {
     Close,
     /// A big-endian u32 length before each request and reply.
     Length,
+    /// HTTP/1.0 and HTTP/1.1.
+    Http,
     /// Redis' RESP2 and RESP3.
     Resp,
 }
@@ -111,7 +139,17 @@ impl Adapter {
             Protocol::Line => line::next_request(scan, bytes, closed, self.request_bytes),
             Protocol::Close => close::next_request(bytes, closed, self.request_bytes),
             Protocol::Length => length::next(bytes, closed, self.request_bytes),
+            Protocol::Http => http::next_request(scan, bytes, closed, self.request_bytes),
             Protocol::Resp => resp::next_request(scan, bytes, closed, self.request_bytes),
+        }
+    }
+
+    /// What a client must be told before it sends the rest of the request that `scan` is at: after a
+    /// [`Adapter::next_request`] that needs more, and once.
+    pub fn interim(&self, scan: &mut Scan) -> Option<Bytes> {
+        match self.protocol {
+            Protocol::Http => http::interim(scan),
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Resp => None,
         }
     }
 
@@ -123,7 +161,7 @@ impl Adapter {
     pub fn next_reply(
         &self,
         scan: &mut Scan,
-        _request: &[u8],
+        request: &[u8],
         bytes: &[u8],
         closed: bool,
     ) -> Result<Option<usize>, FramingError> {
@@ -131,6 +169,7 @@ impl Adapter {
             Protocol::Line => line::next_reply(scan, bytes, closed, self.reply_bytes, self.connections),
             Protocol::Close => close::next_reply(bytes, closed, self.reply_bytes),
             Protocol::Length => length::next(bytes, closed, self.reply_bytes),
+            Protocol::Http => http::next_reply(scan, request, bytes, closed, self.reply_bytes, self.connections),
             Protocol::Resp => resp::next_reply(scan, bytes, closed, self.reply_bytes),
         }
     }
@@ -140,6 +179,7 @@ impl Adapter {
     pub fn handle(&self, request: &[u8]) -> Handling {
         match self.protocol {
             Protocol::Line | Protocol::Close | Protocol::Length => Handling::Order,
+            Protocol::Http => http::handle(self, request),
             Protocol::Resp => resp::handle(self.connections, request),
         }
     }
@@ -152,11 +192,30 @@ impl Adapter {
             && self.handle(request) == Handling::Order
     }
 
-    /// The hash of the comparison form of a reply (rule 28).
+    /// How the answer to one whole request must be given.
+    #[must_use]
+    pub fn manner(&self, request: &[u8]) -> Manner {
+        match self.protocol {
+            Protocol::Http => http::manner(request),
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Resp => Manner::default(),
+        }
+    }
+
+    /// One whole reply of the application, as it is kept.
+    #[must_use]
+    pub fn reply(&self, request: &[u8], bytes: Bytes) -> Reply {
+        match self.protocol {
+            Protocol::Http => http::reply(request, bytes),
+            _ => Reply { form: self.form(request, &bytes), bytes, last: false },
+        }
+    }
+
+    /// The hash of the comparison form of a kept reply (rule 28).
     #[must_use]
     pub fn form(&self, request: &[u8], reply: &[u8]) -> Digest {
         match self.protocol {
             Protocol::Line | Protocol::Close | Protocol::Length => Digest::of(reply),
+            Protocol::Http => http::form(reply),
             Protocol::Resp => resp::form(self.connections, request, reply),
         }
     }
@@ -166,7 +225,7 @@ impl Adapter {
     #[must_use]
     pub fn instead(&self, state: &ConnectionState, request: &[u8], all: usize) -> Option<Bytes> {
         match self.protocol {
-            Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Http => None,
             Protocol::Resp => resp::instead(state, request, all),
         }
     }
@@ -181,15 +240,9 @@ impl Adapter {
         reply: Bytes,
     ) -> Bytes {
         match self.protocol {
-            Protocol::Line | Protocol::Close | Protocol::Length => reply,
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Http => reply,
             Protocol::Resp => resp::executed(state, request, instead, reply),
         }
-    }
-
-    /// Whether a reply is an error in the protocol's own words.
-    #[must_use]
-    pub fn is_error(&self, reply: &[u8]) -> bool {
-        self.protocol == Protocol::Resp && resp::is_error(reply)
     }
 
     /// What to ask, on a connection of its own, to learn whether what watching connections look at has changed.
@@ -204,12 +257,32 @@ impl Adapter {
         if self.protocol == Protocol::Resp { resp::watch_answer(answer, address) } else { None }
     }
 
+    /// A kept reply as the client must have it.
+    #[must_use]
+    pub fn deliver(&self, manner: Manner, reply: Bytes) -> Bytes {
+        match self.protocol {
+            Protocol::Http => http::deliver(manner, reply),
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Resp => reply,
+        }
+    }
+
     /// A definite error in the protocol's own words, if it has errors; otherwise the connection is closed.
     #[must_use]
-    pub fn refusal(&self, reason: &str) -> Option<Bytes> {
+    pub fn refusal(&self, manner: Manner, reason: &str) -> Option<Bytes> {
         match self.protocol {
             Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Http => Some(http::refusal(manner, reason)),
             Protocol::Resp => Some(resp::refusal(reason)),
+        }
+    }
+
+    /// What a client is told before its connection is closed because the outcome is unknown, if the protocol has a word
+    /// for that: nothing that could be taken for an error.
+    #[must_use]
+    pub fn unknown(&self, manner: Manner, reason: &str) -> Option<Bytes> {
+        match self.protocol {
+            Protocol::Http => Some(http::unknown(manner, reason)),
+            Protocol::Line | Protocol::Close | Protocol::Length | Protocol::Resp => None,
         }
     }
 
@@ -218,6 +291,7 @@ impl Adapter {
     pub fn protocol_error(&self, error: &FramingError) -> Option<Bytes> {
         match self.protocol {
             Protocol::Line | Protocol::Close | Protocol::Length => None,
+            Protocol::Http => http::protocol_error(self, error),
             Protocol::Resp => resp::protocol_error(error),
         }
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownName {
     /// Not a protocol.
-    #[error("unknown protocol '{0}': use line, close, length or resp")]
+    #[error("unknown protocol '{0}': use line, close, length, http or resp")]
     Protocol(String),
     /// Not a connection policy.
     #[error("unknown connection policy '{0}': use per-request, shared or per-session")]
@@ -17,13 +17,13 @@ pub enum UnknownName {
     #[error("unknown adapter '{0}': it is spelled PROTOCOL/CONNECTIONS, such as line/shared")]
     Adapter(String),
     /// A protocol that cannot be spoken over such connections.
-    #[error("protocol {0} does not go with {1} connections: its replies end with the connection; use per-request")]
+    #[error("protocol {0} does not go with {1} connections: {why}; use per-request", why = .0.why_not())]
     Mismatch(Protocol, Connections),
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Line, Self::Close, Self::Length, Self::Resp];
+    pub const ALL: [Self; 5] = [Self::Line, Self::Close, Self::Length, Self::Http, Self::Resp];
 
     /// Its name.
     #[must_use]
@@ -32,23 +32,38 @@ impl Protocol {
             Self::Line => "line",
             Self::Close => "close",
             Self::Length => "length",
+            Self::Http => "http",
             Self::Resp => "resp",
         }
     }
 
-    /// How its connections are used unless told otherwise.
+    /// How its connections are used unless told otherwise. HTTP servers may close a lasting connection whenever they
+    /// like, and many take no second request before they answered the first.
     #[must_use]
     pub const fn default_connections(self) -> Connections {
         match self {
-            Self::Close => Connections::PerRequest,
+            Self::Close | Self::Http => Connections::PerRequest,
             Self::Line | Self::Length | Self::Resp => Connections::Shared,
         }
     }
 
-    /// Whether it can be spoken over such connections: where the close ends a reply, a connection serves one request.
+    /// Whether it can be spoken over such connections: where the close ends a reply, a connection serves one request, and
+    /// where connections have no state, a session needs none of its own.
     #[must_use]
     pub const fn goes_with(self, connections: Connections) -> bool {
-        !matches!((self, connections), (Self::Close, Connections::Shared | Connections::PerSession))
+        match self {
+            Self::Close => matches!(connections, Connections::PerRequest),
+            Self::Http => !matches!(connections, Connections::PerSession),
+            Self::Line | Self::Length | Self::Resp => true,
+        }
+    }
+
+    /// Why it does not go with some connections.
+    const fn why_not(self) -> &'static str {
+        match self {
+            Self::Close => "its replies end with the connection",
+            _ => "its connections have no state that a session could need",
+        }
     }
 }
 
@@ -125,8 +140,8 @@ mod tests {
                 assert_eq!(connections.to_string().parse(), Ok(connections));
                 let adapter = Adapter { protocol, connections, request_bytes: 7, reply_bytes: 9 };
                 match Adapter::from_name(&adapter.name(), 7, 9) {
-                    Ok(read) => assert_eq!(read, adapter),
-                    Err(error) => assert_eq!(error, UnknownName::Mismatch(Protocol::Close, connections)),
+                    Ok(read) => assert!(read == adapter && protocol.goes_with(connections)),
+                    Err(error) => assert_eq!(error, UnknownName::Mismatch(protocol, connections)),
                 }
             }
         }
@@ -139,5 +154,9 @@ mod tests {
         assert_eq!("RESP".parse::<Protocol>(), Err(UnknownName::Protocol("RESP".into())));
         assert_eq!("pooled".parse::<Connections>(), Err(UnknownName::Connections("pooled".into())));
         assert_eq!(Adapter::from_name("line", 1, 1), Err(UnknownName::Adapter("line".into())));
+        for name in ["close/shared", "close/per-session", "http/per-session"] {
+            assert!(matches!(Adapter::from_name(name, 1, 1), Err(UnknownName::Mismatch(..))), "{name}");
+        }
+        assert!(Adapter::from_name("http/shared", 1, 1).is_ok());
     }
 }

@@ -26,7 +26,11 @@ fn roomy(protocol: Protocol) -> Adapter {
 enum Side {
     Requests,
     Replies,
+    /// To HTTP's requests for the head alone.
+    HeadReplies,
 }
+
+const SIDES: [Side; 3] = [Side::Requests, Side::Replies, Side::HeadReplies];
 
 fn next(
     adapter: &Adapter,
@@ -38,6 +42,7 @@ fn next(
     let found = match side {
         Side::Requests => adapter.next_request(scan, bytes, closed),
         Side::Replies => adapter.next_reply(scan, b"", bytes, closed),
+        Side::HeadReplies => adapter.next_reply(scan, b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", bytes, closed),
     };
     assert!(scan.pending.len() <= PENDING, "{scan:?}");
     assert!(scan.seen <= bytes.len(), "{scan:?}");
@@ -82,7 +87,14 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
         (whole(), vec(any::<u8>(), 0..8)).prop_map(|(mut bytes, more)| {
             bytes.extend(more);
             bytes
-        })
+        }),
+        (whole(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut bytes, at, byte)| {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        }),
     ]
 }
 
@@ -95,7 +107,71 @@ fn whole() -> impl Strategy<Value = Vec<u8>> {
         }),
         vec(command(), 0..6).prop_map(|commands| commands.concat()),
         vec(value(), 0..6).prop_map(|values| values.concat()),
+        vec(http_request(), 0..4).prop_map(|requests| requests.concat()),
+        vec(http_reply(), 0..4).prop_map(|replies| replies.concat()),
     ]
+}
+
+/// Fields and body of an HTTP message, in one of the ways to say where it ends.
+fn http_body() -> impl Strategy<Value = (String, Vec<u8>)> {
+    let sized = vec(any::<u8>(), 0..40).prop_map(|body| (format!("Content-Length: {}\r\n", body.len()), body));
+    let chunk = ("[ -~]{0,9}", vec(any::<u8>(), 1..20));
+    let trailer = prop::sample::select(vec!["", "A: b\r\n"]);
+    let chunked = (vec(chunk, 0..4), trailer).prop_map(|(chunks, trailer)| {
+        let mut body = Vec::new();
+        for (extension, chunk) in &chunks {
+            body.extend(format!("{:x};{extension}\r\n", chunk.len()).into_bytes());
+            body.extend(chunk);
+            body.extend(b"\r\n");
+        }
+        body.extend(format!("0\r\n{trailer}\r\n").into_bytes());
+        ("transfer-encoding: chunked\r\n".to_owned(), body)
+    });
+    prop_oneof![sized, chunked]
+}
+
+/// Fields that say nothing about the body.
+fn http_fields() -> impl Strategy<Value = String> {
+    let field = prop::sample::select(vec![
+        "A:b\r\n",
+        "B: \t c\t \r\n",
+        "Connection: close, a, Keep-Alive\r\n",
+        "connection: keep-alive\r\n",
+        "Close: x\r\n",
+        "Expect: 100-continue\r\n",
+        "Upgrade: websocket\r\n",
+        "Date: now\r\n",
+        "X: \u{e9}\r\n",
+        "Empty:\r\n",
+    ]);
+    vec(field, 0..5).prop_map(|fields| fields.concat())
+}
+
+/// An HTTP request.
+fn http_request() -> impl Strategy<Value = Vec<u8>> {
+    let first = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\nHost: h\r\n",
+        "\r\nHEAD /a?b HTTP/1.0\r\n",
+        "PUT http://h/ HTTP/1.1\r\nhost:\r\n",
+    ]);
+    let body = prop_oneof![Just((String::new(), Vec::new())), http_body()];
+    (first, http_fields(), body).prop_map(|(first, fields, (said, body))| {
+        // The old version has no chunks.
+        let said = if first.contains("1.0") { format!("Content-Length: {}\r\n", body.len()) } else { said };
+        // One expectation at most.
+        let fields = fields.replacen("Expect", "Expected", 4).replacen("Expected", "Expect", 1);
+        [first.as_bytes(), fields.as_bytes(), said.as_bytes(), b"\r\n", &body].concat()
+    })
+}
+
+/// An HTTP reply to a request that wants its body.
+fn http_reply() -> impl Strategy<Value = Vec<u8>> {
+    let interim = prop::sample::select(vec!["", "HTTP/1.1 100 Continue\r\n\r\n"]);
+    let some = (interim, http_fields(), http_body()).prop_map(|(interim, fields, (said, body))| {
+        [interim.as_bytes(), b"HTTP/1.1 200 OK\r\n", fields.as_bytes(), said.as_bytes(), b"\r\n", &body].concat()
+    });
+    let none = http_fields().prop_map(|fields| format!("HTTP/1.1 204 No\r\n{fields}\r\n").into_bytes());
+    prop_oneof![some, none]
 }
 
 fn bulk(body: &[u8]) -> Vec<u8> {
@@ -148,7 +224,7 @@ proptest! {
     ) {
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         for adapter in adapters(limit, limit) {
-            for side in [Side::Requests, Side::Replies] {
+            for side in SIDES {
                 let expected = boundaries(&adapter, side, &[&bytes]);
                 prop_assert_eq!(&boundaries(&adapter, side, &cut(&bytes, &cuts)), &expected, "{:?} {:?}", adapter, side);
                 prop_assert_eq!(&boundaries(&adapter, side, &single), &expected, "{:?} {:?}", adapter, side);
@@ -166,9 +242,33 @@ proptest! {
     }
 
     #[test]
+    fn well_formed_http_is_found_whole_and_normal_forms_are_their_own(
+        requests in vec(http_request(), 0..4),
+        replies in vec(http_reply(), 0..4),
+    ) {
+        let adapter = roomy(Protocol::Http);
+        for (side, parts) in [(Side::Requests, &requests), (Side::Replies, &replies)] {
+            let lengths = parts.iter().map(Vec::len).collect();
+            prop_assert_eq!(boundaries(&adapter, side, &[&parts.concat()]), (lengths, None));
+        }
+        for adapter in adapters(1 << 20, 1 << 20).into_iter().filter(|adapter| adapter.protocol == Protocol::Http) {
+            for request in &requests {
+                let Handling::OrderAs(normal) = adapter.handle(request) else { continue };
+                prop_assert!(adapter.is_orderable(&normal), "{:?}", normal);
+            }
+            for raw in &replies {
+                let reply = adapter.reply(b"", Bytes::copy_from_slice(raw));
+                prop_assert_eq!(&adapter.reply(b"", reply.bytes.clone()).bytes, &reply.bytes);
+                let end = adapter.next_reply(&mut Scan::default(), b"", &reply.bytes, false);
+                prop_assert_eq!(end, Ok(Some(reply.bytes.len())), "the client finds its end as well");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_beyond_the_limit_is_looked_at(bytes in bytes(), closed: bool, limit in 0_usize..100) {
         for adapter in adapters(limit, limit) {
-            for side in [Side::Requests, Side::Replies] {
+            for side in SIDES {
                 // One byte more tells that there is more.
                 let front = &bytes[..bytes.len().min(limit + 1)];
                 let found = next(&adapter, side, &mut Scan::default(), &bytes, closed);
@@ -177,7 +277,10 @@ proptest! {
                 // And what needs more than the limit is refused without that byte, unless only the close can end it.
                 if found == Err(FramingError::TooLong { limit }) && bytes.len() > limit {
                     let ended_by_close = adapter.connections == Connections::PerRequest
-                        && matches!((adapter.protocol, side), (Protocol::Close, _) | (Protocol::Line, Side::Replies));
+                        && matches!(
+                            (adapter.protocol, side),
+                            (Protocol::Close, _) | (Protocol::Line | Protocol::Http, Side::Replies | Side::HeadReplies)
+                        );
                     if !ended_by_close && limit > 0 {
                         let full = next(&adapter, side, &mut Scan::default(), &bytes[..limit], closed);
                         prop_assert_eq!(&full, &found, "{:?} {:?}", adapter, side);
@@ -188,7 +291,13 @@ proptest! {
     }
 
     #[test]
-    fn what_was_seen_is_not_looked_at_again(lines in "[a-z ]{0,300}\n", command in command(), value in value()) {
+    fn what_was_seen_is_not_looked_at_again(
+        lines in "[a-z ]{0,300}\n",
+        command in command(),
+        value in value(),
+        message in prop_oneof![http_request().prop_map(|message| (Side::Requests, message)),
+            http_reply().prop_map(|message| (Side::Replies, message))],
+    ) {
         let cases = [
             (Protocol::Line, Side::Requests, lines.clone().into_bytes()),
             (Protocol::Line, Side::Replies, lines.into_bytes()),
@@ -205,12 +314,28 @@ proptest! {
             }
             prop_assert_eq!(next(&roomy(protocol), side, &mut scan, &spoiled, false), Ok(Some(bytes.len())));
         }
+        // A head of HTTP is read as a whole when its end was found: until then it is not looked at again.
+        let (side, bytes) = message;
+        let (mut scan, mut spoiled) = (Scan::default(), bytes.clone());
+        for length in 1..bytes.len() {
+            let at_end = bytes[..length].ends_with(b"\r\n\r\n");
+            let front = if at_end { &bytes } else { &spoiled };
+            prop_assert_eq!(next(&roomy(Protocol::Http), side, &mut scan, &front[..length], false), Ok(None));
+            prop_assert_eq!(scan.seen, length);
+            if scan.pending.first().is_none_or(|&state| state == 0) {
+                let seen = length.saturating_sub(3);
+                spoiled[2.min(seen)..seen].fill(b'\n');
+            }
+        }
     }
 
     #[test]
     fn no_bytes_make_an_adapter_panic(request in bytes(), reply in bytes()) {
         for adapter in adapters(1 << 20, 1 << 20) {
             let _ = (adapter.handle(&request), adapter.form(&request, &reply), adapter.is_orderable(&request));
+            let kept = adapter.reply(&request, Bytes::copy_from_slice(&reply));
+            let _ = (adapter.deliver(adapter.manner(&request), kept.bytes.clone()), adapter.content(&kept.bytes));
+            let _ = adapter.compose(&String::from_utf8_lossy(&request), Some(&reply));
             for command in ["SMEMBERS k\n", "HGETALL k\n", "EXEC\n", "INFO\n"] {
                 let _ = adapter.form(command.as_bytes(), &reply);
             }
@@ -249,11 +374,14 @@ fn only_the_protocol_close_is_about_connections() {
 }
 
 #[test]
-fn only_resp_has_errors_of_its_own() {
+fn only_resp_and_http_have_errors_and_only_http_a_word_for_the_unknown() {
+    let manner = Manner::default();
     for adapter in adapters(1, 1) {
-        let resp = adapter.protocol == Protocol::Resp;
-        assert_eq!(adapter.refusal("overloaded").is_some(), resp, "{adapter:?}");
-        assert_eq!(adapter.protocol_error(&FramingError::Malformed("x")).is_some(), resp, "{adapter:?}");
+        let http = adapter.protocol == Protocol::Http;
+        let errors = http || adapter.protocol == Protocol::Resp;
+        assert_eq!(adapter.refusal(manner, "overloaded").is_some(), errors, "{adapter:?}");
+        assert_eq!(adapter.protocol_error(&FramingError::Malformed("x")).is_some(), errors, "{adapter:?}");
+        assert_eq!(adapter.unknown(manner, "the deadline passed").is_some(), http, "{adapter:?}");
     }
 }
 
@@ -267,5 +395,11 @@ fn what_is_not_exactly_one_request_to_run_is_not_orderable() {
         assert!(!orderable("resp/shared", request), "{request:?}");
     }
     assert!(!orderable("line/shared", b"a\nb\n") && !orderable("line/shared", b"a") && !orderable("line/shared", b""));
+    let normal = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let closing = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    assert!(orderable("http/shared", normal) && orderable("http/per-request", closing));
+    assert!(!orderable("http/shared", closing) && !orderable("http/per-request", normal));
+    assert!(!orderable("http/shared", b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert!(!orderable("http/shared", b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n"));
     assert!(!orderable("length/shared", b"\0\0\0\x01ab") && !orderable("close/per-request", b""));
 }

@@ -12,8 +12,9 @@ use super::room::{self, Admitted, FREE, Rooms, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection, Refused};
-use mesh::framing::{Adapter, FramingError, Handling};
+use mesh::framing::{Adapter, Connections, FramingError, Handling, Manner};
 use mesh::node::counts::Counts;
+use mesh::wire::client::Unknown;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -78,8 +79,8 @@ pub(super) enum Ending {
 enum Place {
     /// Answered here.
     Ready(Bytes),
-    /// Answered by the cluster, with about so many bytes.
-    Waiting { answer: oneshot::Receiver<Answer>, expected: usize },
+    /// Answered by the cluster, with about so many bytes; and how the answer must be given.
+    Waiting { answer: oneshot::Receiver<Answer>, expected: usize, manner: Manner },
 }
 
 /// Something that is waited for.
@@ -283,6 +284,7 @@ impl Conversation {
                     self.patience.on_partial(Instant::now(), self.intake.is_partial());
                     return self.reserve();
                 }
+                Ok(Cut::Interim(words)) => self.places.push_back(Place::Ready(words)),
                 Ok(Cut::End) => self.end(Ending::Closed),
                 Err(error) => self.refuse_bytes(&error),
             }
@@ -304,8 +306,11 @@ impl Conversation {
             let keep = request.len().min(room.num_permits());
             room.split(keep)
         });
-        match self.shared.adapter.handle(&request) {
-            Handling::Order => self.call(request, large),
+        let adapter = self.shared.adapter;
+        let manner = adapter.manner(&request);
+        match adapter.handle(&request) {
+            Handling::Order => self.call(request, manner, large),
+            Handling::OrderAs(normal) => self.call(normal, manner, large),
             Handling::Local(reply) => self.places.push_back(Place::Ready(reply)),
             Handling::LocalThenClose(reply) => {
                 self.places.push_back(Place::Ready(reply));
@@ -316,15 +321,18 @@ impl Conversation {
                 self.places.push_back(Place::Ready(error));
             }
         }
+        if manner.last {
+            self.end(Ending::Closed);
+        }
     }
 
     /// Gives a request to the sender, now or when there is room.
-    fn call(&mut self, bytes: Bytes, large: Option<OwnedSemaphorePermit>) {
+    fn call(&mut self, bytes: Bytes, manner: Manner, large: Option<OwnedSemaphorePermit>) {
         self.called = true;
         let connection = self.id;
         let (answer, waiting) = oneshot::channel();
         let lacks = self.share.lacks(self.expected + self.next_expected + self.unread);
-        self.places.push_back(Place::Waiting { answer: waiting, expected: self.next_expected });
+        self.places.push_back(Place::Waiting { answer: waiting, expected: self.next_expected, manner });
         self.expected += self.next_expected;
         let rooms = self.shared.rooms.clone();
         let events = self.shared.events.clone();
@@ -367,9 +375,9 @@ impl Conversation {
         let (told, answer) = oneshot::channel();
         // The other end is right here.
         let _ = told.send(Answer::Refused(Refused::Overloaded));
-        if let Some(Place::Waiting { expected, .. }) = self.places.pop_back() {
+        if let Some(Place::Waiting { expected, manner, .. }) = self.places.pop_back() {
             self.expected -= expected;
-            self.places.push_back(Place::Waiting { answer, expected: 0 });
+            self.places.push_back(Place::Waiting { answer, expected: 0, manner });
         }
     }
 
@@ -401,7 +409,7 @@ impl Conversation {
             match answer {
                 Ok(answer) => self.on_answer(answer),
                 Err(oneshot::error::TryRecvError::Empty) => break,
-                Err(oneshot::error::TryRecvError::Closed) => self.give_up(),
+                Err(oneshot::error::TryRecvError::Closed) => self.on_answer(Answer::Unknown(Unknown::Lost)),
             }
         }
         while self.output.len() < OUTPUT
@@ -418,19 +426,31 @@ impl Conversation {
 
     /// The answer to the oldest request.
     fn on_answer(&mut self, answer: Answer) {
-        if let Some(Place::Waiting { expected, .. }) = self.places.pop_front() {
-            self.expected -= expected;
-        }
+        let Some(Place::Waiting { expected, mut manner, .. }) = self.places.pop_front() else { return };
+        self.expected -= expected;
         if let Answer::Reply(reply) = &answer {
             self.next_expected = self.shared.rooms.answers.next_expected(self.next_expected, reply.len());
         }
+        manner.last |= self.ending.is_some() && self.places.is_empty();
+        let adapter = self.shared.adapter;
         match answer {
-            Answer::Reply(reply) => self.write(reply),
-            Answer::Refused(why) => match self.shared.adapter.refusal(&why.to_string()) {
-                Some(error) => self.write(error),
+            Answer::Reply(reply) => self.write(adapter.deliver(manner, reply)),
+            Answer::Refused(why) => match adapter.refusal(manner, &why.to_string()) {
+                Some(error) => {
+                    self.write(error);
+                    // What it was to do to the connection (`SELECT`, `MULTI`) is missing for what follows.
+                    if adapter.connections == Connections::PerSession {
+                        self.end(Ending::Unanswered);
+                    }
+                }
                 None => return self.give_up(),
             },
-            Answer::Unknown(_) => return self.give_up(),
+            Answer::Unknown(why) => {
+                if let Some(words) = adapter.unknown(manner, &why.to_string()) {
+                    self.write(words);
+                }
+                return self.give_up();
+            }
         }
         if self.shared.adapter.closes_after_reply() {
             self.end(Ending::Closed);
@@ -539,7 +559,7 @@ async fn granted<T>(waiting: Option<&mut Waiting<T>>) -> T {
 /// The answer at the front; a sender that went away without one leaves the outcome unknown.
 async fn answered(front: Option<&mut oneshot::Receiver<Answer>>) -> Answer {
     match front {
-        Some(answer) => answer.await.unwrap_or(Answer::Unknown(mesh::wire::client::Unknown::Lost)),
+        Some(answer) => answer.await.unwrap_or(Answer::Unknown(Unknown::Lost)),
         None => std::future::pending().await,
     }
 }

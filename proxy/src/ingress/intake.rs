@@ -13,6 +13,8 @@ pub(super) enum Cut {
     Request(Bytes),
     /// Not one yet.
     More,
+    /// Not one yet, and the client waits for these words before it sends the rest.
+    Interim(Bytes),
     /// The client has ended its side, and everything was cut.
     End,
 }
@@ -86,7 +88,7 @@ impl Intake {
             None if self.buffer.len() > self.longest() => {
                 Err(FramingError::TooLong { limit: self.adapter.request_bytes })
             }
-            None => Ok(Cut::More),
+            None => Ok(self.adapter.interim(&mut self.scan).map_or(Cut::More, Cut::Interim)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::connection::{self, Shared};
 use mesh::client::sender::Connection;
+use mesh::framing::Manner;
 use mesh::node::counts::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -143,7 +144,8 @@ async fn run(
 /// One connection too many: told so where the protocol has words for it, as far as the socket takes them at once.
 fn turn_away(stream: &TcpStream, shared: &Shared, refused: &Counts, reason: &str) {
     refused.count(reason);
-    if let Some(text) = shared.adapter.refusal("too many connections; nothing was run") {
+    let manner = Manner { last: true, ..Manner::default() };
+    if let Some(text) = shared.adapter.refusal(manner, "too many connections; nothing was run") {
         let _ = stream.try_write(&text);
     }
 }

@@ -2,8 +2,10 @@
 
 use super::Settings;
 use super::exchange::{Loss, READ_BYTES, connect, exchange, take_reply};
+use super::resp::shorten;
+use anyhow::{Context, ensure};
 use bytes::{Bytes, BytesMut};
-use mesh::framing::{Adapter, Connections, Scan};
+use mesh::framing::{Adapter, Connections, Protocol, Scan};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +27,11 @@ pub(super) struct Conversation {
 impl Conversation {
     /// `patience`: how long nothing at all may be heard while a reply is waited for.
     pub(super) fn new(address: SocketAddr, settings: &Settings, patience: Duration) -> Self {
-        let adapter = Adapter { reply_bytes: REPLY_BYTES, ..settings.adapter };
+        let mut adapter = Adapter { reply_bytes: REPLY_BYTES, ..settings.adapter };
+        if adapter.protocol == Protocol::Http {
+            // Whether a connection lasts is said in each reply: one for each request needs no look at that.
+            adapter.connections = Connections::PerRequest;
+        }
         Self { address, adapter, patience, stream: None }
     }
 
@@ -35,6 +41,15 @@ impl Conversation {
         let answer = exchange(&mut stream, &self.adapter, request, &mut input, Some(self.patience)).await?;
         self.keep(stream, input)?;
         Ok(answer.reply.bytes)
+    }
+
+    /// One request as people write it, and what is in the reply to it; an error of the protocol is an error here.
+    pub(super) async fn ask_for(&mut self, text: &str, carried: Option<&[u8]>) -> anyhow::Result<Bytes> {
+        let request = self.adapter.compose(text, carried).with_context(|| format!("\"{text}\" is no request"))?;
+        let reply = self.ask(&request).await?;
+        let content = self.adapter.content(&reply);
+        ensure!(!self.adapter.is_error(&reply), "\"{text}\" was refused: {}", shorten(&reply));
+        Ok(content)
     }
 
     /// Many requests of a protocol that takes them in one go, and the replies to them. Only where connections last.

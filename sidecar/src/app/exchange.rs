@@ -1,7 +1,7 @@
 //! One request and its reply on one connection.
 
 use bytes::{Buf, Bytes, BytesMut};
-use mesh::framing::{Adapter, Scan};
+use mesh::framing::{Adapter, Reply, Scan};
 use mesh::order::AppReply;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -73,19 +73,22 @@ pub(super) async fn connect(address: SocketAddr, patience: Duration) -> Result<T
     Ok(stream)
 }
 
-/// The reply at the front of `input`, taken out, with its form.
+/// The reply at the front of `input`, taken out, as it is kept.
 pub(super) fn take_reply(
     adapter: &Adapter,
     scan: &mut Scan,
     request: &[u8],
     input: &mut BytesMut,
     closed: bool,
-) -> Result<Option<AppReply>, Loss> {
+) -> Result<Option<Reply>, Loss> {
     let Some(length) = adapter.next_reply(scan, request, input, closed)? else { return Ok(None) };
-    let bytes: Bytes = input.split_to(length).freeze();
-    let form = adapter.form(request, &bytes);
     *scan = Scan::default();
-    Ok(Some(AppReply { bytes, form }))
+    Ok(Some(adapter.reply(request, input.split_to(length).freeze())))
+}
+
+/// What the core is told of a reply.
+pub(super) fn told(Reply { bytes, form, .. }: Reply) -> AppReply {
+    AppReply { bytes, form }
 }
 
 /// A reply, and how it ended.
@@ -130,7 +133,7 @@ async fn send_and_read(
             read = reader.read_buf(input) => {
                 let closed = read.map_err(failed)? == 0;
                 if let Some(reply) = take_reply(adapter, &mut scan, request, input, closed)? {
-                    return Ok(Answer { reply, closed });
+                    return Ok(Answer { reply: told(reply), closed });
                 }
                 if closed {
                     return Err(Loss::Closed(1));
@@ -157,7 +160,7 @@ async fn rest(
     drain(reader, input).await;
     match take_reply(adapter, &mut Scan::default(), request, input, true) {
         // A close that ends a reply is worth nothing on a broken connection.
-        Ok(Some(reply)) if !reply.bytes.is_empty() => Ok(Answer { reply, closed: true }),
+        Ok(Some(reply)) if !reply.bytes.is_empty() => Ok(Answer { reply: told(reply), closed: true }),
         _ => Err(loss),
     }
 }

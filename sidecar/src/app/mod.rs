@@ -30,8 +30,7 @@ pub(crate) use worker::{Handle, spawn};
 use crate::config::{Probe, SnapshotMode};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
-use bytes::Bytes;
-use mesh::framing::{Adapter, Protocol};
+use mesh::framing::Adapter;
 use mesh::ids::{Run, Slot};
 use mesh::order::{AppReply, Image, Operation};
 use std::path::PathBuf;
@@ -136,34 +135,4 @@ pub(crate) struct Settings {
     pub(crate) evidence: Evidence,
     /// Where it is counted.
     pub(crate) metrics: Metrics,
-}
-
-impl Settings {
-    /// One request as people write it, as the protocol wants it.
-    fn framed(&self, text: &[u8]) -> Bytes {
-        let ended = |end: &[u8]| if text.ends_with(b"\n") { text.to_vec() } else { [text, end].concat() };
-        match self.adapter.protocol {
-            Protocol::Line => ended(b"\n"),
-            Protocol::Resp => ended(b"\r\n"),
-            Protocol::Length => {
-                // Longer ones are refused by the application; nothing here makes them.
-                let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                [&length.to_be_bytes(), text].concat()
-            }
-            Protocol::Close => text.to_vec(),
-        }
-        .into()
-    }
-
-    /// What is in a reply, without the protocol's frame.
-    fn unframed(&self, reply: &Bytes) -> Bytes {
-        match self.adapter.protocol {
-            Protocol::Line | Protocol::Resp => {
-                let text = reply.strip_suffix(b"\n").unwrap_or(reply);
-                reply.slice_ref(text.strip_suffix(b"\r").unwrap_or(text))
-            }
-            Protocol::Length => reply.slice(reply.len().min(4)..),
-            Protocol::Close => reply.clone(),
-        }
-    }
 }

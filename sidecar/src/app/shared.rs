@@ -1,7 +1,7 @@
 //! One persistent connection: the calls of a slot, and of the slots after it, are written before their replies come.
 
 use super::dump;
-use super::exchange::{Loss, READ_BYTES, connect, drain, take_reply};
+use super::exchange::{Loss, READ_BYTES, connect, drain, take_reply, told};
 use super::orders::{Orders, Task};
 use super::worker::{End, Left, Live};
 use bytes::{Buf, Bytes, BytesMut};
@@ -51,12 +51,15 @@ struct Pipeline {
 enum Leave {
     /// The application closed it with nothing under way.
     Closed,
+    /// The application said that it takes no further request on it, and so ran none of those behind.
+    Last,
     /// A snapshot is wanted. The application may serve one connection only.
     Dump(Box<Image>),
 }
 
 /// Executes until the application is lost, or reset by order.
 pub(super) async fn serve(live: &mut Live<'_>) -> End {
+    let mut pipeline = Pipeline::default();
     loop {
         let address = live.keeper.address();
         let mut stream = match connect(address, live.settings.timeout).await {
@@ -67,9 +70,11 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
         if !live.keeper.same() {
             return End::Lost(Loss::Restarted);
         }
-        let left = serve_connection(live, &mut stream).await;
+        pipeline.begin();
+        let left = serve_connection(live, &mut pipeline, &mut stream).await;
         drop(stream);
         let taken = match left {
+            Ok(Leave::Last) => Ok(()),
             Ok(Leave::Closed) => {
                 tracing::info!("the application closed its idle connection; connecting again");
                 Ok(())
@@ -87,11 +92,10 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
 }
 
 /// Executes on one connection.
-async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result<Leave, End> {
+async fn serve_connection(live: &mut Live<'_>, pipeline: &mut Pipeline, stream: &mut TcpStream) -> Result<Leave, End> {
     let (mut reader, mut writer) = stream.split();
-    let mut pipeline = Pipeline::default();
     loop {
-        let turned = turn(live, &mut pipeline, &mut reader, &mut writer).await;
+        let turned = turn(live, pipeline, &mut reader, &mut writer).await;
         // What was answered whole counts, however the turn ended.
         while let Some(done) = pipeline.next_done() {
             live.settings.metrics.execute.observe(done.begun.elapsed().as_secs_f64());
@@ -100,6 +104,7 @@ async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result
         *live.left = if pipeline.slots.is_empty() { Left::Clean } else { Left::Busy };
         match turned {
             Ok(Turn::On) => {}
+            Ok(Turn::Last) => return Ok(Leave::Last),
             Ok(Turn::Dump(image)) => return Ok(Leave::Dump(image)),
             Ok(Turn::Closed) if pipeline.slots.is_empty() => return Ok(Leave::Closed),
             Ok(Turn::Closed) => return Err(pipeline.blame(live, Loss::Closed(pipeline.unanswered()))),
@@ -111,6 +116,7 @@ async fn serve_connection(live: &mut Live<'_>, stream: &mut TcpStream) -> Result
 
 enum Turn {
     On,
+    Last,
     Closed,
     Dump(Box<Image>),
 }
@@ -153,14 +159,22 @@ async fn turn(
                     return Err(Loss::Link(error.to_string()).into());
                 }
             };
-            pipeline.cut(adapter, closed)?;
-            return Ok(if closed { Turn::Closed } else { Turn::On });
+            let last = pipeline.cut(adapter, closed)?;
+            return Ok(if last {
+                Turn::Last
+            } else if closed {
+                Turn::Closed
+            } else {
+                Turn::On
+            });
         }
         written = writer.write_buf(&mut pipeline.output), if pipeline.output.has_remaining() => {
             if let Err(error) = written {
                 // Whoever reads no more may have answered before.
                 drain(reader, &mut pipeline.input).await;
-                pipeline.cut(adapter, true)?;
+                if pipeline.cut(adapter, true)? {
+                    return Ok(Turn::Last);
+                }
                 return Err(Loss::Link(error.to_string()).into());
             }
         }
@@ -190,6 +204,17 @@ async fn next(orders: &mut Orders, run: Run, full: bool) -> Result<Task, End> {
 }
 
 impl Pipeline {
+    /// On a new connection: what has no reply is sent again. It did not run: the last connection ended with a reply
+    /// behind which the application takes nothing.
+    fn begin(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.scan = Scan::default();
+        for request in self.slots.iter().flat_map(|pending| &pending.requests[pending.replies.len()..]) {
+            self.output.extend_from_slice(request);
+        }
+    }
+
     fn take(&mut self, live: &mut Live<'_>, slot: Slot, operations: Vec<Operation>, patient: usize) -> Result<(), End> {
         live.intend(slot)?;
         let begun = Instant::now();
@@ -217,19 +242,23 @@ impl Pipeline {
         live.dump_failed(image.slot).await.map(|()| Turn::On)
     }
 
-    /// Takes every whole reply out of what was read.
-    fn cut(&mut self, adapter: &Adapter, closed: bool) -> Result<(), Loss> {
+    /// Takes every whole reply out of what was read; whether one of them is the connection's last.
+    fn cut(&mut self, adapter: &Adapter, closed: bool) -> Result<bool, Loss> {
+        let mut last = false;
         for pending in &mut self.slots {
-            while let Some(request) = pending.waiting() {
-                match take_reply(adapter, &mut self.scan, request, &mut self.input, closed)? {
-                    Some(reply) => pending.replies.push(reply),
-                    None => return Ok(()),
-                }
+            while let (false, Some(request)) = (last, pending.waiting()) {
+                let Some(reply) = take_reply(adapter, &mut self.scan, request, &mut self.input, closed)? else {
+                    return Ok(false);
+                };
+                last = reply.last;
+                pending.replies.push(told(reply));
                 self.since = Some(Instant::now());
             }
         }
-        self.since = None;
-        if self.input.is_empty() { Ok(()) } else { Err(Loss::Unasked) }
+        if self.first_waiting().is_none() {
+            self.since = None;
+        }
+        if self.input.is_empty() { Ok(last) } else { Err(Loss::Unasked) }
     }
 
     /// When the first call without a reply has been waited for long enough, if it has a limit.

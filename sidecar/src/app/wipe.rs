@@ -3,9 +3,9 @@
 
 use super::Settings;
 use super::conversation::Conversation;
-use super::resp::{self, Value, ask};
+use super::resp::ask;
 use super::worker::Left;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use mesh::framing::Protocol;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,14 +31,7 @@ pub(super) async fn wipe(address: SocketAddr, settings: &Settings, left: Left) -
     let work = async {
         let mut conversation = Conversation::new(address, settings, PATIENCE);
         match &settings.reset_request {
-            Some(request) => {
-                let reply = conversation.ask(&settings.framed(request.as_bytes())).await?;
-                if settings.adapter.protocol == Protocol::Resp {
-                    let refused = matches!(resp::parse(&reply)?, Value::Error(_));
-                    ensure!(!refused, "it was refused: {}", resp::shorten(&reply));
-                }
-                Ok(())
-            }
+            Some(request) => conversation.ask_for(request, None).await.map(|_| ()),
             None => flush(&mut conversation, left).await,
         }
     };

@@ -14,6 +14,7 @@ mod data_dir;
 mod disk;
 mod diverge;
 mod hashmap;
+mod http_adapter;
 mod life;
 mod misbehave;
 mod native;

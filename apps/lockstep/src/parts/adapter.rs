@@ -14,6 +14,8 @@ pub(crate) enum Protocol {
     Close,
     /// A big-endian u32 length before each request and reply
     Length,
+    /// HTTP/1.0 and HTTP/1.1
+    Http,
     /// Redis' RESP2 and RESP3
     Resp,
 }
@@ -21,9 +23,10 @@ pub(crate) enum Protocol {
 impl Protocol {
     /// How its connections are used unless told otherwise.
     pub(crate) fn default_connections(self) -> Connections {
-        match self {
-            Self::Close => Connections::PerRequest,
-            Self::Line | Self::Length | Self::Resp => Connections::Shared,
+        match framing::Protocol::from(self).default_connections() {
+            framing::Connections::PerRequest => Connections::PerRequest,
+            framing::Connections::Shared => Connections::Shared,
+            framing::Connections::PerSession => Connections::PerSession,
         }
     }
 }
@@ -34,6 +37,7 @@ impl From<Protocol> for framing::Protocol {
             Protocol::Line => Self::Line,
             Protocol::Close => Self::Close,
             Protocol::Length => Self::Length,
+            Protocol::Http => Self::Http,
             Protocol::Resp => Self::Resp,
         }
     }
@@ -145,16 +149,8 @@ pub(crate) fn adapter(
     sizes: Sizes,
 ) -> Result<framing::Adapter, String> {
     let connections = connections.unwrap_or_else(|| protocol.default_connections());
-    if protocol == Protocol::Close && connections != Connections::PerRequest {
-        return Err(format!(
-            "the protocol close needs per-request: its replies end with the connection, so {} cannot work",
-            name(&connections)
-        ));
-    }
-    Ok(framing::Adapter {
-        protocol: protocol.into(),
-        connections: connections.into(),
-        request_bytes: sizes.request_bytes,
-        reply_bytes: sizes.reply_bytes,
-    })
+    let (protocol, connections) = (framing::Protocol::from(protocol), framing::Connections::from(connections));
+    // It knows which go together, and says why not.
+    framing::Adapter::from_name(&format!("{protocol}/{connections}"), sizes.request_bytes, sizes.reply_bytes)
+        .map_err(|error| error.to_string())
 }

@@ -132,6 +132,7 @@ impl Recovery {
         let mode = self.mode(protocol, may_save);
         let saved = self.saved(mode, protocol, problems);
         self.check_strays(mode, problems);
+        self.check_requests(protocol, problems);
         let probe = match (&self.app_empty_request, &self.app_empty_reply) {
             (Some(request), Some(reply)) => Some(Probe { request: request.clone(), reply: reply.clone() }),
             (None, None) => None,
@@ -252,6 +253,24 @@ impl Recovery {
         }
     }
 
+    /// What the application is asked beside its clients' requests must be requests of its protocol.
+    fn check_requests(&self, protocol: Protocol, problems: &mut Problems) {
+        let protocol = mesh::framing::Protocol::from(protocol);
+        let connections = protocol.default_connections();
+        let adapter =
+            mesh::framing::Adapter { protocol, connections, request_bytes: usize::MAX, reply_bytes: usize::MAX };
+        for (name, text) in [
+            ("snapshot-dump-request", &self.snapshot_dump_request),
+            ("snapshot-load-request", &self.snapshot_load_request),
+            ("app-reset-request", &self.app_reset_request),
+            ("app-empty-request", &self.app_empty_request),
+        ] {
+            if let Some(Err(error)) = text.as_ref().map(|text| adapter.compose(text, None)) {
+                problems.check(false, format!("--{name}: no request of {protocol}: {error}"));
+            }
+        }
+    }
+
     /// The flags that tell a sidecar the same.
     pub(crate) fn flags(&self, protocol: Protocol) -> Vec<(&'static str, String)> {
         let mut flags = vec![
@@ -366,6 +385,9 @@ mod tests {
         let text = check(Protocol::Line, &["--snapshot-dialect", "resp"]).expect_err("not resp");
         assert!(text.contains("goes with --protocol resp"), "{text}");
         assert!(check(Protocol::Resp, &["--snapshot-load-request", "L"]).is_err());
+        let text = check(Protocol::Http, &["--app-reset-request", "RESET"]).expect_err("no request of HTTP");
+        assert!(text.contains("--app-reset-request: no request of http"), "{text}");
+        assert!(check(Protocol::Http, &["--app-reset-request", "POST /reset"]).is_ok());
         assert!(check(Protocol::Resp, &["--log-max-bytes", "1B"]).is_err());
         assert!(check(Protocol::Resp, &["--snapshot-every-requests", "0"]).is_err());
     }

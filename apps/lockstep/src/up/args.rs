@@ -204,7 +204,7 @@ impl Args {
                 problems.check(false, "--protocol is missing: say where requests and replies of COMMAND end");
                 Protocol::Line
             }
-            (Some(protocol @ (Protocol::Length | Protocol::Resp)), true) => {
+            (Some(protocol @ (Protocol::Length | Protocol::Http | Protocol::Resp)), true) => {
                 let name = adapter::name(&protocol);
                 problems.check(
                     false,

@@ -138,6 +138,7 @@ fn example(settings: &Settings, listen: SocketAddr) -> String {
     match (settings.protocol, settings.command.is_empty()) {
         (Protocol::Line, true) => format!("printf 'PUT greeting hello\\nGET greeting\\n' | nc -N {host} {port}"),
         (Protocol::Close, true) => format!("printf 'PUT greeting hello\\n' | nc -N {host} {port}"),
+        (Protocol::Http, _) => format!("curl -i http://{host}:{port}/"),
         (Protocol::Resp, _) => format!("redis-cli -h {host} -p {port}"),
         (Protocol::Line, false) => format!("nc {host} {port}"),
         (Protocol::Close, false) => format!("nc -N {host} {port} < request"),

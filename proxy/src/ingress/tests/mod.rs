@@ -10,7 +10,7 @@ use super::room::Rooms;
 use bytes::Bytes;
 use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection, Refused};
-use mesh::framing::{Adapter, Connections, FramingError, Protocol};
+use mesh::framing::{Adapter, Connections, FramingError, Manner, Protocol};
 use mesh::node::counts::Counts;
 use mesh::wire::client::Unknown;
 use std::sync::Arc;
@@ -197,11 +197,59 @@ async fn a_definite_refusal_is_an_error_where_the_protocol_has_errors_and_the_co
     let mut bench = Bench::new(Protocol::Resp);
     bench.send("*1\r\n$6\r\nDBSIZE\r\n").await;
     bench.call().await.1.send(Answer::Refused(Refused::Overloaded)).unwrap();
-    let expected = adapter(Protocol::Resp).refusal(&Refused::Overloaded.to_string()).unwrap();
+    let expected = adapter(Protocol::Resp).refusal(Manner::default(), &Refused::Overloaded.to_string()).unwrap();
     assert_eq!(bench.read(expected.len()).await.as_bytes(), expected);
     bench.send("*1\r\n$6\r\nDBSIZE\r\n").await;
     bench.call().await.1.send(reply(":0\r\n")).unwrap();
     assert_eq!(bench.read(4).await, ":0\r\n");
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+#[tokio::test]
+async fn in_http_an_unknown_outcome_is_told_and_closes() {
+    let mut bench = Bench::new(Protocol::Http);
+    bench.send(&format!("HEAD{}{GET}", &GET[3..])).await;
+    let (first, second) = (bench.call().await, bench.call().await);
+    assert_eq!(first.0, "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
+    second.1.send(reply("HTTP/1.1 204 \r\n\r\n")).unwrap();
+    first.1.send(Answer::Unknown(Unknown::Deadline)).unwrap();
+    let told = bench.rest().await;
+    assert!(told.starts_with("HTTP/1.1 504 Gateway Timeout\r\nConnection: close\r\n"), "{told}");
+    assert!(told.ends_with("\r\n\r\n") && !told.contains("204"), "{told}");
+    assert_eq!(bench.ending(true).await, Ending::Unanswered);
+}
+
+#[tokio::test]
+async fn in_http_a_definite_refusal_is_503_and_the_connection_goes_on_until_the_client_ends_it() {
+    let mut bench = Bench::new(Protocol::Http);
+    bench.send(GET).await;
+    bench.call().await.1.send(Answer::Refused(Refused::Overloaded)).unwrap();
+    let expected = adapter(Protocol::Http).refusal(Manner::default(), &Refused::Overloaded.to_string()).unwrap();
+    let told = bench.read(expected.len()).await;
+    assert!(told.contains(" 503 ") && told.contains("Retry-After: 1\r\n") && told.contains("not run"), "{told}");
+    bench.send("GET / HTTP/1.0\r\nX: y\r\n\r\nGET /never HTTP/1.0\r\n\r\n").await;
+    let (request, answer) = bench.call().await;
+    assert_eq!(request, "GET / HTTP/1.1\r\nX: y\r\nHost: \r\n\r\n");
+    answer.send(reply("HTTP/1.1 204 \r\n\r\n")).unwrap();
+    assert_eq!(bench.rest().await, "HTTP/1.1 204 \r\nConnection: close\r\n\r\n");
+    assert_eq!(bench.ending(true).await, Ending::Closed);
+}
+
+#[tokio::test]
+async fn who_waits_for_leave_to_send_a_body_is_given_it_in_turn() {
+    let mut bench = Bench::new(Protocol::Http);
+    bench.send(GET).await;
+    bench.send("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
+    bench.call().await.1.send(reply("HTTP/1.1 204 \r\n\r\n")).unwrap();
+    let both = "HTTP/1.1 204 \r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(bench.read(both.len()).await, both);
+    bench.send("ab").await;
+    let (request, answer) = bench.call().await;
+    assert_eq!(request, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab");
+    answer.send(reply("HTTP/1.1 201 \r\n\r\n")).unwrap();
+    assert_eq!(bench.read(17).await, "HTTP/1.1 201 \r\n\r\n");
+    assert_eq!(bench.ending(true).await, Ending::Closed);
 }
 
 #[tokio::test]

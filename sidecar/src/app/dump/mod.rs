@@ -15,7 +15,7 @@ use super::worker::{End, Left, Live, show};
 use super::{Event, Settings, State};
 use crate::config::{Dialect, SnapshotMode};
 use anyhow::{Context, anyhow, bail};
-use mesh::framing::{Connections, Protocol};
+use mesh::framing::Connections;
 use mesh::ids::Slot;
 use mesh::order::Image;
 use std::time::Duration;
@@ -141,8 +141,7 @@ async fn save_running(
         SnapshotMode::Request(Dialect::Resp) => resp::save(&mut conversation, sink).await,
         SnapshotMode::Request(Dialect::Hashmap) => hashmap::save(&mut conversation, sink).await,
         SnapshotMode::Request(Dialect::Configured { dump, .. }) => {
-            let reply = conversation.ask(&settings.framed(dump.as_bytes())).await?;
-            sink.put(&settings.unframed(&reply)).await
+            sink.put(&conversation.ask_for(dump, None).await?).await
         }
         SnapshotMode::Command { dump, .. } => command::save(settings, dump, slot, sink).await,
         SnapshotMode::None => bail!("no way of taking snapshots is configured"),
@@ -200,12 +199,9 @@ async fn load_running(
         SnapshotMode::Request(Dialect::Hashmap) => hashmap::load(&mut conversation, source).await,
         SnapshotMode::Request(Dialect::Configured { load, .. }) => {
             let dump = source.all().await?;
-            let reply = conversation.ask(&settings.framed(&[load.as_bytes(), b" ", &dump].concat())).await?;
-            if settings.adapter.protocol == Protocol::Resp && reply.starts_with(b"-") {
-                return Err(anyhow!("the load was refused: {}", super::resp::shorten(&reply)).into());
-            }
+            let reply = conversation.ask_for(load, Some(&dump)).await?;
             // What else a bad reply would be only people know.
-            tracing::info!(reply = %super::resp::shorten(&settings.unframed(&reply)), "the application answered the load");
+            tracing::info!(reply = %super::resp::shorten(&reply), "the application answered the load");
             Ok(())
         }
         SnapshotMode::Command { load, .. } => command::load(settings, load, slot, source).await,

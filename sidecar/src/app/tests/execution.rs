@@ -108,3 +108,58 @@ async fn what_the_driver_does_not_hold_any_more_ends_the_worker() {
     app.handle.commands = commands;
     app.task.await.expect("an orderly end");
 }
+
+/// A request of HTTP in its normal form, and a reply.
+fn get(path: &str, alone: bool) -> String {
+    let close = if alone { "Connection: close\r\n" } else { "" };
+    format!("GET /{path} HTTP/1.1\r\nHost: h\r\n{close}\r\n")
+}
+
+fn sized(fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn what_is_behind_the_last_reply_of_a_connection_is_sent_again_on_the_next_one() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Http, Connections::Shared), PATIENCE);
+    app.reset(1).await;
+    let (a, b, c) = (get("a", false), get("b", false), get("c", false));
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &[&a, &b]).await;
+    app.execute(1, 2, &[&c]).await;
+    read_until(&mut stream, &[a.as_str(), &b, &c].concat()).await;
+    stream.write_all(sized("Connection: close\r\n", "A").as_bytes()).await.expect("write");
+    drop(stream);
+    let mut stream = accept(&listener).await;
+    read_until(&mut stream, &[b.as_str(), &c].concat()).await;
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nB\r\n0\r\n\r\n";
+    stream.write_all((chunked.to_owned() + &sized("", "C")).as_bytes()).await.expect("write");
+    assert_eq!(app.replies(1, 1).await, [sized("", "A"), sized("", "B")]);
+    assert_eq!(app.replies(1, 2).await, [sized("", "C")]);
+}
+
+#[tokio::test]
+async fn on_a_lasting_connection_a_reply_without_a_length_is_none() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Http, Connections::Shared), PATIENCE);
+    app.reset(1).await;
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &[&get("a", false)]).await;
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf of").await.expect("write");
+    drop(stream);
+    assert_eq!(app.next().await, Event::Silent { run: Run(1), slot: Slot(1), answered: 0 });
+}
+
+#[tokio::test]
+async fn on_a_connection_of_its_own_the_close_ends_a_reply_without_a_length() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Http, Connections::PerRequest), PATIENCE);
+    app.reset(1).await;
+    app.execute(1, 1, &[&get("a", true)]).await;
+    let mut stream = accept(&listener).await;
+    read_until(&mut stream, &get("a", true)).await;
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nall").await.expect("write");
+    drop(stream);
+    assert_eq!(app.replies(1, 1).await, [sized("", "all")]);
+}

@@ -144,6 +144,43 @@ async fn configured_requests_save_and_load() {
     assert_eq!((loaded, cleared.as_str()), (Event::Restored { run: Run(3) }, "CLEAR\n"));
 }
 
+/// The next request of HTTP on the next connection, of so many bytes, is answered.
+async fn answer_http(listener: &TcpListener, request: &str, reply: &str) {
+    let mut stream = accept(listener).await;
+    read_until(&mut stream, request).await;
+    stream.write_all(reply.as_bytes()).await.expect("write");
+}
+
+#[tokio::test]
+async fn in_http_the_dump_is_a_body_and_another_status_is_a_failure() {
+    let listener = listen().await;
+    let dir = Arc::new(TempDir::new());
+    let app = App::Address(listener.local_addr().expect("address"));
+    let mut settings = settings(dir.path(), app, adapter(Protocol::Http, Connections::PerRequest), PATIENCE);
+    let (dump, load) = ("GET /dump".to_owned(), "PUT /load".to_owned());
+    settings.snapshot = SnapshotMode::Request(Dialect::Configured { dump, load });
+    settings.empty_probe = Some(crate::config::Probe { request: "GET /size".into(), reply: "0".into() });
+    let mut app = Fixture::with(dir, settings);
+    let of = |method: &str, length: &str| {
+        format!("{method} HTTP/1.1\r\nHost: localhost\r\n{length}Connection: close\r\n\r\n")
+    };
+    let (size, dump) = (of("GET /size", ""), of("GET /dump", ""));
+    let empty = "HTTP/1.0 200 OK\r\n\r\n0\n";
+    tokio::join!(app.reset(1), answer_http(&listener, &size, empty));
+    let failed = "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n";
+    let (dumped, ()) = tokio::join!(app.dump(1, 1), answer_http(&listener, &dump, failed));
+    assert_eq!(dumped, Event::DumpFailed { slot: Slot(1) });
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na\n\r\n1\r\nb\r\n0\r\n\r\n";
+    let (dumped, ()) = tokio::join!(app.dump(1, 1), answer_http(&listener, &dump, chunked));
+    assert_eq!(dumped, Event::Dumped { slot: Slot(1) });
+    let load = of("PUT /load", "Content-Length: 3\r\n") + "a\nb";
+    let (loaded, ()) = tokio::join!(app.load(2, 1), async {
+        answer_http(&listener, &size, empty).await;
+        answer_http(&listener, &load, "HTTP/1.1 204 No Content\r\n\r\n").await;
+    });
+    assert_eq!(loaded, Event::Restored { run: Run(2) });
+}
+
 #[tokio::test]
 async fn a_damaged_or_missing_snapshot_is_not_loaded() {
     let port = free_port().await;
