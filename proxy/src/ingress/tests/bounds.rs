@@ -6,6 +6,7 @@ use super::super::room::Rooms;
 use super::{Bench, DEADLINE, LIMITS, PATIENCE, Setting, reply};
 use bytes::Bytes;
 use mesh::client::running::Event;
+use mesh::framing::Manner;
 use mesh::framing::Protocol;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,7 +93,8 @@ async fn a_request_that_finds_no_room_within_the_deadline_is_refused() {
     let (held, _answer) = held_call(&mut first.calls).await;
     let begun = Instant::now();
     second.send("*1\r\n$6\r\nDBSIZE\r\n").await;
-    let told = super::adapter(Protocol::Resp).refusal("overloaded; the request was not run").unwrap();
+    let told =
+        super::adapter(Protocol::Resp).refusal(Manner::default(), "overloaded; the request was not run").unwrap();
     assert_eq!(second.read(told.len()).await.as_bytes(), told);
     assert_eq!(begun.elapsed(), DEADLINE);
     assert_eq!(second.refused.of("overloaded"), 1);
