@@ -184,6 +184,16 @@ impl Adapter {
         }
     }
 
+    /// Whether a transaction is open on a session's own connection behind `request`, if one was `open` before: a request
+    /// that is not executed within one must not leave the others to be.
+    #[must_use]
+    pub fn in_transaction(&self, open: bool, request: &[u8]) -> bool {
+        match (self.protocol, self.connections) {
+            (Protocol::Resp, Connections::PerSession) => resp::in_transaction(open, request),
+            _ => false,
+        }
+    }
+
     /// Whether `request` is exactly one request that may be ordered. A replica asks this of what comes over the mesh: a
     /// client that speaks to it without an ingress could otherwise make the application wait for ever, or run two at once.
     #[must_use]

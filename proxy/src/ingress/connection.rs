@@ -166,6 +166,8 @@ struct Conversation {
     patience: Patience,
     /// Whether the sender knows of this connection.
     called: bool,
+    /// Whether a transaction is open on it.
+    transaction: bool,
 }
 
 impl Conversation {
@@ -188,6 +190,7 @@ impl Conversation {
             ending: None,
             patience: Patience::new(shared.limits, Instant::now()),
             called: false,
+            transaction: false,
             shared,
         }
     }
@@ -308,6 +311,7 @@ impl Conversation {
         });
         let adapter = self.shared.adapter;
         let manner = adapter.manner(&request);
+        self.transaction = adapter.in_transaction(self.transaction, &request);
         match adapter.handle(&request) {
             Handling::Order => self.call(request, manner, large),
             Handling::OrderAs(normal) => self.call(normal, manner, large),
@@ -319,6 +323,10 @@ impl Conversation {
             Handling::Refuse(error) => {
                 self.shared.refused.count("command");
                 self.places.push_back(Place::Ready(error));
+                if self.transaction {
+                    // The application knows nothing of it and would execute the others: it must not come to that.
+                    self.end(Ending::Unanswered);
+                }
             }
         }
         if manner.last {

@@ -14,6 +14,7 @@ impl Sender {
         match self.flights.get_mut(&tag) {
             Some(flight) if flight.request == request => {
                 flight.deadline = Some(deadline);
+                flight.resend_at = flight.resend_at.min(now + self.config.resend);
                 self.set_wake(tag);
             }
             Some(_) => out.push(Output::Carried { tag, end: Carried::Unknown(Unknown::OtherBody) }),

@@ -94,7 +94,8 @@ pub enum Input {
         deadline: Instant,
     },
     /// A request whose session and number are its owner's business: it is carried to the servers and its end is told,
-    /// nothing else. The same request given again while it is on its way only moves the deadline.
+    /// nothing else. The same request given again while it is on its way moves the deadline. Its owner must remember that
+    /// its outcome was unknown once: a later end may be definite for the later attempts alone.
     Carry {
         /// The request.
         request: Request,

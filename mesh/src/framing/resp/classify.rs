@@ -41,6 +41,15 @@ pub(super) fn name(request: &[u8]) -> Option<(&'static str, Args<'_>)> {
     }
 }
 
+/// Whether a transaction is open on a connection behind `request`, if one was `open` before.
+pub(in crate::framing) fn in_transaction(open: bool, request: &[u8]) -> bool {
+    match name(request).map(|(name, _)| name) {
+        Some("multi") => true,
+        Some("exec" | "discard" | "reset") => false,
+        _ => open,
+    }
+}
+
 /// What the table has for a request.
 enum Found<'a> {
     Known(&'static str, Rule, Args<'a>),

@@ -13,6 +13,7 @@ mod header;
 mod reply;
 mod request;
 
+pub(super) use classify::in_transaction;
 pub(super) use connection::{executed, instead, is_error, watch_answer, watch_question};
 pub(super) use form::form;
 pub(super) use reply::next_reply;

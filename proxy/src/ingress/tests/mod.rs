@@ -56,11 +56,13 @@ struct Setting {
     /// Bytes that the pipe holds, each way.
     pipe: usize,
     rooms: Rooms,
+    /// Whether each session has its own connection to the application.
+    own: bool,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { limits: LIMITS, queue: 4096, pipe: 64 << 10, rooms: Rooms::new(1000, 8 << 20, 64 << 20) }
+        Self { limits: LIMITS, queue: 4096, pipe: 64 << 10, rooms: Rooms::new(1000, 8 << 20, 64 << 20), own: false }
     }
 }
 
@@ -74,8 +76,12 @@ impl Bench {
         let (events, calls) = mpsc::channel(setting.queue);
         let (stop, stopping) = watch::channel(false);
         let refused = Counts::new(&mut mesh::node::Registry::default(), "refused", "", "reason", &["malformed"]);
+        let mut adapter = adapter(protocol);
+        if setting.own {
+            adapter.connections = Connections::PerSession;
+        }
         let shared = Arc::new(Shared {
-            adapter: adapter(protocol),
+            adapter,
             events,
             rooms: setting.rooms,
             limits: setting.limits,

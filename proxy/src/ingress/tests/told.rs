@@ -140,3 +140,34 @@ async fn an_ingress_that_stops_answers_what_it_took_and_closes() {
         assert_eq!(bench.ending(true).await, Ending::Closed, "{protocol}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_of_its_own_ends_with_a_refusal_that_what_follows_may_count_on() {
+    let own = || Bench::with(Protocol::Resp, Setting { own: true, ..Setting::default() });
+    let mut bench = own();
+    bench.send("SELECT 3\r\n").await;
+    bench.call().await.1.send(Answer::Refused(Refused::Overloaded)).unwrap();
+    assert_eq!(bench.rest().await, format!("-LOCKSTEP {}\r\n", Refused::Overloaded));
+    assert_eq!(bench.ending(true).await, Ending::Unanswered);
+
+    // The application knows nothing of a request that is refused here: `EXEC` would execute the others.
+    let mut bench = own();
+    bench.send("MULTI\r\nBLPOP a 0\r\nEXEC\r\n").await;
+    let (multi, answer) = bench.call().await;
+    assert_eq!(multi, "MULTI\r\n");
+    answer.send(super::reply("+OK\r\n")).unwrap();
+    let said = bench.rest().await;
+    assert!(said.starts_with("+OK\r\n-LOCKSTEP 'BLPOP' is refused") && said.matches('\n').count() == 2, "{said}");
+    assert_eq!(bench.ending(true).await, Ending::Unanswered);
+
+    // After it, and outside, the connection goes on.
+    let mut bench = own();
+    bench.send("MULTI\r\nDISCARD\r\nBLPOP a 0\r\nDBSIZE\r\n").await;
+    for reply in ["+OK\r\n", "+OK\r\n", ":0\r\n"] {
+        bench.call().await.1.send(super::reply(reply)).unwrap();
+    }
+    bench.write.shutdown().await.unwrap();
+    let said = bench.rest().await;
+    assert!(said.ends_with(":0\r\n") && said.contains("-LOCKSTEP"), "{said}");
+    assert_eq!(bench.ending(true).await, Ending::Closed);
+}
