@@ -149,8 +149,8 @@ struct Conversation {
     places: VecDeque<Place>,
     /// About how many bytes they have.
     expected: usize,
-    /// About how many the next one will have.
-    next_expected: usize,
+    /// About how many the next one will have, after the first.
+    learned: Option<usize>,
     /// Answers that are there, in order.
     answers: VecDeque<Bytes>,
     /// Those of them that are being written, together.
@@ -181,7 +181,7 @@ impl Conversation {
             reservation: None,
             places: VecDeque::new(),
             expected: 0,
-            next_expected: shared.rooms.answers.first_expected(),
+            learned: None,
             answers: VecDeque::new(),
             output: BytesMut::new(),
             unread: 0,
@@ -334,14 +334,25 @@ impl Conversation {
         }
     }
 
+    /// About how many bytes the next answer will have. A new connection's first request is on its own account, so that
+    /// new clients get in whatever others hold; more of them at once are taken for the worst.
+    fn next_expected(&self) -> usize {
+        match self.learned {
+            Some(learned) => learned,
+            None if self.expected == 0 => FREE,
+            None => self.shared.rooms.answers.largest_of_late(),
+        }
+    }
+
     /// Gives a request to the sender, now or when there is room.
     fn call(&mut self, bytes: Bytes, manner: Manner, large: Option<OwnedSemaphorePermit>) {
         self.called = true;
         let connection = self.id;
         let (answer, waiting) = oneshot::channel();
-        let lacks = self.share.lacks(self.expected + self.next_expected + self.unread);
-        self.places.push_back(Place::Waiting { answer: waiting, expected: self.next_expected, manner });
-        self.expected += self.next_expected;
+        let expected = self.next_expected();
+        let lacks = self.share.lacks(self.expected + expected + self.unread);
+        self.places.push_back(Place::Waiting { answer: waiting, expected, manner });
+        self.expected += expected;
         let rooms = self.shared.rooms.clone();
         let events = self.shared.events.clone();
         let handing_on = move |admitted: Admitted| {
@@ -363,7 +374,7 @@ impl Conversation {
                     events.send(event).await.ok()?;
                     Some(share)
                 };
-                Admission { handing_over: Box::pin(handing_over), lacks_for: self.next_expected, until }
+                Admission { handing_over: Box::pin(handing_over), lacks_for: expected, until }
             }
         };
         self.admission = Some(admission);
@@ -437,7 +448,8 @@ impl Conversation {
         let Some(Place::Waiting { expected, mut manner, .. }) = self.places.pop_front() else { return };
         self.expected -= expected;
         if let Answer::Reply(reply) = &answer {
-            self.next_expected = self.shared.rooms.answers.next_expected(self.next_expected, reply.len());
+            let before = self.learned.unwrap_or(0);
+            self.learned = Some(self.shared.rooms.answers.next_expected(before, reply.len()));
         }
         manner.last |= self.ending.is_some() && self.places.is_empty();
         let adapter = self.shared.adapter;

@@ -39,7 +39,7 @@ const HELD: usize = 16_384;
 /// Bytes of large requests held at once, whole or in part.
 const LARGE_BYTES: usize = 256 << 20;
 /// Bytes of answers that are expected or unread, beyond what each connection has for itself.
-const ANSWER_BYTES: usize = 256 << 20;
+const ANSWER_BYTES: usize = 64 << 20;
 /// File descriptors beside those of connections.
 const OTHER_FILES: u64 = 64;
 

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const FREE: usize = 16 << 10;
 /// What an answer is taken for at least.
 const LEAST: usize = 4 << 10;
-/// One in so many answers that are smaller halves, about, what the next connection's first answer is taken for.
+/// By one part in so many of the difference each smaller answer makes the largest of late smaller.
 const FORGET: usize = 64;
 
 /// The rooms of an ingress.
@@ -104,8 +104,8 @@ pub(super) struct Answers {
     overdrawn: AtomicUsize,
     /// Bytes that are there and that clients have not read.
     unread: AtomicUsize,
-    /// What a connection's first answer is taken for: near the largest of late.
-    first: AtomicUsize,
+    /// Near the largest answer of late.
+    largest: AtomicUsize,
 }
 
 impl Answers {
@@ -115,7 +115,7 @@ impl Answers {
             free: Semaphore::new(bytes),
             overdrawn: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
-            first: AtomicUsize::new(FREE),
+            largest: AtomicUsize::new(FREE),
         }
     }
 
@@ -129,18 +129,18 @@ impl Answers {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// What a connection's first answer is taken for.
-    pub(super) fn first_expected(&self) -> usize {
-        self.first.load(Ordering::Relaxed)
+    /// Near the largest answer of late.
+    pub(super) fn largest_of_late(&self) -> usize {
+        self.largest.load(Ordering::Relaxed)
     }
 
     /// After an answer of `length` bytes to a connection that expected `expected`: what it expects next.
     pub(super) fn next_expected(&self, expected: usize, length: usize) -> usize {
         let length = length.max(LEAST);
-        let first = self.first_expected();
-        let lower = first - first.saturating_sub(length) / FORGET;
+        let largest = self.largest_of_late();
+        let lower = largest - largest.saturating_sub(length) / FORGET;
         // A lost update is one answer less to learn from.
-        self.first.store(lower.max(length), Ordering::Relaxed);
+        self.largest.store(lower.max(length), Ordering::Relaxed);
         length.max(expected / 2)
     }
 
@@ -276,14 +276,14 @@ mod tests {
     #[test]
     fn a_connection_expects_what_it_was_answered_and_forgets_it_slowly() {
         let answers = Answers::new(1 << 20);
-        let mut expected = answers.next_expected(answers.first_expected(), 1 << 20);
-        assert_eq!((expected, answers.first_expected()), (1 << 20, 1 << 20));
+        let mut expected = answers.next_expected(answers.largest_of_late(), 1 << 20);
+        assert_eq!((expected, answers.largest_of_late()), (1 << 20, 1 << 20));
         expected = answers.next_expected(expected, 10);
         assert_eq!(expected, 512 << 10);
         for _ in 0..1000 {
             expected = answers.next_expected(expected, 10);
         }
         assert_eq!(expected, LEAST);
-        assert!(answers.first_expected() < 2 * LEAST, "{}", answers.first_expected());
+        assert!(answers.largest_of_late() < 2 * LEAST, "{}", answers.largest_of_late());
     }
 }
