@@ -5,7 +5,7 @@ use super::event::Event;
 use super::{Process, World};
 use crate::check::model::{CallId, MapOp, Poison};
 use crate::check::{Verdict, Violation};
-use mesh::client::sender::{Answer, Connection, Input};
+use mesh::client::sender::{Answer, Connection, Input, Lending};
 use mesh::rng::Rng;
 use mesh::time::Duration;
 use mesh::wire::client::Unknown;
@@ -191,7 +191,11 @@ impl World {
                 self.counters.replies += 1;
                 clients[index].satisfied += u32::from(demanded);
             }
-            Answer::Refused(_) => self.counters.refused += 1,
+            Answer::Refused(_) => {
+                self.counters.refused += 1;
+                // On a connection with a session of its own what follows may count on it: it is closed.
+                clients[index].hanging_up |= self.options.sender.lending == Lending::Own;
+            }
             Answer::Unknown(why) => {
                 self.counters.unknown += 1;
                 self.counters.session_gone += u64::from(*why == Unknown::SessionGone);
