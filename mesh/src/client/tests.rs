@@ -192,6 +192,25 @@ fn what_would_miss_its_deadline_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn who_waits_for_a_session_in_vain_is_refused_in_time_too() {
+    let config = sender::Config::new(Lending::Pooled, 1, 1, 100, Duration::from_secs(60));
+    let mut sender = Sender::new(config, [1, 2, 3, 4]);
+    let mut request = with_session(&mut sender, "first", 600_000);
+    for connection in 2..40 {
+        call_of(&mut sender, 2, connection, "waits for the only session", 600_000);
+    }
+    let mut millis = 2;
+    for _ in 0..20 {
+        millis += 100;
+        request = asked(&told(&mut sender, millis, E0, &request, done())).pop().expect("the next").1;
+    }
+    // Ten a second, and eighteen are before it.
+    let refused = Sent::Answer { connection: Connection(50), answer: Answer::Refused(Refused::Overloaded) };
+    assert_eq!(call_of(&mut sender, millis, 50, "too late", millis + 1_000), [refused]);
+    assert_eq!(call_of(&mut sender, millis, 51, "in time", millis + 10_000), []);
+}
+
+#[test]
 fn resends_are_a_bounded_share_and_those_in_the_place_of_lost_attempts_are_free() {
     let mut sender = narrow(1, 64);
     let request = with_session(&mut sender, "a", 600_000);

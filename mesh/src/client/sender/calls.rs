@@ -35,8 +35,8 @@ impl Sender {
     pub(super) fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
         while let Some(session) = self.able(now, connection, out) {
             // Also while the last in line are served: who comes by their end waits for its turn, however short that is.
-            if self.pace.is_full() || self.in_flight >= self.pace.limit() {
-                return self.stand_in_line(now, connection);
+            if self.lined || self.in_flight >= self.pace.limit() {
+                return self.stand_in_line(connection);
             }
             self.send_next(now, connection, session, out);
         }
@@ -76,12 +76,12 @@ impl Sender {
                 .is_some_and(|session| session.given >= self.config.turn && session.settling.is_none())
     }
 
-    fn stand_in_line(&mut self, now: Instant, connection: Connection) {
+    fn stand_in_line(&mut self, connection: Connection) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
         if !client.in_line {
             client.in_line = true;
             self.line.push_back(connection);
-            self.pace.note(now, true);
+            self.lined = true;
         }
     }
 
@@ -97,12 +97,12 @@ impl Sender {
             if let Some(session) = self.able(now, connection, out) {
                 self.send_next(now, connection, session, out);
                 if self.able(now, connection, out).is_some() {
-                    self.stand_in_line(now, connection);
+                    self.stand_in_line(connection);
                 }
             }
         }
         if self.line.is_empty() {
-            self.pace.note(now, false);
+            self.lined = false;
         }
     }
 

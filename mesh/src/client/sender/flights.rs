@@ -205,7 +205,9 @@ impl Sender {
             return self.retry_soon(now, tag);
         }
         let Some(flight) = self.land(&tag) else { return };
-        self.pace.answered(now, now.since(flight.launched));
+        if tag.kind == Kind::Call {
+            self.pace.answered(now, now.since(flight.launched));
+        }
         if flight.whom == Whom::Owner {
             return out.push(Output::Carried { tag, end: Carried::Outcome(outcome) });
         }

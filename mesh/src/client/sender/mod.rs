@@ -318,6 +318,8 @@ pub struct Sender {
     nothing_sent: Option<NothingSent>,
     pace: Pace,
     budget: Budget,
+    /// Whether somebody stands in line, or stood until this turn's end.
+    lined: bool,
     /// Connections that could send if it were their turn.
     line: VecDeque<Connection>,
     /// Each connection's first deadline of a call that was not sent.
@@ -349,6 +351,7 @@ impl Sender {
             serving: 0,
             opening: 0,
             nothing_sent: None,
+            lined: false,
             line: VecDeque::new(),
             waits: BTreeSet::new(),
             outstanding: 0,
@@ -370,6 +373,8 @@ impl Sender {
         }
         self.on_timers(now, out);
         self.take_turns(now, out);
+        let no_session = !self.queue.is_empty() && self.free.is_empty() && self.sessions.len() >= self.config.sessions;
+        self.pace.note(now, no_session || !self.line.is_empty());
     }
 
     /// When [`Input::Timeout`] is due.

@@ -57,20 +57,16 @@ impl Pace {
         self.full_since = if full { self.full_since.or(Some(now)) } else { None };
     }
 
-    /// Whether calls wait for room, as it was noted.
-    pub(super) fn is_full(&self) -> bool {
-        self.full_since.is_some()
-    }
-
-    /// Whether a request that `ahead` others precede may be answered within `left`, for all that is known.
+    /// Whether a request that `ahead` others precede may well be answered within `left`, for all that is known: in half of
+    /// it, so that what waits does so for a part of its time only, and what was sent is not given up before it is answered.
     pub(super) fn can_make_it(&self, now: Instant, ahead: usize, left: Duration) -> bool {
         let known = self.full_since.is_some_and(|since| now.since(since) >= SURE);
-        !known || ahead as f64 <= self.rate * left.as_secs_f64()
+        !known || ahead as f64 <= self.rate * left.as_secs_f64() / 2.0
     }
 
     /// Whether one that has waited for room and is sent now may be.
     pub(super) fn in_time(&self, left: Duration) -> bool {
-        self.full_since.is_none() || self.latency <= left
+        self.full_since.is_none() || self.latency * 2 <= left
     }
 }
 
@@ -112,8 +108,8 @@ mod tests {
         assert!(pace.can_make_it(at(10_000), 1200, left), "perhaps nobody asked for more");
         pace.note(at(10_000), true);
         assert!(pace.can_make_it(at(10_900), 1200, left));
-        assert!(pace.can_make_it(at(11_000), 800, left));
-        assert!(!pace.can_make_it(at(11_000), 1200, left));
+        assert!(pace.can_make_it(at(11_000), 400, left));
+        assert!(!pace.can_make_it(at(11_000), 600, left));
         assert!(pace.in_time(Duration::from_millis(10)) && !pace.in_time(Duration::from_millis(1)));
         pace.note(at(11_000), false);
         assert!(pace.can_make_it(at(20_000), 1200, left));
