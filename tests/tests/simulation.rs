@@ -74,7 +74,7 @@ fn every_seed_passes_and_together_they_see_every_fault() {
         totals.lost_snapshots,
         totals.loads,
         totals.transfers,
-        totals.failed_transfers * 2,
+        totals.failed_transfers,
         totals.cuts,
         totals.rejoins,
         totals.silences,

@@ -152,12 +152,12 @@ impl World {
             return TransferAnswer::Gone;
         }
         serving.asked_at = self.now;
-        if !self.healed && self.chance.chance(20) {
+        if !self.healed && self.chance.chance(60) {
             return TransferAnswer::Gone;
         }
         let offset = (chunk * CHUNK_BYTES).min(serving.content.len());
         let bytes = serving.content.slice(offset..offset + serving.manifest.chunk_len(chunk));
-        if !self.healed && self.chance.chance(50) && !bytes.is_empty() {
+        if !self.healed && self.chance.chance(100) && !bytes.is_empty() {
             // Damaged on the way.
             let mut damaged = bytes.to_vec();
             let place = self.chance.below(damaged.len() as u64) as usize;
