@@ -5,14 +5,46 @@ use crate::error::CertsError;
 use crate::files;
 use mesh::names::Identity;
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    SanType, SerialNumber,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
 
 /// How long a leaf lives.
 const LIFETIME: Duration = Duration::days(90);
+
+/// What the key of a leaf is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Links: TLS, as a client and, where the role accepts links, as a server.
+    Tls,
+    /// Signatures under requests and replies. Its one purpose, id-kp-documentSigning (RFC 9336), is none of TLS, so
+    /// that no link can be opened with it.
+    Signing,
+}
+
+impl Kind {
+    fn purposes(self, who: &Identity) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Tls if who.role.accepts_links() => {
+                vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth]
+            }
+            Self::Tls => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Self::Signing => vec![ExtendedKeyUsagePurpose::Other(DOCUMENT_SIGNING.to_vec())],
+        }
+    }
+
+    fn new_key(self) -> Result<KeyPair, CertsError> {
+        Ok(KeyPair::generate_for(match self {
+            Self::Tls => &PKCS_ECDSA_P256_SHA256,
+            Self::Signing => &PKCS_ED25519,
+        })?)
+    }
+}
+
+/// id-kp-documentSigning (RFC 9336).
+const DOCUMENT_SIGNING: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 36];
 
 /// A new leaf in PEM: certificate and key.
 pub(crate) struct Signed {
@@ -21,7 +53,7 @@ pub(crate) struct Signed {
 }
 
 /// Signs a leaf with a fresh key.
-pub(crate) fn sign(authority: &Authority, who: &Identity) -> Result<Signed, CertsError> {
+pub(crate) fn sign(authority: &Authority, who: &Identity, kind: Kind) -> Result<Signed, CertsError> {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished_name(&format!("{}-{}", who.role, who.id), &who.cluster);
@@ -30,14 +62,11 @@ pub(crate) fn sign(authority: &Authority, who: &Identity) -> Result<Signed, Cert
     params.not_after = (now + LIFETIME).min(authority.not_after);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    if who.role.accepts_links() {
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-    }
+    params.extended_key_usages = kind.purposes(who);
     params.subject_alt_names =
         vec![SanType::URI(who.uri(&authority.trust_domain).try_into()?), SanType::DnsName(who.dns_name().try_into()?)];
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let key = kind.new_key()?;
     let certificate = params.signed_by(&key, &authority.issuer)?;
     Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
 }
