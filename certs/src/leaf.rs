@@ -3,6 +3,7 @@
 use crate::authority::{Authority, BACKDATE, authority_key_id, distinguished_name, parse, parse_pem, uri_of};
 use crate::error::CertsError;
 use crate::files;
+use crate::pem::pem;
 use mesh::names::Identity;
 use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
@@ -68,7 +69,18 @@ pub(crate) fn sign(authority: &Authority, who: &Identity, kind: Kind) -> Result<
     params.use_authority_key_identifier_extension = true;
     let key = kind.new_key()?;
     let certificate = params.signed_by(&key, &authority.issuer)?;
-    Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Signed { certificate: certificate.pem(), key: private_key_pem(&key) })
+}
+
+/// A key in PEM. An ed25519 key is rewritten from PKCS#8 version 2, which has the public key as well and which OpenSSL
+/// before 3.2 cannot read, to version 1 (RFC 8410, section 7).
+fn private_key_pem(key: &KeyPair) -> String {
+    const HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let der = key.serialized_der();
+    match der.get(HEAD.len()..HEAD.len() + 32) {
+        Some(seed) if key.is_compatible(&PKCS_ED25519) => pem("PRIVATE KEY", &[&HEAD[..], seed].concat()),
+        _ => key.serialize_pem(),
+    }
 }
 
 /// What is to be done about a leaf.
