@@ -261,7 +261,8 @@ mod tests {
         assert!(waiters.anybody_waits());
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         waiters.finish_turn();
-        let answer = Answer { tag: tag(1), slot: Slot(5), form: form(), outcome: outcome().expect("one"), signed: None };
+        let answer =
+            Answer { tag: tag(1), slot: Slot(5), form: form(), outcome: outcome().expect("one"), signed: None };
         assert_eq!(given(&mut a), (vec![(10, Some(Reply::Whole(answer)))], vec![]));
         assert_eq!(given(&mut b), (vec![], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }]));
         assert!(!waiters.anybody_waits());
@@ -312,7 +313,10 @@ mod tests {
         waiters.on_reply(tag(1), Slot(5), form(), None);
         waiters.finish_turn();
         assert_eq!(given(&mut a), (vec![(10, Some(Reply::Steer(Steer::TooOld)))], vec![]));
-        assert_eq!(given(&mut b), (vec![(20, None)], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }]));
+        assert_eq!(
+            given(&mut b),
+            (vec![(20, None)], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }])
+        );
     }
 
     #[test]

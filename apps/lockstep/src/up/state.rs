@@ -137,6 +137,8 @@ mod tests {
             cluster: "local".to_owned(),
             listen: address,
             pki: "pki".into(),
+            signatures: Modes::default(),
+            reply_vote: Vote::Majority,
             parts: vec![
                 part(Role::Sidecar, 0, Some(address)),
                 part(Role::SmartClient, 1, Some(address)),
