@@ -157,7 +157,7 @@ fn an_authority_is_found_again_and_another_cluster_does_not_get_it() {
     assert!(pki.bundle_path().exists());
     let second = pki.issue("server", "1").unwrap();
     assert_eq!(fs::read(first.authorities).unwrap(), fs::read(second.authorities).unwrap());
-    assert!(matches!(Pki::open_or_init(&dir.0, "other"), Err(CertsError::Unusable { .. })));
+    assert!(matches!(Pki::open_or_init(&dir.0, "other"), Err(CertsError::OtherCluster { .. })));
     let empty = Dir::new();
     assert!(matches!(Pki::open(&empty.0), Err(CertsError::NoAuthority(_))));
     assert_eq!(Pki::open_or_init(&empty.0, "other").unwrap().cluster(), "other");
