@@ -25,7 +25,7 @@ pub struct Facts {
     pub subject: String,
     /// Issuer, as a distinguished name.
     pub issuer: String,
-    /// Serial number, hexadecimal without separators.
+    /// Serial number, hexadecimal without separators and leading zeros.
     pub serial: String,
     /// Valid from.
     pub not_before: Moment,
@@ -81,7 +81,7 @@ impl Facts {
             id: None,
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
-            serial: hex(certificate.raw_serial()),
+            serial: crate::leaf::normal_serial(&hex(certificate.raw_serial())).unwrap_or_default(),
             not_before: Moment(certificate.validity().not_before.timestamp()),
             not_after: Moment(certificate.validity().not_after.timestamp()),
             key: key_name(&certificate),

@@ -58,7 +58,7 @@ impl Change {
     }
 
     pub(crate) fn until(mut self, serial: &str, not_after: Moment) -> Self {
-        self.serial = leaf::normal_serial(serial);
+        self.serial = Some(serial.to_owned());
         self.not_after = Some(not_after);
         self
     }

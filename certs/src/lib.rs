@@ -33,6 +33,9 @@ mod record;
 mod revocation;
 mod rotation;
 
+#[cfg(test)]
+mod interruption_tests;
+
 pub use clock::Moment;
 pub use error::CertsError;
 pub use facts::Facts;

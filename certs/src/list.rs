@@ -62,7 +62,7 @@ impl Pki {
                     Ok(None) => None,
                     Err(problem) => Some(Listed { error: Some(problem.to_string()), ..nothing }),
                     Ok(Some((found, judged))) => Some(Listed {
-                        serial: crate::leaf::normal_serial(&found.facts.serial),
+                        serial: Some(found.facts.serial.clone()),
                         not_before: Some(found.facts.not_before),
                         not_after: Some(found.facts.not_after),
                         ca: state.authorities.iter().find(|by| by.issued(&found.facts)).map(|by| by.number),

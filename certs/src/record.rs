@@ -102,7 +102,7 @@ impl Records {
     ) -> Result<(), CertsError> {
         self.append(Event::Issued {
             at,
-            serial: normal_serial(&facts.serial).unwrap_or_default(),
+            serial: facts.serial.clone(),
             role: who.role.to_string(),
             id: who.id.clone(),
             kind,
