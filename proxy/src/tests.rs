@@ -8,7 +8,7 @@ use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, Repl
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Digest, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, Role};
 use mesh::wire::submit::{Answer, Reply, Submit, Vote, Votes};
 use mesh::wire::{Body, Outcome, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
@@ -145,7 +145,8 @@ impl Cluster {
             let mut registry = mesh::node::registry();
             let kinds = [LinkKind::Submit];
             let endpoint =
-                Endpoint::bind(local(0), credentials, &kinds, mesh::net::kept::limits(), &mut registry).unwrap();
+                Endpoint::bind(local(0), credentials, &kinds, mesh::net::kept::limits(LINK_MAX_AGE), &mut registry)
+                    .unwrap();
             servers.push((id, endpoint.local_addr().to_string()));
             tasks.spawn(server(id, endpoint));
         }
@@ -153,8 +154,8 @@ impl Cluster {
         let config = smart_client::Config {
             cluster: CLUSTER.to_owned(),
             id: "0".to_owned(),
-            pki: pki.issue(Role::SmartClient, "0"),
-            trust_bundle: None,
+            files: Files::of(&pki.issue(Role::SmartClient, "0")),
+            link_max_age: LINK_MAX_AGE,
             quic: smart_client,
             admin: local(0),
             servers,
@@ -184,8 +185,9 @@ impl Cluster {
         let config = ingress::Config {
             cluster: CLUSTER.to_owned(),
             id: "0".to_owned(),
-            pki: self.pki.issue(Role::Ingress, "0"),
-            trust_bundle: None,
+            files: Files::of(&self.pki.issue(Role::Ingress, "0")),
+            link_max_age: LINK_MAX_AGE,
+            tls: None,
             admin: local(0),
             listen,
             smart_clients: self.smart_clients(),
