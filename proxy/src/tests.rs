@@ -1,5 +1,7 @@
 //! The processes of this crate and native clients together, over real links, against servers that the test plays.
 
+mod outside;
+
 use crate::{ingress, smart_client};
 use bytes::Bytes;
 use mesh::client::own::Unknown;
@@ -8,7 +10,7 @@ use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, Repl
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Digest, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
-use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, Role};
+use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, OutsideFiles, Role};
 use mesh::wire::submit::{Answer, Reply, Submit, Vote, Votes};
 use mesh::wire::{Body, Outcome, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
@@ -181,14 +183,19 @@ impl Cluster {
 
     /// Starts an ingress for the line protocol and waits until it listens.
     async fn ingress(&mut self) -> SocketAddr {
+        self.ingress_with(local(0), None).await
+    }
+
+    /// The same, with an admin port and a certificate for clients.
+    async fn ingress_with(&mut self, admin: SocketAddr, tls: Option<OutsideFiles>) -> SocketAddr {
         let listen = free_tcp();
         let config = ingress::Config {
             cluster: CLUSTER.to_owned(),
             id: "0".to_owned(),
             files: Files::of(&self.pki.issue(Role::Ingress, "0")),
             link_max_age: LINK_MAX_AGE,
-            tls: None,
-            admin: local(0),
+            tls,
+            admin,
             listen,
             smart_clients: self.smart_clients(),
             adapter: Adapter {

@@ -76,7 +76,10 @@ impl Tls {
         match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err((error, mut stream))) => {
-                refused.count("tls");
+                // One that went away by itself, as a probe does, was not refused.
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    refused.count("tls");
+                }
                 tracing::debug!(%error, "a TLS handshake failed");
                 let (mut reader, mut writer) = stream.split();
                 pipe::part(&mut reader, &mut writer, false).await;
