@@ -10,7 +10,7 @@ use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Kind, Outcome, Request, Tag};
+use crate::wire::{Body, Kind, Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one waiting stream of the driver's.
@@ -30,6 +30,8 @@ pub struct Config {
     pub margin: Duration,
     /// Requests held at most.
     pub held: usize,
+    /// Bytes of their bodies. A request is taken whatever its size while nothing else is held.
+    pub held_bytes: usize,
     /// Resends that the retry budget saves up at most ([`super::RESENDS_SAVED`]).
     pub resends_saved: u32,
 }
@@ -144,6 +146,8 @@ struct Pending {
 pub struct SmartClient {
     config: Config,
     pending: BTreeMap<Tag, Pending>,
+    /// Bytes of the bodies in it.
+    bytes: usize,
     tickets: BTreeMap<Ticket, Tag>,
     wakes: BTreeSet<(Instant, Tag)>,
     links: BTreeSet<ReplicaId>,
@@ -161,6 +165,7 @@ impl SmartClient {
             budget: Budget::new(config.resends_saved),
             config,
             pending: BTreeMap::new(),
+            bytes: 0,
             tickets: BTreeMap::new(),
             wakes: BTreeSet::new(),
             links: BTreeSet::new(),
@@ -222,7 +227,12 @@ impl SmartClient {
             return self.set_wake(tag);
         }
         let refused = if self.draining { Some(NothingSent::Stopping) } else { None };
-        let full = (self.pending.len() >= self.config.held).then_some(NothingSent::Busy);
+        let bytes = self.bytes.saturating_add(request.body_bytes());
+        let full = self.pending.len() >= self.config.held
+            || (bytes > self.config.held_bytes && !self.pending.is_empty())
+            // No server would order it, nor answer: a leader makes these itself.
+            || matches!(request.body, Body::Refused(_));
+        let full = full.then_some(NothingSent::Busy);
         if let Some(reason) = refused.or(full) {
             return out.push(Output::Tell { ticket, told: Told::NothingSent(reason) });
         }
@@ -240,6 +250,7 @@ impl SmartClient {
             body_at: None,
             wake: now,
         };
+        self.bytes = bytes;
         self.pending.insert(tag, pending);
         self.tickets.insert(ticket, tag);
         self.budget.earn();
@@ -302,6 +313,7 @@ impl SmartClient {
 
     fn forget(&mut self, tag: &Tag) -> Option<Pending> {
         let pending = self.pending.remove(tag)?;
+        self.bytes -= pending.request.body_bytes();
         self.wakes.remove(&(pending.wake, *tag));
         for ticket in &pending.tickets {
             self.tickets.remove(ticket);

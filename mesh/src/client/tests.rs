@@ -370,6 +370,7 @@ fn smart_client(vote: ReplyVote) -> SmartClient {
         resend: Duration::from_millis(800),
         margin: Duration::from_millis(200),
         held: 4,
+        held_bytes: 64,
         resends_saved: 1000,
     })
 }

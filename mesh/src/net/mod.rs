@@ -9,6 +9,8 @@ mod backoff;
 mod dial;
 mod endpoint;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod inbox;
 pub mod kept;
