@@ -95,6 +95,10 @@ impl Replica {
         if request.body_bytes() > self.config.cluster.request_bytes as usize {
             return Err(Steer::TooLarge);
         }
+        if matches!(request.body, Body::Refused(_)) {
+            // Only a leader makes these, out of a call of that number: from outside it is somebody else's body.
+            return Err(Steer::OtherBody);
+        }
         match self.sessions.look_up(&request) {
             Known::Outcome { slot, form, outcome } => self.answer(tag, slot, form, outcome, out),
             Known::Running => {}

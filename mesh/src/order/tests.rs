@@ -606,3 +606,23 @@ fn deadlines_are_asked_for_until_everything_is_quiet() {
     step(&mut learner, 1, Input::Timeout);
     step(&mut follower, 1, Input::Timeout);
 }
+
+#[test]
+fn a_refusal_that_only_a_leader_makes_is_taken_from_nobody() {
+    // With look_up's word for it alone it was ordered, and settled another client's number as refused.
+    let refused = |seq| Request { body: Body::Refused(crate::wire::Refusal::LogFull), ..call(seq, "") };
+    let mut leader = leader();
+    step(&mut leader, 1100, requests(vec![open()]));
+    persisted(&mut leader, 1100, 2);
+    let vote = Message::Accepted { ballot: ballot(1, R0), slots: vec![Slot(1)], marks: Marks::default() };
+    message(&mut leader, 1100, R1, vote);
+    assert_eq!(leader.status().sessions, 1);
+    for seq in [1, 2] {
+        let tag = refused(seq).tag();
+        let out = step(&mut leader, 1101, requests(vec![refused(seq)]));
+        assert_eq!(out, [Output::Steer { tag, steer: Steer::OtherBody }]);
+        let out = message(&mut leader, 1101, R1, Message::Forward { request: refused(seq) });
+        assert_eq!(out, [Output::Send { to: To::One(R1), message: Message::ForwardRefused { tag } }]);
+    }
+    assert_eq!(leader.status().held, 0);
+}

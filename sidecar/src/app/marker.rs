@@ -298,7 +298,9 @@ pub mod fuzzing {
             Record::Intent(Slot(11)),
             Record::Outcome(Slot(11), vec![reply.clone(), reply]),
         ];
-        (0..=records.len()).map(|count| [front(), records[..count].iter().flat_map(encode).collect()].concat()).collect()
+        (0..=records.len())
+            .map(|count| [front(), records[..count].iter().flat_map(encode).collect()].concat())
+            .collect()
     }
 
     /// Bytes as the body of a record whose check is right.

@@ -1,6 +1,7 @@
 //! Requests of SMaRtClients: taken from their links, answered on their streams, their votes bundled.
 
 mod link;
+mod outbox;
 mod waiters;
 
 pub(crate) use link::{Ask, Event, LinkId, serve};

@@ -149,11 +149,16 @@ fn show(results: &[Result], format: Format) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(results)?);
         return Ok(());
     }
-    println!("{:18} {:>11} {:>8} {:>8} {:>7} {:>11} {:>9}  result", "target", "inputs", "seconds", "reached", "kept", "peak bytes", "slowest");
+    println!(
+        "{:18} {:>11} {:>8} {:>8} {:>7} {:>11} {:>9}  result",
+        "target", "inputs", "seconds", "reached", "kept", "peak bytes", "slowest"
+    );
     for result in results {
         let Result { target, inputs, seconds, reached, kept, peak_bytes, slowest_ms, finding } = result;
         let verdict = if finding.is_some() { "FOUND" } else { "ok" };
-        println!("{target:18} {inputs:>11} {seconds:>8.0} {reached:>8} {kept:>7} {peak_bytes:>11} {slowest_ms:>6.1} ms  {verdict}");
+        println!(
+            "{target:18} {inputs:>11} {seconds:>8.0} {reached:>8} {kept:>7} {peak_bytes:>11} {slowest_ms:>6.1} ms  {verdict}"
+        );
     }
     for finding in results.iter().filter_map(|result| result.finding.as_ref()) {
         println!("\n{}\n  replay: {}", finding.what, finding.replay);

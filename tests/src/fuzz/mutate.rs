@@ -170,7 +170,11 @@ fn put_fixed(rng: &mut Rng, input: &mut Vec<u8>) {
     let from = place(rng, input.len());
     let width = *rng.choose(&[1_usize, 2, 4, 8]).unwrap_or(&4);
     let number = if rng.chance(300) { input.len() as u64 } else { number(rng) };
-    let bytes = if rng.chance(500) { number.to_be_bytes()[8 - width..].to_vec() } else { number.to_le_bytes()[..width].to_vec() };
+    let bytes = if rng.chance(500) {
+        number.to_be_bytes()[8 - width..].to_vec()
+    } else {
+        number.to_le_bytes()[..width].to_vec()
+    };
     let to = (from + width).min(input.len());
     input.splice(from..to, bytes);
 }

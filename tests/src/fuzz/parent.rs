@@ -230,6 +230,8 @@ fn spawn(target: &Target, options: &Options, each: &mut dyn FnMut(&Line)) -> any
         .args(["--seconds", &options.time.as_secs_f64().to_string(), "--inputs", &options.inputs.to_string()])
         .args(["--hang-seconds", &options.hang.as_secs_f64().to_string(), "--scratch"])
         .arg(&scratch)
+        // An error that takes its backtrace along takes megabytes.
+        .env("RUST_LIB_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -68,14 +68,20 @@ fn sender_seeds() -> Vec<Vec<u8>> {
     let told: Vec<Vec<u8>> = wire::outcomes()
         .into_iter()
         .map(Told::Outcome)
-        .chain([Told::NothingSent(NothingSent::Busy), Told::Unknown(Unknown::Deadline), Told::Unknown(Unknown::SessionGone)])
+        .chain([
+            Told::NothingSent(NothingSent::Busy),
+            Told::Unknown(Unknown::Deadline),
+            Told::Unknown(Unknown::SessionGone),
+        ])
         .map(|told| encode(&told).to_vec())
         .collect();
     let up = [command(UP, &[]), command(UP + KINDS, &[])].concat();
     let calls = [command(CALL, b"GET a\n"), command(CALL + KINDS, b"GET b\n"), command(CALL, b"GET c\n")].concat();
     let opened = command(ANSWER, &[]);
-    let mut seeds: Vec<Vec<u8>> =
-        told.iter().map(|told| [&[0][..], &up, &calls, &opened, &command(TELL, told), &opened, &opened].concat()).collect();
+    let mut seeds: Vec<Vec<u8>> = told
+        .iter()
+        .map(|told| [&[0][..], &up, &calls, &opened, &command(TELL, told), &opened, &opened].concat())
+        .collect();
     seeds.push([&[1][..], &up, &calls, &opened, &opened, &command(DOWN, &[]), &opened, &command(WAIT, &[50])].concat());
     let carried: Vec<u8> = wire::requests().iter().flat_map(|request| command(CARRY, &encode(request))).collect();
     seeds.push([&[0][..], &up, &carried, &opened, &opened, &command(GONE, &[]), &command(WAIT, &[200])].concat());
@@ -110,7 +116,10 @@ impl Ingress {
                 }
                 sender::Output::Answer { connection, answer } => {
                     assert!(!self.gone.contains(&connection), "nobody is there to be answered");
-                    let left = self.calls.get_mut(&connection).and_then(|calls| calls.checked_sub(1).map(|left| *calls = left));
+                    let left = self
+                        .calls
+                        .get_mut(&connection)
+                        .and_then(|calls| calls.checked_sub(1).map(|left| *calls = left));
                     assert!(left.is_some(), "a call is answered once");
                     if let Answer::Reply(bytes) = &answer {
                         assert!(self.replies.contains(bytes), "nobody said so");
@@ -158,7 +167,11 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
             CALL if ingress.gone.contains(&connection) => continue,
             CALL => {
                 *ingress.calls.entry(connection).or_default() += 1;
-                sender::Input::Call { connection, bytes: Bytes::copy_from_slice(bytes), deadline: ingress.now + PATIENCE }
+                sender::Input::Call {
+                    connection,
+                    bytes: Bytes::copy_from_slice(bytes),
+                    deadline: ingress.now + PATIENCE,
+                }
             }
             // Its word on what it was asked, or on anything.
             TELL => {
@@ -196,7 +209,11 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
         seen.note((ingress.sender.outstanding().min(20), ingress.sender.ready(), ingress.sender.ejected().count()));
     }
     ingress.wait(PATIENCE + Duration::from_secs(1), seen);
-    assert!(ingress.calls.values().all(|left| *left == 0), "a call without an answer at its deadline: {:?}", ingress.calls);
+    assert!(
+        ingress.calls.values().all(|left| *left == 0),
+        "a call without an answer at its deadline: {:?}",
+        ingress.calls
+    );
 }
 
 /// What a correct cluster might say.
@@ -232,10 +249,14 @@ fn smart_seeds() -> Vec<Vec<u8>> {
         seeds.push([&up[..], &asks, &command(WHOLE, &encode(&whole)), &votes].concat());
     }
     for steer in [Steer::Busy, Steer::NoSession, Steer::OutOfWindow, Steer::TooOld, Steer::NotReady] {
-        let steers: Vec<u8> = (0..3).flat_map(|server| command(STEER + KINDS * server, &encode(&(tag, steer)))).collect();
+        let steers: Vec<u8> =
+            (0..3).flat_map(|server| command(STEER + KINDS * server, &encode(&(tag, steer)))).collect();
         seeds.push([&up[..], &asks, &steers, &command(WAIT, &[250]), &command(AGREE, &[])].concat());
     }
-    seeds.push([&asks[..], &up, &command(AGREE, &[]), &command(GONE, &[0]), &command(LINK, &[]), &command(WAIT, &[9])].concat());
+    seeds.push(
+        [&asks[..], &up, &command(AGREE, &[]), &command(GONE, &[0]), &command(LINK, &[]), &command(WAIT, &[9])]
+            .concat(),
+    );
     seeds
 }
 
@@ -263,7 +284,9 @@ fn asked_anything(script: &[u8], seen: &mut Seen) {
                 waiting.insert(Ticket(tickets));
                 inputs.push(smart_client::Input::Ask { ticket: Ticket(tickets), request, deadline: now + PATIENCE });
             }
-            VOTES => inputs.extend(decode::<Vec<Vote>>(bytes).ok().map(|votes| smart_client::Input::Votes { from, votes })),
+            VOTES => {
+                inputs.extend(decode::<Vec<Vote>>(bytes).ok().map(|votes| smart_client::Input::Votes { from, votes }))
+            }
             WHOLE => inputs.extend(decode(bytes).ok().map(|answer| smart_client::Input::Answer { from, answer })),
             STEER => {
                 inputs.extend(decode(bytes).ok().map(|(tag, steer)| smart_client::Input::Steer { from, tag, steer }));

@@ -66,7 +66,8 @@ fn journal_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = entries.iter().map(|entry| joined(&[&entries[0], entry])).collect();
     seeds.push(joined(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>()));
     seeds.push(joined(&[&entries[1], &all, &all]));
-    let mut seeds: Vec<Vec<u8>> = seeds.into_iter().map(|payloads| [&[1, 0, 0, 0, 0][..], &payloads].concat()).collect();
+    let mut seeds: Vec<Vec<u8>> =
+        seeds.into_iter().map(|payloads| [&[1, 0, 0, 0, 0][..], &payloads].concat()).collect();
     // Two segments, the second of which says where the first ends.
     let first = journal::segment(1, &[&entries[1], &all]);
     let second = journal::head(first.len() as u64);
@@ -91,7 +92,12 @@ fn journal_start(input: &[u8], seen: &mut Seen) {
     payloads.push(rest.get(from..).unwrap_or_default());
     let dir = fresh("journal");
     let each = payloads.len().div_ceil(count.max(1));
-    let mut files: Vec<Vec<u8>> = payloads.chunks(each).map(|payloads| payloads.to_vec()).enumerate().map(|(at, payloads)| journal::segment(at as u64 + 1, &payloads)).collect();
+    let mut files: Vec<Vec<u8>> = payloads
+        .chunks(each)
+        .map(|payloads| payloads.to_vec())
+        .enumerate()
+        .map(|(at, payloads)| journal::segment(at as u64 + 1, &payloads))
+        .collect();
     if let Some(file) = usize::from(damaged).checked_sub(1).and_then(|at| files.get_mut(at)) {
         let at = usize::from(u16::from_be_bytes([high, low])) % file.len();
         file[at] ^= 0x11;
@@ -122,12 +128,14 @@ fn started(dir: &Path, seen: &mut Seen) {
     };
     match sidecar::journal_tool::read(&folder, &mut each, &mut |_, _| ()) {
         Ok(report) => seen.note(("tool", format!("{:?}", report.verdict), report.segments.len())),
-        Err(error) => seen.shape("tool", &error),
+        Err(error) => seen.shape("tool", &format!("{error:#}")),
     }
     seen.length("records", records);
     match journal::start(dir) {
         Ok((verdict, entries)) => seen.note(("start", format!("{verdict:?}"), entries.min(8))),
-        Err(words) => seen.note(("refused", words.chars().filter(char::is_ascii_alphabetic).take(60).collect::<String>())),
+        Err(words) => {
+            seen.note(("refused", words.chars().filter(char::is_ascii_alphabetic).take(60).collect::<String>()))
+        }
     }
 }
 
@@ -197,7 +205,9 @@ fn snapshot_read(input: &[u8], seen: &mut Seen) {
     put(&path, &file);
     match snapshot::read(&path) {
         Ok(bytes) => seen.note((kind % 3, bytes.checked_ilog2())),
-        Err(words) => seen.note((kind % 3, words.chars().filter(char::is_ascii_alphabetic).skip(20).take(80).collect::<String>())),
+        Err(words) => {
+            seen.note((kind % 3, words.chars().filter(char::is_ascii_alphabetic).skip(20).take(80).collect::<String>()))
+        }
     }
     seen.length("snapshot", bytes.len());
 }

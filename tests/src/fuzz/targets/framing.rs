@@ -45,19 +45,30 @@ const WORDS: &[&[u8]] = &[
     b"\xff\xff\xff\xff",
 ];
 
-const fn target(name: &'static str, about: &'static str, seeds: fn() -> Vec<Vec<u8>>, run: fn(&[u8], &mut Seen)) -> Target {
+const fn target(
+    name: &'static str,
+    about: &'static str,
+    seeds: fn() -> Vec<Vec<u8>>,
+    run: fn(&[u8], &mut Seen),
+) -> Target {
     Target { name, about, seeds, words: WORDS, longest: 2048, bound: Bound { per_byte: 96, base: 256 << 10 }, run }
 }
 
 pub(super) const TARGETS: &[Target] = &[
-    target("framing-cut", "boundaries do not depend on how the bytes came, in both directions, all adapters", cut_seeds, cut),
+    target(
+        "framing-cut",
+        "boundaries do not depend on how the bytes came, in both directions, all adapters",
+        cut_seeds,
+        cut,
+    ),
     target("framing-request", "what is done with whole requests, all adapters", whole_seeds, requests),
     target("framing-reply", "normal and comparison forms of replies, all adapters", reply_seeds, replies),
     target("resp-connection", "what a connection of RESP remembers", connection_seeds, connection),
 ];
 
 fn adapters(request_bytes: usize, reply_bytes: usize) -> Vec<Adapter> {
-    let all = Protocol::ALL.into_iter().flat_map(|protocol| Connections::ALL.map(|connections| (protocol, connections)));
+    let all =
+        Protocol::ALL.into_iter().flat_map(|protocol| Connections::ALL.map(|connections| (protocol, connections)));
     all.filter(|(protocol, connections)| protocol.goes_with(*connections))
         .map(|(protocol, connections)| Adapter { protocol, connections, request_bytes, reply_bytes })
         .collect()
@@ -136,7 +147,13 @@ fn boundaries(adapter: &Adapter, side: Side, pieces: &[&[u8]]) -> (Vec<usize>, O
     (lengths, None)
 }
 
-fn next(adapter: &Adapter, side: Side, scan: &mut Scan, bytes: &[u8], closed: bool) -> Result<Option<usize>, FramingError> {
+fn next(
+    adapter: &Adapter,
+    side: Side,
+    scan: &mut Scan,
+    bytes: &[u8],
+    closed: bool,
+) -> Result<Option<usize>, FramingError> {
     let found = match side {
         Side::Requests => adapter.next_request(scan, bytes, closed),
         Side::Replies => adapter.next_reply(scan, b"", bytes, closed),
@@ -170,7 +187,11 @@ fn requests(input: &[u8], seen: &mut Seen) {
         match &handling {
             Handling::Order => assert!(adapter.is_orderable(request), "what is to be ordered may be"),
             Handling::OrderAs(normal) => {
-                assert!(adapter.is_orderable(normal), "a normal form may be ordered: {:?}", normal.escape_ascii().to_string());
+                assert!(
+                    adapter.is_orderable(normal),
+                    "a normal form may be ordered: {:?}",
+                    normal.escape_ascii().to_string()
+                );
                 assert!(!adapter.is_orderable(request), "and only it");
                 assert_eq!(adapter.manner(normal).bodiless, adapter.manner(request).bodiless);
             }
@@ -263,7 +284,10 @@ fn connection(input: &[u8], seen: &mut Seen) {
         let given = adapter.executed(&mut state, request, instead.as_ref(), Bytes::from_static(reply));
         assert!(!given.is_empty());
         let kept: usize = state.replayed().map(|replayed| replayed.request.len()).sum();
-        assert!(kept <= state.bytes() && kept <= input.len() + 64 * (count as usize + 1), "it keeps what was asked, once");
+        assert!(
+            kept <= state.bytes() && kept <= input.len() + 64 * (count as usize + 1),
+            "it keeps what was asked, once"
+        );
         for replayed in state.replayed() {
             let whole = adapter.next_request(&mut Scan::default(), replayed.request, true);
             assert_eq!(whole, Ok(Some(replayed.request.len())), "what is replayed is a request");

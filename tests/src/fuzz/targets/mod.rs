@@ -13,7 +13,15 @@ use super::{Bound, Target};
 /// Every target.
 #[must_use]
 pub fn all() -> Vec<Target> {
-    let lists = [wire::TARGETS, names::TARGETS, framing::TARGETS, disk::TARGETS, text::TARGETS, order::TARGETS, clients::TARGETS];
+    let lists = [
+        wire::TARGETS,
+        names::TARGETS,
+        framing::TARGETS,
+        disk::TARGETS,
+        text::TARGETS,
+        order::TARGETS,
+        clients::TARGETS,
+    ];
     lists.concat()
 }
 

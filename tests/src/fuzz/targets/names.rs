@@ -13,7 +13,19 @@ pub(super) const TARGETS: &[Target] = &[
         name: "names",
         about: "names of parts, sessions, adapters",
         seeds: name_seeds,
-        words: &[b".lockstep", b"spiffe://", b"/cluster/", b"server-", b"smart-client-", b"client-", b"admin", b"-", b".", b"/", b"@"],
+        words: &[
+            b".lockstep",
+            b"spiffe://",
+            b"/cluster/",
+            b"server-",
+            b"smart-client-",
+            b"client-",
+            b"admin",
+            b"-",
+            b".",
+            b"/",
+            b"@",
+        ],
         longest: 600,
         bound: SMALL,
         run: names,
@@ -58,7 +70,13 @@ fn name_seeds() -> Vec<Vec<u8>> {
             texts.extend([who.dns_name(), who.uri("lockstep.local")]);
         }
     }
-    let more = ["spiffe://example.org/cluster/a.b", "2a@7", "0000000000000000000000000000002a@7", "resp/per-session", "http/shared"];
+    let more = [
+        "spiffe://example.org/cluster/a.b",
+        "2a@7",
+        "0000000000000000000000000000002a@7",
+        "resp/per-session",
+        "http/shared",
+    ];
     texts.extend(more.map(str::to_owned));
     texts.into_iter().map(String::into_bytes).collect()
 }
@@ -102,7 +120,8 @@ fn certificate(bytes: &[u8], seen: &mut Seen) {
 }
 
 fn refusal_seeds() -> Vec<Vec<u8>> {
-    let texts = ["invalid peer certificate: Other(OtherError(wrong_role: x))", "certificate not valid yet", "", "a\nb\x1b[31m"];
+    let texts =
+        ["invalid peer certificate: Other(OtherError(wrong_role: x))", "certificate not valid yet", "", "a\nb\x1b[31m"];
     let codes = [0x100_u64, 0x100 + 42, 0x100 + 46, 0x100 + 120, 0, u64::MAX];
     codes.iter().flat_map(|code| texts.map(|text| [&code.to_le_bytes()[..], text.as_bytes()].concat())).collect()
 }

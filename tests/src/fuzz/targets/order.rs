@@ -9,7 +9,7 @@ use mesh::ids::{Digest, Life, Position, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::order::{AppReply, Input, Operation, Output, Recovered, Replica, To};
 use mesh::time::{Duration, Instant};
-use mesh::wire::{Message, Request, decode, encode};
+use mesh::wire::{Message, Outcome, Refusal, Request, decode, encode};
 use std::collections::VecDeque;
 
 /// Some hundred requests and their slots, on three replicas.
@@ -56,7 +56,6 @@ fn config(id: u32) -> Config {
         held_bytes: 256,
         replies_kept: 8,
         log_tail_slots: 8,
-        log_bytes: 8192,
         ..Limits::DEFAULT
     };
     Config {
@@ -117,7 +116,11 @@ impl Member {
             }
             Output::Dump { image, .. } => inputs.push_back(Input::Dumped { slot: image.slot }),
             Output::Transfer { from, .. } => inputs.push_back(Input::TransferFailed { from }),
-            Output::Cut { .. } | Output::Discard { .. } | Output::Reply { .. } | Output::Steer { .. } | Output::Event(_) => {}
+            Output::Reply { outcome, .. } => {
+                let full = outcome == Some(Outcome::Refused(Refusal::LogFull));
+                assert!(!full, "the log is far from full: a refusal that no leader made was ordered");
+            }
+            Output::Cut { .. } | Output::Discard { .. } | Output::Steer { .. } | Output::Event(_) => {}
         }
     }
 
@@ -160,9 +163,34 @@ fn request_seeds() -> Vec<Vec<u8>> {
     let wait = command(WAIT, &[20]);
     let mut seeds: Vec<Vec<u8>> = all.iter().map(|request| [ask(0, &all[0]), ask(1, request)].concat()).collect();
     seeds.push([all.iter().map(|request| ask(0, request)).collect::<Vec<_>>().concat(), wait.clone()].concat());
-    let busy = all[..4].iter().map(|request| [ask(0, request), ask(1, request), ask(2, request)].concat()).collect::<Vec<_>>().concat();
-    seeds.push([busy.clone(), command(LOSE + KINDS, &[]), wait.clone(), busy.clone(), wait.clone(), command(LOSE + KINDS, &[])].concat());
-    seeds.push([busy.clone(), command(STALL, &[]), busy.clone(), command(STALL, &[]), command(DRAIN, &[]), wait.clone(), busy.clone()].concat());
+    let busy = all[..4]
+        .iter()
+        .map(|request| [ask(0, request), ask(1, request), ask(2, request)].concat())
+        .collect::<Vec<_>>()
+        .concat();
+    seeds.push(
+        [
+            busy.clone(),
+            command(LOSE + KINDS, &[]),
+            wait.clone(),
+            busy.clone(),
+            wait.clone(),
+            command(LOSE + KINDS, &[]),
+        ]
+        .concat(),
+    );
+    seeds.push(
+        [
+            busy.clone(),
+            command(STALL, &[]),
+            busy.clone(),
+            command(STALL, &[]),
+            command(DRAIN, &[]),
+            wait.clone(),
+            busy.clone(),
+        ]
+        .concat(),
+    );
     seeds.push([busy.clone(), command(ABORT, &[1, 1]), command(SAVE, &[]), wait, busy].concat());
     seeds
 }

@@ -13,7 +13,19 @@ pub(super) const TARGETS: &[Target] = &[
         name: "settings",
         about: "the settings file (TOML) and the environment",
         seeds: settings_seeds,
-        words: &[b"number = ", b"list = [", b"text = \"\"", b"\"\"\"", b"[[a]]", b"{ a = 1 }", b"1979-05-27T07:32:00Z", b"nan", b"0x_", b"\n", b"\\u{110000}"],
+        words: &[
+            b"number = ",
+            b"list = [",
+            b"text = \"\"",
+            b"\"\"\"",
+            b"[[a]]",
+            b"{ a = 1 }",
+            b"1979-05-27T07:32:00Z",
+            b"nan",
+            b"0x_",
+            b"\n",
+            b"\\u{110000}",
+        ],
         longest: 2048,
         bound: Bound { per_byte: 4096, base: 1 << 20 },
         run: settings,
@@ -31,7 +43,20 @@ pub(super) const TARGETS: &[Target] = &[
         name: "hashmap",
         about: "the example application's requests",
         seeds: hashmap_seeds,
-        words: &[b"PUT ", b"GET ", b"REMOVE ", b"SIZE\n", b"DUMP", b" AFTER ", b" LIMIT ", b"LOAD [[\"a\",\"b\"]]\n", b"\\u0000", b"\\ud800", b"\n", b"\r\n"],
+        words: &[
+            b"PUT ",
+            b"GET ",
+            b"REMOVE ",
+            b"SIZE\n",
+            b"DUMP",
+            b" AFTER ",
+            b" LIMIT ",
+            b"LOAD [[\"a\",\"b\"]]\n",
+            b"\\u0000",
+            b"\\ud800",
+            b"\n",
+            b"\r\n",
+        ],
         longest: 2048,
         bound: Bound { per_byte: 64, base: 256 << 10 },
         run: requests,
@@ -96,7 +121,9 @@ fn settings(input: &[u8], seen: &mut Seen) {
 }
 
 fn human_seeds() -> Vec<Vec<u8>> {
-    ["300ms", "1m 30s", "10", "1y 2d", "8MiB", "64kB", "64 KiB", "99999999999TiB", "0s"].map(|text| text.as_bytes().to_vec()).to_vec()
+    ["300ms", "1m 30s", "10", "1y 2d", "8MiB", "64kB", "64 KiB", "99999999999TiB", "0s"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
 }
 
 fn durations_and_sizes(input: &[u8], seen: &mut Seen) {

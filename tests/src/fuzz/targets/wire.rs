@@ -24,7 +24,12 @@ const BOUND: Bound = Bound { per_byte: 256, base: 4 << 20 };
 /// What others than servers send is one request.
 const BOUND_OF_ONE: Bound = Bound { per_byte: 8, base: 64 << 10 };
 
-const fn target(name: &'static str, about: &'static str, seeds: fn() -> Vec<Vec<u8>>, run: fn(&[u8], &mut Seen)) -> Target {
+const fn target(
+    name: &'static str,
+    about: &'static str,
+    seeds: fn() -> Vec<Vec<u8>>,
+    run: fn(&[u8], &mut Seen),
+) -> Target {
     Target { name, about, seeds, words: &[], longest: 4096, bound: BOUND, run }
 }
 
@@ -140,7 +145,15 @@ pub(super) fn messages() -> Vec<Message> {
         Message::Accept { ballot, slot, decided, configured: Slot(0), batch: Arc::clone(&batch) },
         Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch: change },
         Message::Accepted { ballot, slots: vec![slot], marks },
-        Message::Heartbeat { ballot, decided, settled: Slot(1), beyond: 1, covered: Slot(0), turn: Some(ReplicaId(2)), answer: true },
+        Message::Heartbeat {
+            ballot,
+            decided,
+            settled: Slot(1),
+            beyond: 1,
+            covered: Slot(0),
+            turn: Some(ReplicaId(2)),
+            answer: true,
+        },
         Message::Following { ballot, marks },
         Message::Fetch { from: Slot(1), to: Slot(9) },
         Message::Fetched { from: Slot(1), entries: vec![(ballot, batch)], decided },
