@@ -7,6 +7,7 @@
 mod calls;
 mod endpoints;
 mod flights;
+mod names;
 mod pace;
 mod pool;
 
@@ -18,6 +19,7 @@ use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::{Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
 use endpoints::Endpoints;
+use names::Names;
 use pace::Pace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -295,7 +297,7 @@ struct Flight {
 #[derive(Debug)]
 pub struct Sender {
     config: Config,
-    ids: Rng,
+    ids: Names,
     choices: Rng,
     endpoints: Endpoints,
     clients: BTreeMap<Connection, Client>,
@@ -325,7 +327,6 @@ pub struct Sender {
     /// Each connection's first deadline of a call that was not sent.
     waits: BTreeSet<(Instant, Connection)>,
     outstanding: usize,
-    salt: u64,
 }
 
 impl Sender {
@@ -337,7 +338,7 @@ impl Sender {
             pace: Pace::new(config.in_flight, config.within),
             budget: Budget::new(config.resends_saved),
             config,
-            ids: Rng::from_seed(seed[0] ^ seed[1].rotate_left(32)),
+            ids: Names::new(seed),
             choices: Rng::from_seed(seed[2]),
             endpoints: Endpoints::default(),
             clients: BTreeMap::new(),
@@ -355,7 +356,6 @@ impl Sender {
             line: VecDeque::new(),
             waits: BTreeSet::new(),
             outstanding: 0,
-            salt: seed[3],
         }
     }
 

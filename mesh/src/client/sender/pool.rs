@@ -40,7 +40,7 @@ impl Sender {
     }
 
     pub(super) fn open_session(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let id = ClientId(u128::from(self.ids.next_u64() ^ self.salt) << 64 | u128::from(self.ids.next_u64()));
+        let id = self.ids.next();
         let session = Session {
             opened: None,
             window: self.config.window,
