@@ -1,8 +1,10 @@
 //! Requests of SMaRtClients: taken from their links, answered on their streams, their votes bundled.
 
+mod checker;
 mod link;
 mod outbox;
 mod waiters;
 
+pub(crate) use checker::{Checker, Held, Judged};
 pub(crate) use link::{Ask, Event, LinkId, serve};
 pub(crate) use waiters::{Delivery, Waiters};

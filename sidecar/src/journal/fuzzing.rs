@@ -33,7 +33,7 @@ pub fn entries() -> Vec<Vec<u8>> {
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
     let ballot = Ballot { round: 2, replica: ReplicaId(1), incarnation: Incarnation(1) };
     let body = Body::Call(Bytes::from_static(b"PUT a 1\n"));
-    let request = Request { client: ClientId(7), opened: Slot(1), seq: Seq(1), body };
+    let request = Request { client: ClientId(7), opened: Slot(1), seq: Seq(1), body, proof: None };
     let batch = Arc::new(Batch { time: 5, requests: vec![request], ..Batch::default() });
     let history = History::Started { cluster: cluster.clone(), life: Life(0) };
     let head = |history| Entry::Head { previous_end: 0, summary: Box::new(Summary::new(history, "boot")) };

@@ -1,9 +1,9 @@
-//! Client ids that nobody foretells: where requests are not signed, whoever knows a session's name can use it, and a SMaRtClient
+//! The chance in client ids, which nobody foretells: where requests are not signed, whoever knows a session's name can use it, and a SMaRtClient
 //! sees those of the sessions that come by it, but must not compute the others from them.
 
-use crate::ids::{ClientId, Digest};
+use crate::ids::Digest;
 
-/// Draws ids: a keyed hash of their number.
+/// Draws it: a keyed hash of the number of draws.
 #[derive(Debug)]
 pub(super) struct Names {
     secret: Digest,
@@ -11,18 +11,18 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// All of them follow from the seed.
+    /// All follows from the seed.
     pub(super) fn new(seed: [u64; 4]) -> Self {
         let bytes: Vec<u8> = seed.iter().flat_map(|word| word.to_le_bytes()).collect();
         Self { secret: Digest::of(b"lockstep: client ids").chain(&bytes), count: 0 }
     }
 
-    pub(super) fn next(&mut self) -> ClientId {
+    pub(super) fn next(&mut self) -> u128 {
         self.count += 1;
         let hash = self.secret.chain(&self.count.to_le_bytes());
         let mut half = [0; 16];
         half.copy_from_slice(&hash.0[..16]);
-        ClientId(u128::from_le_bytes(half))
+        u128::from_le_bytes(half)
     }
 }
 

@@ -67,7 +67,7 @@ const KINDS: u8 = 8;
 fn sender_seeds() -> Vec<Vec<u8>> {
     let told: Vec<Vec<u8>> = wire::outcomes()
         .into_iter()
-        .map(Told::Outcome)
+        .map(Told::unsigned)
         .chain([
             Told::NothingSent(NothingSent::Busy),
             Told::Unknown(Unknown::Deadline),
@@ -103,7 +103,7 @@ struct Ingress {
 
 impl Ingress {
     fn step(&mut self, input: sender::Input, seen: &mut Seen) {
-        if let sender::Input::Told { told: Told::Outcome(Outcome::Executed(bytes)), .. } = &input {
+        if let sender::Input::Told { told: Told::Outcome { outcome: Outcome::Executed(bytes), .. }, .. } = &input {
             self.replies.insert(bytes.clone());
         }
         self.sender.step(self.now, input, &mut self.out);
@@ -186,7 +186,7 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
             ANSWER if ingress.asked.is_empty() => continue,
             ANSWER => {
                 let (endpoint, request) = ingress.asked.remove(0);
-                sender::Input::Told { endpoint, tag: request.tag(), told: Told::Outcome(answer(&request)) }
+                sender::Input::Told { endpoint, tag: request.tag(), told: Told::unsigned(answer(&request)) }
             }
             WAIT => {
                 let time = Duration::from_millis(50 * u64::from(bytes.first().copied().unwrap_or(1)));
@@ -241,11 +241,12 @@ fn smart_seeds() -> Vec<Vec<u8>> {
     let up: Vec<u8> = (0..3).flat_map(|server| command(LINK + KINDS * server, &[])).collect();
     let asks: Vec<u8> = wire::requests().iter().flat_map(|request| command(ASK, &encode(request))).collect();
     let tag = wire::requests()[1].tag();
-    let vote = Vote { tag, slot: Slot(5), form: Digest::of(b"x") };
-    let votes: Vec<u8> = (0..3).flat_map(|server| command(VOTES + KINDS * server, &encode(&vec![vote]))).collect();
+    let vote = Vote { tag, slot: Slot(5), form: Digest::of(b"x"), signed: None };
+    let votes: Vec<u8> =
+        (0..3).flat_map(|server| command(VOTES + KINDS * server, &encode(&vec![vote.clone()]))).collect();
     let mut seeds = vec![[&up[..], &asks, &votes, &command(WAIT, &[100])].concat()];
     for outcome in wire::outcomes() {
-        let whole = submit::Answer { tag, slot: Slot(5), form: outcome.form(), outcome };
+        let whole = submit::Answer { tag, slot: Slot(5), form: outcome.form(), outcome, signed: None };
         seeds.push([&up[..], &asks, &command(WHOLE, &encode(&whole)), &votes].concat());
     }
     for steer in [Steer::Busy, Steer::NoSession, Steer::OutOfWindow, Steer::TooOld, Steer::NotReady] {
@@ -295,7 +296,7 @@ fn asked_anything(script: &[u8], seen: &mut Seen) {
                 // Every server says the same of the newest request.
                 for (server, tag) in tags.last().into_iter().flat_map(|tag| (0..3).map(move |server| (server, *tag))) {
                     let outcome = Outcome::Settled;
-                    let answer = submit::Answer { tag, slot: Slot(5), form: outcome.form(), outcome };
+                    let answer = submit::Answer { tag, slot: Slot(5), form: outcome.form(), outcome, signed: None };
                     inputs.push(smart_client::Input::Answer { from: ReplicaId(server), answer });
                 }
             }

@@ -59,6 +59,7 @@ fn config(id: u32) -> Config {
         ..Limits::DEFAULT
     };
     Config {
+        name: "fuzz".to_owned(),
         id: ReplicaId(id),
         life: Life(0),
         cluster,

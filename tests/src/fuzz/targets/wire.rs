@@ -2,14 +2,15 @@
 
 use crate::fuzz::{Bound, Seen, Target};
 use bytes::Bytes;
+use mesh::auth::{self, Owner, Proof, PublicKey, SecretKey, SharedProof, Vouched};
 use mesh::config::{ClusterConfig, Durability};
 use mesh::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use mesh::order::Record;
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
-use mesh::wire::client::{Ask, NothingSent, Told, Unknown};
+use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::peer::{Batch, Command, Marks, PeerFrame};
-use mesh::wire::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Submit, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Body, Message, Outcome, Refusal, Request, decode, encode};
 use serde::Serialize;
@@ -43,13 +44,14 @@ pub(super) const TARGETS: &[Target] = &[
     },
     target("wire-reply", "a server's reply and votes to a SMaRtClient", reply_seeds, |bytes, seen| {
         check::<Reply>(bytes, seen);
-        check::<Votes>(bytes, seen);
+        check::<FromServer>(bytes, seen);
     }),
     Target {
         bound: BOUND_OF_ONE,
         ..target("wire-client", "between a client and a SMaRtClient", client_seeds, |bytes, seen| {
             check::<Ask>(bytes, seen);
             check::<Told>(bytes, seen);
+            check::<FromSmartClient>(bytes, seen);
         })
     },
     target("wire-admin", "between an operator and a server", admin_seeds, |bytes, seen| {
@@ -63,6 +65,7 @@ pub(super) const TARGETS: &[Target] = &[
             manifest_holds(&manifest);
         }
     }),
+    target("proof", "proofs and keys: no mutated one holds", proof_seeds, proofs),
     target("wire-record", "the core's records in a journal", record_seeds, |bytes, seen| check::<Record>(bytes, seen)),
 ];
 
@@ -99,16 +102,50 @@ pub(super) fn ballot() -> Ballot {
 
 /// Requests of every kind, of the session that slot 1 opens.
 pub(super) fn requests() -> Vec<Request> {
-    let session = |seq, body| Request { client: ClientId(7), opened: Slot(1), seq: Seq(seq), body };
-    vec![
-        Request { client: ClientId(7), opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4 } },
+    let session = |seq, body| Request { client: ClientId(7), opened: Slot(1), seq: Seq(seq), body, proof: None };
+    let open = Body::Open { window: 4, owner: None };
+    let owned = Body::Open { window: 4, owner: Some(Box::new(owner())) };
+    let mut signed = vec![
+        session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
+        session(2, Body::Cancel),
+        Request { client: owner().client(), opened: Slot(0), seq: Seq(0), body: owned, proof: None },
+    ];
+    let statements: Vec<Digest> = signed.iter().map(|request| auth::request_statement("fuzz", request)).collect();
+    for (request, proof) in signed.iter_mut().zip(auth::sign(&key(), &statements)) {
+        request.proof = Some(SharedProof::new(proof));
+    }
+    let mut plain = vec![
+        Request { client: ClientId(7), opened: Slot(0), seq: Seq(0), body: open, proof: None },
         session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
         session(2, Body::Call(Bytes::new())),
         session(2, Body::Cancel),
         session(3, Body::Close),
         session(3, Body::Refused(Refusal::LogFull)),
-        Request { client: ClientId(u128::MAX), opened: Slot(u64::MAX), seq: Seq(u64::MAX), body: Body::Cancel },
-    ]
+        Request {
+            client: ClientId(u128::MAX),
+            opened: Slot(u64::MAX),
+            seq: Seq(u64::MAX),
+            body: Body::Cancel,
+            proof: None,
+        },
+    ];
+    plain.append(&mut signed);
+    plain
+}
+
+fn key() -> SecretKey {
+    SecretKey::from_seed(&[7; 32]).expect("any seed is one of a key")
+}
+
+/// Whose key signs here.
+fn owner() -> Owner {
+    Owner { key: key().public(), nonce: 9, certificate: Bytes::from_static(b"a certificate") }
+}
+
+/// A proof of one of three statements.
+fn proof() -> SharedProof {
+    let statements = [Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c")];
+    auth::sign(&key(), &statements).swap_remove(1).into()
 }
 
 pub(super) fn batch() -> Arc<Batch> {
@@ -195,17 +232,30 @@ pub(super) fn outcomes() -> Vec<Outcome> {
 
 fn reply_seeds() -> Vec<Vec<u8>> {
     let (tag, slot) = (requests()[1].tag(), Slot(7));
-    let answer = |outcome: Outcome| Reply::Whole(Answer { tag, slot, form: outcome.form(), outcome });
+    let answer = |outcome: Outcome| Reply::Whole(Answer { tag, slot, form: outcome.form(), outcome, signed: None });
     let mut seeds = all(&outcomes().into_iter().map(answer).collect::<Vec<_>>());
     seeds.extend(all(&[Reply::Steer(Steer::Busy), Reply::Steer(Steer::NotReady)]));
-    let vote = Vote { tag, slot, form: Digest::of(b"z") };
-    seeds.extend(all(&[Votes(vec![vote]), Votes(vec![vote; 9])]));
+    let vote = Vote { tag, slot, form: Digest::of(b"z"), signed: None };
+    let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
+    let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
+    seeds.extend(all(&votes.map(FromServer::Votes)));
+    seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate"))]));
     seeds
 }
 
 fn client_seeds() -> Vec<Vec<u8>> {
     let mut seeds = all(&requests().into_iter().map(|request| Ask { request, within_ms: 10_000 }).collect::<Vec<_>>());
-    seeds.extend(all(&outcomes().into_iter().map(Told::Outcome).collect::<Vec<_>>()));
+    seeds.extend(all(&outcomes().into_iter().map(Told::unsigned).collect::<Vec<_>>()));
+    let word = |replica| Vouched {
+        replica: ReplicaId(replica),
+        slot: Slot(7),
+        electorate: 3,
+        form: Digest::of(b"x"),
+        content: Digest::of(b"y"),
+        proof: proof(),
+    };
+    seeds.extend(all(&[Told::Outcome { outcome: Outcome::Settled, vouched: (0..3).map(word).collect() }]));
+    seeds.extend(all(&[FromSmartClient::Signers(vec![(ReplicaId(1), Bytes::from_static(b"a certificate")); 3])]));
     let nothing = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
     seeds.extend(all(&[Told::NothingSent(nothing), Told::Unknown(Unknown::Lost)]));
     seeds
@@ -251,6 +301,28 @@ fn transfer_seeds() -> Vec<Vec<u8>> {
         TransferAnswer::Gone,
     ]));
     seeds
+}
+
+/// Which statement and which key are asked about, then the proof.
+fn proof_seeds() -> Vec<Vec<u8>> {
+    let whole = encode(&*proof()).to_vec();
+    let alone = auth::sign(&key(), &[Digest::of(b"b")]).swap_remove(0);
+    let keys = [key().public().0, [0; 32], [0xff; 32]];
+    keys.iter().flat_map(|key| [&whole[..], &encode(&alone)].map(|proof| [&key[..], proof].concat())).collect()
+}
+
+fn proofs(input: &[u8], seen: &mut Seen) {
+    let Some((public, bytes)) = input.split_first_chunk::<32>() else { return };
+    let Ok(proof) = decode::<Proof>(bytes) else { return seen.length("none", bytes.len()) };
+    let (public, statement) = (PublicKey(*public), Digest::of(b"b"));
+    seen.note((proof.is_bounded(), proof.root(&statement).is_some(), proof.bytes().min(600) / 33));
+    let holds = proof.holds(&statement, &public);
+    assert!(!holds || public == key().public(), "nobody has another key");
+    assert!(!proof.holds(&Digest::of(b"z"), &public), "it was never signed");
+    let mut verifier = auth::Verifier::default();
+    assert_eq!(verifier.holds(&proof, &statement, &public), holds, "remembering changes nothing");
+    assert_eq!(verifier.holds(&proof, &statement, &public), holds);
+    seen.note(("holds", holds));
 }
 
 fn record_seeds() -> Vec<Vec<u8>> {
