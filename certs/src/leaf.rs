@@ -3,16 +3,49 @@
 use crate::authority::{Authority, BACKDATE, authority_key_id, distinguished_name, parse, parse_pem, uri_of};
 use crate::error::CertsError;
 use crate::files;
+use crate::pem::pem;
 use mesh::names::Identity;
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    SanType, SerialNumber,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
 
 /// How long a leaf lives.
 const LIFETIME: Duration = Duration::days(90);
+
+/// What the key of a leaf is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Links: TLS, as a client and, where the role accepts links, as a server.
+    Tls,
+    /// Signatures under requests and replies. Its one purpose, id-kp-documentSigning (RFC 9336), is none of TLS, so
+    /// that no link can be opened with it.
+    Signing,
+}
+
+impl Kind {
+    fn purposes(self, who: &Identity) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Tls if who.role.accepts_links() => {
+                vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth]
+            }
+            Self::Tls => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Self::Signing => vec![ExtendedKeyUsagePurpose::Other(DOCUMENT_SIGNING.to_vec())],
+        }
+    }
+
+    fn new_key(self) -> Result<KeyPair, CertsError> {
+        Ok(KeyPair::generate_for(match self {
+            Self::Tls => &PKCS_ECDSA_P256_SHA256,
+            Self::Signing => &PKCS_ED25519,
+        })?)
+    }
+}
+
+/// id-kp-documentSigning (RFC 9336).
+const DOCUMENT_SIGNING: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 36];
 
 /// A new leaf in PEM: certificate and key.
 pub(crate) struct Signed {
@@ -21,7 +54,7 @@ pub(crate) struct Signed {
 }
 
 /// Signs a leaf with a fresh key.
-pub(crate) fn sign(authority: &Authority, who: &Identity) -> Result<Signed, CertsError> {
+pub(crate) fn sign(authority: &Authority, who: &Identity, kind: Kind) -> Result<Signed, CertsError> {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished_name(&format!("{}-{}", who.role, who.id), &who.cluster);
@@ -30,16 +63,24 @@ pub(crate) fn sign(authority: &Authority, who: &Identity) -> Result<Signed, Cert
     params.not_after = (now + LIFETIME).min(authority.not_after);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    if who.role.accepts_links() {
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-    }
+    params.extended_key_usages = kind.purposes(who);
     params.subject_alt_names =
         vec![SanType::URI(who.uri(&authority.trust_domain).try_into()?), SanType::DnsName(who.dns_name().try_into()?)];
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let key = kind.new_key()?;
     let certificate = params.signed_by(&key, &authority.issuer)?;
-    Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Signed { certificate: certificate.pem(), key: private_key_pem(&key) })
+}
+
+/// A key in PEM. An ed25519 key is rewritten from PKCS#8 version 2, which has the public key as well and which OpenSSL
+/// before 3.2 cannot read, to version 1 (RFC 8410, section 7).
+fn private_key_pem(key: &KeyPair) -> String {
+    const HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let der = key.serialized_der();
+    match der.get(HEAD.len()..HEAD.len() + 32) {
+        Some(seed) if key.is_compatible(&PKCS_ED25519) => pem("PRIVATE KEY", &[&HEAD[..], seed].concat()),
+        _ => key.serialize_pem(),
+    }
 }
 
 /// What is to be done about a leaf.

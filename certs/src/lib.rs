@@ -13,6 +13,7 @@ mod authority;
 mod error;
 mod files;
 mod leaf;
+mod pem;
 mod pki;
 
 pub use error::CertsError;

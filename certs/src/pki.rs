@@ -3,7 +3,7 @@
 use crate::authority::{self, Authority};
 use crate::error::CertsError;
 use crate::files::{self, PUBLIC, SECRET};
-use crate::leaf::{self, Signed, State};
+use crate::leaf::{self, Kind, Signed, State};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity, Role, check_cluster};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,18 @@ pub struct IssuedPaths {
     pub key: PathBuf,
     /// Whom to trust, `ca.crt`: a copy of the bundle.
     pub authorities: PathBuf,
+    /// The certificate for signatures, `signing.crt`, which only [`Pki::ensure_signing`] makes.
+    pub signing_certificate: PathBuf,
+    /// Its key, `signing.key`, mode 0600: ed25519 in PKCS#8 version 1 (of ring,
+    /// `Ed25519KeyPair::from_pkcs8_maybe_unchecked` reads it; OpenSSL before 3.2 reads no other).
+    pub signing_key: PathBuf,
 }
 
 impl IssuedPaths {
     fn in_dir(dir: PathBuf) -> Self {
         let (certificate, key, authorities) = (dir.join("tls.crt"), dir.join("tls.key"), dir.join("ca.crt"));
-        Self { dir, certificate, key, authorities }
+        let (signing_certificate, signing_key) = (dir.join("signing.crt"), dir.join("signing.key"));
+        Self { dir, certificate, key, authorities, signing_certificate, signing_key }
     }
 }
 
@@ -140,7 +146,7 @@ impl Pki {
     pub fn issue(&self, role: &str, id: &str) -> Result<IssuedPaths, CertsError> {
         let who = self.identity(role, id)?;
         let paths = self.paths_of(&who);
-        let signed = leaf::sign(&self.authority, &who)?;
+        let signed = leaf::sign(&self.authority, &who, Kind::Tls)?;
         files::ensure_dir(&self.dir.join(who.role.as_str()))?;
         files::create_dir_with(&paths.dir, LEAF_DIR, |staged| {
             let staged = IssuedPaths::in_dir(staged.to_owned());
@@ -169,7 +175,7 @@ impl Pki {
             }
         }
         if leaf::judge(&paths.certificate, &paths.key, &who, &self.authorities)? == State::Due {
-            let Signed { certificate, key } = leaf::sign(&self.authority, &who)?;
+            let Signed { certificate, key } = leaf::sign(&self.authority, &who, Kind::Tls)?;
             // Killed in between, the two do not fit, and the next run replaces both.
             files::replace(&paths.key, key.as_bytes(), SECRET)?;
             files::replace(&paths.certificate, certificate.as_bytes(), PUBLIC)?;
@@ -177,6 +183,23 @@ impl Pki {
         let copy = if paths.authorities.exists() { files::read(&paths.authorities)? } else { String::new() };
         if copy != self.bundle {
             files::replace(&paths.authorities, self.bundle.as_bytes(), PUBLIC)?;
+        }
+        Ok(paths)
+    }
+
+    /// Makes sure that there is a good leaf as [`Self::ensure`] does, and beside it one for signatures: an ed25519 key,
+    /// and a certificate with the same names, whose only purpose is id-kp-documentSigning.
+    ///
+    /// # Errors
+    /// As for [`Self::ensure`].
+    pub fn ensure_signing(&self, role: &str, id: &str) -> Result<IssuedPaths, CertsError> {
+        let paths = self.ensure(role, id)?;
+        let who = self.identity(role, id)?;
+        let (certificate, key) = (&paths.signing_certificate, &paths.signing_key);
+        if leaf::judge(certificate, key, &who, &self.authorities)? == State::Due {
+            let signed = leaf::sign(&self.authority, &who, Kind::Signing)?;
+            files::replace(key, signed.key.as_bytes(), SECRET)?;
+            files::replace(certificate, signed.certificate.as_bytes(), PUBLIC)?;
         }
         Ok(paths)
     }

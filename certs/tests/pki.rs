@@ -104,6 +104,28 @@ fn only_roles_that_accept_links_get_certificates_for_servers() {
 }
 
 #[test]
+fn a_leaf_for_signatures_has_the_same_names_and_no_use_in_tls() {
+    let (_dir, pki) = new_pki();
+    let paths = pki.ensure_signing("server", "0").unwrap();
+    assert_eq!(mode(&paths.signing_key), 0o600);
+    let (tls, signing) = (certificate(&paths.certificate), certificate(&paths.signing_certificate));
+    let (tls, signing) = (tls.parse_x509().unwrap(), signing.parse_x509().unwrap());
+    let names = |leaf: &x509_parser::prelude::X509Certificate<'_>| {
+        format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names)
+    };
+    assert_eq!(names(&tls), names(&signing));
+    assert_eq!(signing.public_key().algorithm.algorithm.to_id_string(), "1.3.101.112");
+    let usage = signing.extended_key_usage().unwrap().unwrap().value;
+    assert!(!usage.any && !usage.client_auth && !usage.server_auth);
+    assert_eq!(usage.other.iter().map(|oid| oid.to_id_string()).collect::<Vec<_>>(), ["1.3.6.1.5.5.7.3.36"]);
+    assert_eq!(signing.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature alone");
+    // Left alone while it is good.
+    let before = serial(&paths.signing_certificate);
+    pki.ensure_signing("server", "0").unwrap();
+    assert_eq!(serial(&paths.signing_certificate), before);
+}
+
+#[test]
 fn nothing_is_overwritten() {
     let (dir, pki) = new_pki();
     let paths = pki.issue("server", "0").unwrap();

@@ -1,11 +1,12 @@
 //! Configuration: what is ordered (the same on every member, part of the log) and what is local.
 
+use crate::auth::Signatures;
 use crate::ids::{Incarnation, Life, ReplicaId};
 use crate::limits::{Limits, MEMBERS_MAX, REQUEST_BYTES_MAX, Timing};
 use serde::{Deserialize, Serialize};
 
 /// The version of the semantics of execution (core and adapters). A member refuses a cluster of another one.
-pub const EXECUTION_VERSION: u32 = 2;
+pub const EXECUTION_VERSION: u32 = 3;
 
 /// How writes reach the disk before they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,8 @@ pub struct ClusterConfig {
     pub execution_version: u32,
     /// How all members write. Ordered because early decisions (rule 6) rest on it.
     pub durability: Durability,
+    /// Whether requests are signed. Ordered because it decides which are executed.
+    pub request_signatures: Signatures,
 }
 
 /// Why a [`ClusterConfig`] cannot be used.
@@ -87,6 +90,7 @@ impl ClusterConfig {
             adapter: adapter.to_owned(),
             execution_version: EXECUTION_VERSION,
             durability,
+            request_signatures: Signatures::Off,
         }
     }
 
@@ -139,6 +143,8 @@ pub enum Divergence {
 /// What one replica of the ordering core is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The cluster's name, to which signatures are bound.
+    pub name: String,
     /// Which member this is.
     pub id: ReplicaId,
     /// Its life, as its journal names it. It votes while the ordered configuration gives that life the incarnation.

@@ -78,7 +78,7 @@ impl Default for Limits {
 }
 
 /// Bytes that a request takes on the wire beside its body, at most.
-pub const REQUEST_ENVELOPE_BYTES: usize = 64;
+pub const REQUEST_ENVELOPE_BYTES: usize = 80;
 
 /// The largest request body that any configuration may allow.
 pub const REQUEST_BYTES_MAX: usize = 2 << 20;

@@ -1,6 +1,7 @@
 //! What a sidecar is started with.
 
 use anyhow::{Context, ensure};
+use mesh::auth::Signatures;
 use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
 use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
@@ -117,6 +118,10 @@ pub struct Config {
     pub adapter: Adapter,
     /// How writes reach the disk.
     pub durability: Durability,
+    /// Whether requests are signed; the same on every member.
+    pub request_signatures: Signatures,
+    /// Whether replies are signed.
+    pub reply_signatures: Signatures,
     /// How long an orderly stop may take.
     pub drain_timeout: Duration,
     /// Time-outs of the ordering.
@@ -150,6 +155,7 @@ impl Config {
     /// What this member would seed a new cluster with.
     pub(crate) fn seed(&self) -> ClusterConfig {
         let mut seed = ClusterConfig::of(0, &self.adapter.name(), self.durability);
+        seed.request_signatures = self.request_signatures;
         seed.request_bytes = u32::try_from(self.adapter.request_bytes).unwrap_or(u32::MAX);
         seed
     }
@@ -245,6 +251,13 @@ impl Config {
              other members",
             cluster.durability,
             self.durability
+        );
+        ensure!(
+            cluster.request_signatures == self.request_signatures,
+            "the cluster was bootstrapped with request signatures {:?}, this member is set to {:?}: set \
+             --request-signatures as on the other members",
+            cluster.request_signatures,
+            self.request_signatures
         );
         let unknown: Vec<u32> = cluster
             .members

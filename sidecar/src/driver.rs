@@ -139,6 +139,7 @@ impl Driver {
         command(&app, app::Command::Answered { through: recovered.answered });
         let now = clock.now();
         let core = mesh::config::Config {
+            name: config.cluster.clone(),
             id: config.replica(),
             life: membership.life,
             cluster: membership.cluster.clone(),

@@ -180,5 +180,6 @@ const fn steer_name(steer: mesh::wire::submit::Steer) -> &'static str {
         Steer::OtherBody => "other_body",
         Steer::TooLarge => "too_large",
         Steer::NotReady => "not_ready",
+        Steer::Rejected(why) => why.as_str(),
     }
 }

@@ -48,6 +48,15 @@ impl Reporter {
                     tracing::warn!(client = %tag.client, seq = %tag.seq, suppressed, "a number was used again with another body: broken or malicious client");
                 }
             }
+            Event::Forged { tag, why } => {
+                self.count("forged");
+                if let Some(suppressed) = self.may_speak(now) {
+                    tracing::error!(
+                        client = %tag.client, seq = %tag.seq, suppressed,
+                        "an ordered request is not its session's owner's and is not executed: {why}. A member's checks failed: compare the versions of the members"
+                    );
+                }
+            }
             Event::ReplayDiffers { tag, slot, .. } => {
                 self.metrics.divergences.inc();
                 if let Some(suppressed) = self.may_speak(now) {

@@ -53,6 +53,8 @@ pub(crate) fn config() -> Config {
         app: App::Address(nowhere),
         adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
         durability: Durability::Sync,
+        request_signatures: mesh::auth::Signatures::Off,
+        reply_signatures: mesh::auth::Signatures::Off,
         drain_timeout: PATIENCE,
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,

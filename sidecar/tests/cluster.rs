@@ -2,12 +2,13 @@
 //!
 //! Each member is a thread with a runtime of its own; dropping the runtime is its crash.
 
+use mesh::auth::Signatures;
 use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{ClientId, Digest, Seq, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits};
-use mesh::wire::submit::{Reply, Steer, Submit, Votes};
+use mesh::wire::submit::{FromServer, Reply, Steer, Submit};
 use mesh::wire::{Body, Outcome, Request, Tag, decode, encode};
 use serde_json::Value;
 use sidecar::{App, Config, SnapshotMode, bootstrap};
@@ -73,6 +74,8 @@ impl Cluster {
     fn config(&self, id: u32) -> Config {
         let (protocol, connections) = (Protocol::Line, Connections::Shared);
         Config {
+            request_signatures: Signatures::Off,
+            reply_signatures: Signatures::Off,
             cluster: CLUSTER.to_owned(),
             id,
             pki: self.dir.join(format!("pki/server/{id}")),
@@ -224,15 +227,15 @@ impl SmartClient {
 async fn vote(link: &Link, tag: Tag) -> Digest {
     loop {
         let message = tokio::time::timeout(PATIENCE, link.receive()).await.expect("a vote in time").expect("a message");
-        let votes: Votes = decode(&message).expect("votes");
-        if let Some(vote) = votes.0.iter().find(|vote| vote.tag == tag) {
+        let Ok(FromServer::Votes(votes)) = decode(&message) else { panic!("no votes") };
+        if let Some(vote) = votes.iter().find(|vote| vote.tag == tag) {
             return vote.form;
         }
     }
 }
 
 fn request(opened: Slot, seq: u64, body: Body) -> Request {
-    Request { client: ClientId(77), opened, seq: Seq(seq), body }
+    Request { client: ClientId(77), opened, seq: Seq(seq), body, proof: None }
 }
 
 fn call(opened: Slot, seq: u64, line: &'static str) -> Request {
@@ -274,7 +277,7 @@ fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_o
     let members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
     let runtime = runtime();
     let client = runtime.block_on(SmartClient::dial(&cluster));
-    let open = request(Slot(0), 0, Body::Open { window: 4 });
+    let open = request(Slot(0), 0, Body::Open { window: 4, owner: None });
     let early = runtime.block_on(client.links[0].ask(encode(&Submit { request: open.clone(), whole: true })));
     assert_eq!(decode(&early.expect("an answer")), Ok(Reply::Steer(Steer::NotReady)), "not before there is a cluster");
     cluster.bootstrap(Some(PATIENCE)).expect("all answer");

@@ -26,6 +26,7 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::VoteAfterAmnesia => &["rejoin", "quorum"],
         Mutant::AbortByOne => &["abort", "lineage", "execution", "linearizable"],
         Mutant::CutUncovered => &["cut"],
+        Mutant::ForgedTaken => &["forged", "exactly-once", "linearizable"],
     }
 }
 

@@ -54,6 +54,7 @@ fn every_seed_passes_and_together_they_see_every_fault() {
         totals.sender_crashes,
         totals.partitions,
         totals.link_cuts,
+        totals.forgeries,
         totals.pauses,
         totals.app_losses,
         totals.late_answers,

@@ -175,11 +175,11 @@ impl SmartClient {
             Input::Ask { ticket, request, deadline } => self.on_ask(now, ticket, request, deadline, out),
             Input::Gone(ticket) => self.on_gone(ticket),
             Input::Answer { from, answer } => {
-                let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form };
-                self.on_vote(now, from, &vote, Some(answer.outcome), out);
+                let Answer { tag, slot, form, outcome, signed } = answer;
+                self.on_vote(now, from, Vote { tag, slot, form, signed }, Some(outcome), out);
             }
             Input::Votes { from, votes } => {
-                for vote in &votes {
+                for vote in votes {
                     self.on_vote(now, from, vote, None, out);
                 }
             }
@@ -213,12 +213,20 @@ impl SmartClient {
     fn on_ask(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
         let tag = request.tag();
         if let Some(pending) = self.pending.get_mut(&tag) {
-            if pending.request != request {
+            if pending.request.body != request.body {
                 return out.push(Output::Tell { ticket, told: Told::Unknown(Unknown::OtherBody) });
             }
             pending.tickets.push(ticket);
             pending.deadline = pending.deadline.max(deadline);
             self.tickets.insert(ticket, tag);
+            // Which of two proofs holds is for the servers to say.
+            if pending.request.proof != request.proof {
+                pending.request = request;
+                pending.steers.clear();
+                if self.has_quorum() {
+                    self.send_all(now, tag, out);
+                }
+            }
             return self.set_wake(tag);
         }
         let refused = if self.draining { Some(NothingSent::Stopping) } else { None };
@@ -316,14 +324,15 @@ impl SmartClient {
         }
     }
 
-    fn on_vote(&mut self, now: Instant, from: ReplicaId, vote: &Vote, body: Option<Outcome>, out: &mut Vec<Output>) {
+    fn on_vote(&mut self, now: Instant, from: ReplicaId, vote: Vote, body: Option<Outcome>, out: &mut Vec<Output>) {
         if !self.config.servers.contains(&from) {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
+        let tag = vote.tag;
         pending.beyond.remove(&from);
-        pending.tally.vote(from, vote.slot, vote.form, body);
-        self.decide(now, vote.tag, out);
+        pending.tally.vote(from, vote, body);
+        self.decide(now, tag, out);
     }
 
     /// Answers if an outcome has won and its body is here; sees to the body if it is not.
@@ -337,7 +346,7 @@ impl SmartClient {
             return;
         };
         if let Some(outcome) = pending.tally.body(form) {
-            let told = Told::Outcome(outcome.clone());
+            let told = Told::Outcome { outcome: outcome.clone(), vouched: pending.tally.vouched(form) };
             out.extend(pending.tally.against(form).map(|replica| Output::Disagreed { replica, tag }));
             return self.tell(&tag, &told, out);
         }
@@ -393,6 +402,7 @@ impl SmartClient {
             Steer::TooOld => Some(Unknown::TooOld),
             Steer::OtherBody => Some(Unknown::OtherBody),
             Steer::TooLarge => Some(Unknown::TooLarge),
+            Steer::Rejected(why) => Some(Unknown::Rejected(why)),
             Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
         };
         let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);

@@ -1,7 +1,9 @@
 //! Voting on replies.
 
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::auth::Vouched;
+use crate::ids::{Digest, ReplicaId};
 use crate::wire::Outcome;
+use crate::wire::submit::Vote;
 use std::collections::BTreeMap;
 
 /// How many equal replies of the members with an application make an answer (rule 29).
@@ -31,16 +33,22 @@ impl ReplyVote {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Each server's latest vote: an idempotent request may be ordered twice, with another outcome the second time.
-    votes: BTreeMap<ReplicaId, (Slot, Digest)>,
+    votes: BTreeMap<ReplicaId, Vote>,
     bodies: BTreeMap<Digest, Outcome>,
 }
 
 impl Tally {
-    pub(super) fn vote(&mut self, from: ReplicaId, slot: Slot, form: Digest, body: Option<Outcome>) {
-        self.votes.insert(from, (slot, form));
+    pub(super) fn vote(&mut self, from: ReplicaId, vote: Vote, body: Option<Outcome>) {
         if let Some(body) = body {
-            self.bodies.entry(form).or_insert(body);
+            self.bodies.entry(vote.form).or_insert(body);
         }
+        self.votes.insert(from, vote);
+    }
+
+    /// The signed words of those who voted for an outcome.
+    pub(super) fn vouched(&self, form: Digest) -> Vec<Vouched> {
+        let voters = self.votes.iter().filter(|(_, vote)| vote.form == form);
+        voters.filter_map(|(server, vote)| vote.vouched(*server)).collect()
     }
 
     /// Forgets who voted for what.
@@ -53,28 +61,28 @@ impl Tally {
     }
 
     pub(super) fn votes_for(&self, server: ReplicaId, form: Digest) -> bool {
-        self.votes.get(&server).is_some_and(|(_, vote)| *vote == form)
+        self.votes.get(&server).is_some_and(|vote| vote.form == form)
     }
 
     /// The outcome with enough votes.
     pub(super) fn winner(&self, needed: usize) -> Option<Digest> {
-        self.votes.values().map(|(_, form)| *form).find(|form| self.voters(*form).count() >= needed)
+        self.votes.values().map(|vote| vote.form).find(|form| self.voters(*form).count() >= needed)
     }
 
     /// Whether no outcome can get enough votes any more.
     pub(super) fn is_hopeless(&self, needed: usize, servers: usize) -> bool {
-        let best = self.votes.values().map(|(_, form)| self.voters(*form).count()).max().unwrap_or(0);
+        let best = self.votes.values().map(|vote| self.voters(vote.form).count()).max().unwrap_or(0);
         best + servers.saturating_sub(self.votes.len()) < needed
     }
 
     pub(super) fn voters(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.votes.iter().filter(move |(_, (_, vote))| *vote == form).map(|(server, _)| *server)
+        self.votes.iter().filter(move |(_, vote)| vote.form == form).map(|(server, _)| *server)
     }
 
     /// The servers that say something else of the same slot: theirs is another application, or a broken one.
     pub(super) fn against(&self, form: Digest) -> impl Iterator<Item = ReplicaId> + '_ {
-        let slot = self.votes.values().find(|(_, vote)| *vote == form).map(|(slot, _)| *slot);
-        let differs = move |(at, vote): &(Slot, Digest)| Some(*at) == slot && *vote != form;
+        let slot = self.votes.values().find(|vote| vote.form == form).map(|vote| vote.slot);
+        let differs = move |vote: &Vote| Some(vote.slot) == slot && vote.form != form;
         self.votes.iter().filter(move |(_, vote)| differs(vote)).map(|(server, _)| *server)
     }
 

@@ -64,7 +64,7 @@ fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Reque
     let open = asked(&call(sender, 0, body, deadline)).pop().expect("a session is opened first").1;
     assert_eq!(open.tag().kind, Kind::Open);
     let opened = Outcome::Opened { opened: Slot(9), window: 64 };
-    let out = told(sender, 1, E0, &open, Told::Outcome(opened));
+    let out = told(sender, 1, E0, &open, Told::unsigned(opened));
     asked(&out).pop().expect("then the call goes out").1
 }
 
@@ -75,7 +75,7 @@ fn calls_of_a_connection_have_consecutive_numbers_and_are_answered_in_order() {
     assert_eq!((first.opened, first.seq, &first.body), (Slot(9), Seq(1), &Body::Call(Bytes::from_static(b"a"))));
     let second = asked(&call(&mut sender, 2, "b", 10_000)).pop().expect("the window has room").1;
     assert_eq!((second.client, second.seq), (first.client, Seq(2)));
-    let reply = |bytes: &'static [u8]| Told::Outcome(Outcome::Executed(Bytes::from_static(bytes)));
+    let reply = |bytes: &'static [u8]| Told::unsigned(Outcome::Executed(Bytes::from_static(bytes)));
     assert_eq!(told(&mut sender, 3, E0, &second, reply(b"B")), [], "the first is not answered yet");
     let answer = |bytes| Sent::Answer { connection: C, answer: Answer::Reply(Bytes::from_static(bytes)) };
     assert_eq!(told(&mut sender, 4, E0, &first, reply(b"A")), [answer(b"A"), answer(b"B")]);
@@ -120,7 +120,7 @@ fn call_of(sender: &mut Sender, millis: u64, connection: u64, body: &'static str
 }
 
 fn done() -> Told {
-    Told::Outcome(Outcome::Executed(Bytes::from_static(b"OK")))
+    Told::unsigned(Outcome::Executed(Bytes::from_static(b"OK")))
 }
 
 /// Answers one request after the other until nothing is asked; the bodies in the order in which they were sent.
@@ -146,7 +146,7 @@ fn connections_take_turns_where_not_all_may_send() {
         assert_eq!(asked(&call_of(&mut sender, 2, 1, body, 60_000)), [], "one is in flight");
     }
     let open = asked(&call_of(&mut sender, 2, 2, "b1", 60_000)).pop().expect("it needs a session").1;
-    let opened = Told::Outcome(Outcome::Opened { opened: Slot(10), window: 8 });
+    let opened = Told::unsigned(Outcome::Opened { opened: Slot(10), window: 8 });
     assert_eq!(asked(&told(&mut sender, 3, E0, &open, opened)), []);
     call_of(&mut sender, 3, 2, "b2", 60_000);
     assert_eq!(run_out(&mut sender, 3, first), ["a1", "a2", "b1", "a3", "b2", "a4"]);
@@ -236,12 +236,12 @@ fn a_carried_request_keeps_its_number_and_its_owner_is_told_how_it_ended() {
     let mut sender = sender(4);
     feed(&mut sender, 0, sender::Input::Up(E0));
     let body = Body::Call(Bytes::from_static(b"a"));
-    let request = Request { client: ClientId(7), opened: Slot(3), seq: Seq(5), body };
+    let request = Request { client: ClientId(7), opened: Slot(3), seq: Seq(5), body, proof: None };
     let carry = |deadline| sender::Input::Carry { request: request.clone(), deadline: at(deadline) };
     assert_eq!(asked(&feed(&mut sender, 1, carry(9_000))), [(E0, request.clone())]);
     let tag = request.tag();
     let outcome = Outcome::Executed(Bytes::from_static(b"OK"));
-    let out = told(&mut sender, 2, E0, &request, Told::Outcome(outcome.clone()));
+    let out = told(&mut sender, 2, E0, &request, Told::unsigned(outcome.clone()));
     assert_eq!(out, [Sent::Carried { tag, end: sender::Carried::Outcome(outcome) }]);
 
     feed(&mut sender, 3, carry(500));
@@ -297,7 +297,7 @@ fn on_a_connection_with_its_own_session_nothing_follows_what_has_no_reply() {
     let set = asked(&call(&mut sender, 2, "SET a 1", 60_000));
     assert_eq!(set, [], "the window is one");
     let refused = || Sent::Answer { connection: C, answer: Answer::Refused(Refused::Broken) };
-    let out = told(&mut sender, 3, E0, &select, Told::Outcome(Outcome::Aborted));
+    let out = told(&mut sender, 3, E0, &select, Told::unsigned(Outcome::Aborted));
     let aborted = Sent::Answer { connection: C, answer: Answer::Refused(Refused::Aborted) };
     assert_eq!(out, [aborted, refused()], "it would be set in database 0");
     assert_eq!(call(&mut sender, 4, "SET a 2", 60_000), [refused()]);
@@ -381,7 +381,13 @@ fn push(client: &mut SmartClient, millis: u64, input: smart_client::Input) -> Ve
 }
 
 fn request() -> Request {
-    Request { client: ClientId(0), opened: Slot(1), seq: Seq(1), body: Body::Call(Bytes::from_static(b"a")) }
+    Request {
+        client: ClientId(0),
+        opened: Slot(1),
+        seq: Seq(1),
+        body: Body::Call(Bytes::from_static(b"a")),
+        proof: None,
+    }
 }
 
 fn ask(client: &mut SmartClient, millis: u64) -> Vec<smart_client::Output> {
@@ -389,13 +395,13 @@ fn ask(client: &mut SmartClient, millis: u64) -> Vec<smart_client::Output> {
 }
 
 fn vote(from: usize, body: &[u8]) -> smart_client::Input {
-    let vote = Vote { tag: request().tag(), slot: Slot(2), form: Digest::of(body) };
+    let vote = Vote { tag: request().tag(), slot: Slot(2), form: Digest::of(body), signed: None };
     smart_client::Input::Votes { from: SERVERS[from], votes: vec![vote] }
 }
 
 fn whole(from: usize, body: &'static [u8]) -> smart_client::Input {
     let outcome = Outcome::Executed(Bytes::from_static(body));
-    let answer = Reply { tag: request().tag(), slot: Slot(2), form: Digest::of(body), outcome };
+    let answer = Reply { tag: request().tag(), slot: Slot(2), form: Digest::of(body), outcome, signed: None };
     smart_client::Input::Answer { from: SERVERS[from], answer }
 }
 
@@ -408,7 +414,7 @@ fn linked(vote: ReplyVote) -> SmartClient {
 }
 
 fn executed(body: &'static [u8]) -> smart_client::Output {
-    smart_client::Output::Tell { ticket: T, told: Told::Outcome(Outcome::Executed(Bytes::from_static(body))) }
+    smart_client::Output::Tell { ticket: T, told: Told::unsigned(Outcome::Executed(Bytes::from_static(body))) }
 }
 
 #[test]

@@ -60,6 +60,14 @@ pub(super) fn read_names(certificate: &CertificateDer<'_>) -> Result<Named, &'st
     }
 }
 
+/// Whose certificate (DER) this is, as its names say. Says nothing of whether it is to be trusted.
+///
+/// # Errors
+/// It names no part of a cluster, or is malformed.
+pub fn read_identity(certificate: &[u8]) -> Result<Identity, &'static str> {
+    read_names(&CertificateDer::from(certificate)).map(|named| named.identity)
+}
+
 /// Our certificate, its key and whom we trust, read from `pki/<role>/<id>`.
 pub struct Credentials {
     pub(super) named: Named,

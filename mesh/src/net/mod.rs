@@ -26,7 +26,7 @@ pub use crate::names::{Identity, Role};
 pub use backoff::Backoff;
 pub use endpoint::Endpoint;
 pub use error::{NetError, Refusal, RefusalReason, RefusedBy};
-pub use identity::Credentials;
+pub use identity::{Credentials, read_identity};
 pub use link::Link;
 pub use outgoing::Responder;
 

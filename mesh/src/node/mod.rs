@@ -14,6 +14,7 @@ pub mod logging;
 mod metrics;
 mod router;
 mod signals;
+pub mod signing;
 mod version;
 
 pub use admin::AdminServer;

@@ -238,7 +238,14 @@ impl Replica {
         let mut skipped = Vec::new();
         let mut ended: Vec<(ClientId, Slot)> = Vec::new();
         for (index, request) in batch.requests.iter().enumerate() {
-            match self.sessions.admit(slot, request) {
+            let admitted = match self.authentic(request) {
+                Ok(()) => self.sessions.admit(slot, request),
+                Err(why) => {
+                    out.push(Output::Event(Event::Forged { tag: request.tag(), why }));
+                    Admitted::Skipped
+                }
+            };
+            match admitted {
                 Admitted::Execute => {}
                 Admitted::Skipped => skipped.push(u32::try_from(index).unwrap_or(u32::MAX)),
                 Admitted::Done(outcome, end) => {

@@ -3,8 +3,8 @@
 use super::Image;
 use crate::auth::Verified;
 use crate::ids::{Ballot, Digest, Life, Lsn, Position, ReplicaId, Run, Slot};
+use crate::wire::Message;
 use crate::wire::peer::Batch;
-use crate::wire::{Message, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub enum Input {
         lsn: Lsn,
     },
     /// Requests of SMaRtClients, all that came since the last step, so that they make one batch.
-    Requests(Vec<Verified<Request>>),
+    Requests(Vec<Verified>),
     /// The application runs: in the state that [`super::Output::Reset`] asked for, or as [`super::Output::Resume`] found
     /// it.
     Restored {

@@ -92,9 +92,11 @@ impl Replica {
     /// Requests that came over links of SMaRtClients, or forwarded from members.
     pub(super) fn on_request(&mut self, now: Instant, request: Request, out: &mut Vec<Output>) -> Result<(), Steer> {
         let tag = request.tag();
-        if request.body_bytes() > self.config.cluster.request_bytes as usize {
+        if request.call_bytes() > self.config.cluster.request_bytes as usize {
             return Err(Steer::TooLarge);
         }
+        // Checked before it came, unless its session was opened meanwhile or a member forwarded it.
+        self.authentic(&request).map_err(Steer::Rejected)?;
         match self.sessions.look_up(&request) {
             Known::Outcome { slot, form, outcome } => self.answer(tag, slot, form, outcome, out),
             Known::Running => {}

@@ -34,12 +34,13 @@ pub use output::{Event, Operation, Output, To};
 pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
+use crate::auth::{self, Needed, PublicKey, Rejected, Verifier};
 use crate::config::{ClusterConfig, Config, Durability};
 use crate::ids::{Ballot, Epoch, Life, Lsn, Position, ReplicaId, Slot};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
-use crate::wire::Message;
 use crate::wire::peer::Batch;
+use crate::wire::{Body, Message, Request};
 use catch_up::Fetching;
 use election::{Candidate, PreCandidate};
 use execute::{Base, Execution};
@@ -119,6 +120,7 @@ pub struct Replica {
     alarmed: bool,
 
     sessions: Sessions,
+    verifier: Verifier,
     /// What the start found, for the first step to say.
     early: Vec<Output>,
     /// Of the last slot that went through the session table: its effective time, and what was ordered up to it.
@@ -207,7 +209,8 @@ impl Replica {
             turn_wanted: false,
             last_pause: Duration::ZERO,
             alarmed: false,
-            sessions: Sessions::new(config.cluster.sessions),
+            sessions: Sessions::new(config.cluster.sessions, config.cluster.request_signatures),
+            verifier: Verifier::default(),
             early: Vec::new(),
             admitted: (0, Work::default()),
             bootstrap: config.cluster.clone(),
@@ -274,7 +277,10 @@ impl Replica {
             Input::Persisted { lsn } => self.on_persisted(now, lsn, out),
             Input::Requests(requests) => {
                 for request in requests {
-                    let request = request.into_inner();
+                    let (request, held) = request.into_parts();
+                    if let Some(question) = held {
+                        self.verifier.remember(&question);
+                    }
                     let tag = request.tag();
                     if let Err(steer) = self.on_request(now, request, out) {
                         out.push(Output::Steer { tag, steer });
@@ -430,6 +436,43 @@ impl Replica {
             _ => {}
         }
         out.push(Output::Send { to, message });
+    }
+
+    /// Whose a request must be, for whoever checks it before it is given to [`Replica::step`].
+    #[must_use]
+    pub fn needed(&self, request: &Request) -> Needed {
+        if mutant::on(Mutant::ForgedTaken) {
+            return Needed::Nothing;
+        }
+        self.owner(request).map_or(Needed::Nothing, Needed::Key)
+    }
+
+    /// What is known of proofs here.
+    #[must_use]
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The owner of the session that a request names.
+    fn owner(&self, request: &Request) -> Option<PublicKey> {
+        self.sessions.get(&request.tag()).and_then(|session| session.owner)
+    }
+
+    /// Whether a request is its session's owner's, by its bytes and the key alone (rule 16).
+    fn authentic(&mut self, request: &Request) -> Result<(), Rejected> {
+        if mutant::on(Mutant::ForgedTaken) {
+            return Ok(());
+        }
+        let key = match &request.body {
+            // A leader's own.
+            Body::Refused(_) => None,
+            Body::Open { .. } => auth::opening(request, self.config.cluster.request_signatures)?,
+            Body::Call(_) | Body::Cancel | Body::Close => self.owner(request),
+        };
+        let Some(key) = key else { return Ok(()) };
+        let proof = request.proof.as_ref().ok_or(Rejected::Unsigned)?;
+        let statement = auth::request_statement(&self.config.name, request);
+        if self.verifier.holds(proof, &statement, &key) { Ok(()) } else { Err(Rejected::BadSignature) }
     }
 
     fn nonsense(&self, from: ReplicaId, what: &'static str, out: &mut Vec<Output>) {

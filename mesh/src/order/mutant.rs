@@ -29,11 +29,13 @@ pub enum Mutant {
     AbortByOne,
     /// The log is cut behind the own snapshot alone (rule 10).
     CutUncovered,
+    /// Whoever made a request, it is executed (rule 16).
+    ForgedTaken,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
@@ -46,6 +48,7 @@ impl Mutant {
         (Self::VoteAfterAmnesia, "vote-after-amnesia"),
         (Self::AbortByOne, "abort-by-one"),
         (Self::CutUncovered, "cut-uncovered"),
+        (Self::ForgedTaken, "forged-taken"),
     ];
 }
 

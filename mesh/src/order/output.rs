@@ -3,6 +3,7 @@
 
 use super::Image;
 use super::input::{AppReply, Record};
+use crate::auth::Rejected;
 use crate::ids::{Ballot, ClientId, Digest, Incarnation, Lsn, Position, ReplicaId, Run, Slot};
 use crate::wire::submit::Steer;
 use crate::wire::{Message, Outcome, Tag};
@@ -165,6 +166,14 @@ pub enum Event {
     OtherBody {
         /// The request.
         tag: Tag,
+    },
+    /// An ordered request is not its session's owner's, and is passed over by all alike (rule 16): the leader that
+    /// ordered it did not check it. Alarm.
+    Forged {
+        /// The request.
+        tag: Tag,
+        /// What is wrong.
+        why: Rejected,
     },
     /// A replay of the application gave another reply than the first time. Alarm.
     ReplayDiffers {

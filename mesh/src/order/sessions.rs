@@ -1,6 +1,7 @@
 //! The session table: part of the replicated state, a function of the log alone (rules 17 to 21).
 
 use super::AppReply;
+use crate::auth::{PublicKey, Signatures};
 use crate::config::SessionLimits;
 use crate::ids::{ClientId, Digest, Seq, Slot};
 use crate::limits::Limits;
@@ -14,6 +15,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Session {
     /// The slot that opened it: with the client id, its name.
     pub opened: Slot,
+    /// The only key that may use it, if it is anybody's.
+    pub owner: Option<PublicKey>,
     /// k: numbers that may be outstanding, and replies that are kept.
     pub window: u16,
     /// The highest number admitted or cancelled.
@@ -84,6 +87,7 @@ pub(super) enum Admitted {
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
     limits: SessionLimits,
+    signatures: Signatures,
     table: Table,
     /// Numbers whose replies' bytes are kept, oldest first, and how many bytes that is. Not part of the replicated
     /// state: whether the bytes are still there decides no outcome.
@@ -117,13 +121,13 @@ impl Session {
 }
 
 impl Sessions {
-    pub(super) fn new(limits: SessionLimits) -> Self {
-        Self { limits, table: BTreeMap::new(), kept: VecDeque::new(), kept_bytes: 0 }
+    pub(super) fn new(limits: SessionLimits, signatures: Signatures) -> Self {
+        Self { limits, signatures, table: BTreeMap::new(), kept: VecDeque::new(), kept_bytes: 0 }
     }
 
     /// As a snapshot has it.
-    pub(super) fn restore(limits: SessionLimits, table: Table, bounds: &Limits) -> Self {
-        let mut sessions = Self { table, ..Self::new(limits) };
+    pub(super) fn restore(limits: SessionLimits, signatures: Signatures, table: Table, bounds: &Limits) -> Self {
+        let mut sessions = Self { table, ..Self::new(limits, signatures) };
         let mut kept = Vec::new();
         for (client, session) in &sessions.table {
             for number in &session.numbers {
@@ -179,8 +183,8 @@ impl Sessions {
     /// Lets one ordered request take effect on the table.
     pub(super) fn admit(&mut self, slot: Slot, request: &Request) -> Admitted {
         let tag = request.tag();
-        if let Body::Open { window } = request.body {
-            return self.open(slot, tag.client, window);
+        if let Body::Open { window, owner } = &request.body {
+            return self.open(slot, tag.client, *window, owner.as_ref().map(|owner| owner.key));
         }
         let Some(session) = self.table.get_mut(&tag.client).filter(|session| session.opened == tag.opened) else {
             return Admitted::Skipped;
@@ -218,7 +222,7 @@ impl Sessions {
     }
 
     /// Opens a session; where the table is full, in the place of the one idle for most slots (rule 19).
-    fn open(&mut self, slot: Slot, client: ClientId, window: u16) -> Admitted {
+    fn open(&mut self, slot: Slot, client: ClientId, window: u16, owner: Option<PublicKey>) -> Admitted {
         if let Some(session) = self.table.get(&client) {
             let (opened, window) = (session.opened, session.window);
             return Admitted::Done(Outcome::Opened { opened, window }, None);
@@ -237,7 +241,8 @@ impl Sessions {
             self.table.remove(&idle);
         }
         let window = window.clamp(1, self.limits.window);
-        let session = Session { opened: slot, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
+        let owner = owner.filter(|_| self.signatures != Signatures::Off);
+        let session = Session { opened: slot, owner, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
         self.table.insert(client, session);
         Admitted::Done(Outcome::Opened { opened: slot, window }, evicted)
     }
@@ -279,7 +284,7 @@ impl Sessions {
                 }
             }
         }
-        *self = Self::restore(self.limits, std::mem::take(&mut self.table), limits);
+        *self = Self::restore(self.limits, self.signatures, std::mem::take(&mut self.table), limits);
     }
 
     /// Takes the replies that are missing here from a snapshot's table.
@@ -292,7 +297,7 @@ impl Sessions {
                 }
             }
         }
-        *self = Self::restore(self.limits, std::mem::take(&mut self.table), limits);
+        *self = Self::restore(self.limits, self.signatures, std::mem::take(&mut self.table), limits);
     }
 
     /// An ordered call is undone: its stored reply is that (rule 23).

@@ -348,7 +348,7 @@ impl Replica {
     pub(super) fn install(&mut self, image: Image) {
         let base = Base::of(&image);
         let Image { slot, time, work, cluster, epoch, configured, sessions, .. } = image;
-        self.sessions = Sessions::restore(cluster.sessions, sessions, &self.config.limits);
+        self.sessions = Sessions::restore(cluster.sessions, cluster.request_signatures, sessions, &self.config.limits);
         self.config.cluster = cluster;
         (self.epoch, self.configured) = (epoch, configured);
         self.admitted = (time, work);

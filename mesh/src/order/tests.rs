@@ -28,6 +28,7 @@ pub(super) fn ballot(round: u64, replica: ReplicaId) -> Ballot {
 
 pub(super) fn config(id: ReplicaId, n: u32) -> Config {
     Config {
+        name: "demo".to_owned(),
         id,
         life: Life(0),
         cluster: ClusterConfig::of(n, "line/shared", Durability::Sync),
@@ -76,11 +77,17 @@ pub(super) fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Out
 }
 
 pub(super) fn open() -> Request {
-    Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4 } }
+    Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4, owner: None }, proof: None }
 }
 
 pub(super) fn call(seq: u64, body: &'static str) -> Request {
-    Request { client: CLIENT, opened: Slot(1), seq: Seq(seq), body: Body::Call(Bytes::from_static(body.as_bytes())) }
+    Request {
+        client: CLIENT,
+        opened: Slot(1),
+        seq: Seq(seq),
+        body: Body::Call(Bytes::from_static(body.as_bytes())),
+        proof: None,
+    }
 }
 
 pub(super) fn batch(requests: Vec<Request>) -> Arc<Batch> {

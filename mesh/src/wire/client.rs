@@ -1,6 +1,9 @@
 //! Between an ingress (or a native client) and a SMaRtClient: each request has a bidirectional stream.
 
 use super::{Outcome, Request};
+use crate::auth::{Rejected, Vouched};
+use crate::ids::ReplicaId;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A request on its stream.
@@ -16,11 +19,32 @@ pub struct Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// The outcome that won the vote: definite.
-    Outcome(Outcome),
+    Outcome {
+        /// The outcome.
+        outcome: Outcome,
+        /// With signatures: the words of the servers that voted for it.
+        vouched: Vec<Vouched>,
+    },
     /// Nothing was sent to any server (rule 22): definite if every attempt ends so.
     NothingSent(NothingSent),
     /// It may have run or not, or may yet run.
     Unknown(Unknown),
+}
+
+impl Told {
+    /// An outcome that nobody has signed.
+    #[must_use]
+    pub fn unsigned(outcome: Outcome) -> Self {
+        Self::Outcome { outcome, vouched: Vec::new() }
+    }
+}
+
+/// What a SMaRtClient says unasked, on unidirectional streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSmartClient {
+    /// The servers' signing certificates (DER), those of every server that it knows: first of all, and whenever one
+    /// changes.
+    Signers(Vec<(ReplicaId, Bytes)>),
 }
 
 /// Why a SMaRtClient sent nothing.
@@ -71,4 +95,7 @@ pub enum Unknown {
     /// A majority said until the deadline that the number is beyond the session's window.
     #[error("numbers before it were never sent")]
     OutOfWindow,
+    /// A majority does not believe who made the request.
+    #[error("the servers do not accept the request: {0}")]
+    Rejected(Rejected),
 }

@@ -1,5 +1,6 @@
 //! Requests, their names and their outcomes: what clients send and what is ordered.
 
+use crate::auth::{Owner, SharedProof};
 use crate::ids::{ClientId, Digest, Seq, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub struct Request {
     pub seq: Seq,
     /// What is asked.
     pub body: Body,
+    /// Shows, with signatures, that the session's owner made it.
+    pub proof: Option<SharedProof>,
 }
 
 /// What a request asks.
@@ -24,6 +27,8 @@ pub enum Body {
     Open {
         /// Requests that may be outstanding, k; cut to the cluster's bound.
         window: u16,
+        /// With signatures: whose it is.
+        owner: Option<Box<Owner>>,
     },
     /// One request in the application's own protocol.
     Call(Bytes),
@@ -63,6 +68,13 @@ pub struct Tag {
 }
 
 impl Request {
+    /// The request that opens a session with a window of `window`.
+    #[must_use]
+    pub fn open(client: ClientId, window: u16, owner: Option<Owner>) -> Self {
+        let body = Body::Open { window, owner: owner.map(Box::new) };
+        Self { client, opened: Slot(0), seq: Seq(0), body, proof: None }
+    }
+
     /// The request's name.
     #[must_use]
     pub fn tag(&self) -> Tag {
@@ -77,11 +89,22 @@ impl Request {
 
     /// Bytes of the application's request in it.
     #[must_use]
-    pub fn body_bytes(&self) -> usize {
+    pub fn call_bytes(&self) -> usize {
         match &self.body {
             Body::Call(bytes) => bytes.len(),
             _ => 0,
         }
+    }
+
+    /// Bytes that it takes beyond [`REQUEST_ENVELOPE_BYTES`](crate::limits::REQUEST_ENVELOPE_BYTES).
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        let body = match &self.body {
+            Body::Call(bytes) => bytes.len(),
+            Body::Open { owner: Some(owner), .. } => 48 + owner.certificate.len(),
+            _ => 0,
+        };
+        body + self.proof.as_ref().map_or(0, |proof| proof.bytes())
     }
 }
 

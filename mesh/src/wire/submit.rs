@@ -1,8 +1,10 @@
 //! Between a SMaRtClient and a server. Each request has a bidirectional stream; its answer is one [`Reply`], or
-//! nothing when the server sends only the hash, bundled with others as [`Votes`] on a unidirectional stream.
+//! nothing when the server sends only the hash, bundled with others as [`FromServer::Votes`] on a unidirectional stream.
 
 use super::{Outcome, Request, Tag};
-use crate::ids::{Digest, Slot};
+use crate::auth::{Rejected, SharedProof, Vouched};
+use crate::ids::{Digest, ReplicaId, Slot};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A request on its stream.
@@ -34,10 +36,23 @@ pub struct Answer {
     pub form: Digest,
     /// The outcome.
     pub outcome: Outcome,
+    /// With signatures: the server's.
+    pub signed: Option<Signed>,
+}
+
+/// A server's signature of its vote or answer, with what else it binds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The members with an application, among which a majority is counted.
+    pub electorate: u16,
+    /// [`Outcome::content`].
+    pub content: Digest,
+    /// The signature.
+    pub proof: SharedProof,
 }
 
 /// One server's vote for an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
     /// Which request.
     pub tag: Tag,
@@ -45,11 +60,27 @@ pub struct Vote {
     pub slot: Slot,
     /// The hash of the outcome's comparison form.
     pub form: Digest,
+    /// With signatures: the server's.
+    pub signed: Option<Signed>,
 }
 
-/// Votes of one server, bundled.
+impl Vote {
+    /// The signed word of the server `replica`, for whoever asked; none without signatures.
+    #[must_use]
+    pub fn vouched(&self, replica: ReplicaId) -> Option<Vouched> {
+        let Signed { electorate, content, proof } = self.signed.clone()?;
+        Some(Vouched { replica, slot: self.slot, electorate, form: self.form, content, proof })
+    }
+}
+
+/// What a server says unasked, on unidirectional streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Votes(pub Vec<Vote>);
+pub enum FromServer {
+    /// Its votes, bundled.
+    Votes(Vec<Vote>),
+    /// Its signing certificate (DER): first of all, and again before it signs with another key.
+    Signer(Bytes),
+}
 
 /// What a single server says of a request. It steers the resend and is never an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,4 +99,6 @@ pub enum Steer {
     TooLarge,
     /// It is not ready: no history yet, or it is stopping.
     NotReady,
+    /// It does not believe who made the request.
+    Rejected(Rejected),
 }

@@ -3,7 +3,7 @@
 use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, NothingSent, Told, Unknown};
 use super::peer::{Batch, Marks, PeerFrame};
-use super::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
 use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
@@ -19,6 +19,7 @@ fn request() -> Request {
         opened: Slot(300),
         seq: Seq(5),
         body: Body::Call(Bytes::from_static(b"GET a\n")),
+        proof: None,
     }
 }
 
@@ -39,36 +40,36 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
-    golden(&request(), "8202ac0205010647455420610a");
+    golden(&request(), "8202ac0205010647455420610a00");
     golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot() }), "000002030101");
     let accept =
         Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
-    golden(&accept, "0603010107060501020000018202ac0205010647455420610a");
+    golden(&accept, "0603010107060501020000018202ac0205010647455420610a00");
     golden(
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
         "070301010107000000000000",
     );
-    golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a01");
+    golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a0001");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
     let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));
     golden(
-        &Reply::Whole(Answer { tag, slot, form, outcome }),
-        "008202ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a",
+        &Reply::Whole(Answer { tag, slot, form, outcome, signed: None }),
+        "008202ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
     );
     golden(&Reply::Steer(Steer::NotReady), "0106");
     golden(
-        &Votes(vec![Vote { tag, slot, form }]),
-        "018202ac020501070707070707070707070707070707070707070707070707070707070707070707",
+        &FromServer::Votes(vec![Vote { tag, slot, form, signed: None }]),
+        "00018202ac02050107070707070707070707070707070707070707070707070707070707070707070700",
     );
-    golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a904e");
+    golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a00904e");
     golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
     golden(&Told::Unknown(Unknown::Deadline), "0200");
     golden(&Told::Unknown(Unknown::OutOfWindow), "0207");
     golden(&AdminRequest::Commit { token: 9 }, "0209");
     golden(
         &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },
-        "010703010101020000018202ac0205010647455420610a",
+        "010703010101020000018202ac0205010647455420610a00",
     );
     golden(&Record::Decided { slot: Slot(7) }, "0207");
 }
@@ -77,7 +78,7 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
 fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
     let (client, opened, seq) = (ClientId(u128::MAX), Slot(u64::MAX), Seq(u64::MAX));
     let body = Body::Call(Bytes::from(vec![0; REQUEST_BYTES_MAX]));
-    let largest = Request { client, opened, seq, body };
+    let largest = Request { client, opened, seq, body, proof: None };
     assert!(encode(&largest).len() - REQUEST_BYTES_MAX <= REQUEST_ENVELOPE_BYTES);
     let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest], ..Batch::default() };
     assert!(encode(&batch).len() < Limits::DEFAULT.message_bytes);
@@ -89,7 +90,7 @@ proptest! {
         let _ = decode::<PeerFrame>(&bytes);
         let _ = decode::<Submit>(&bytes);
         let _ = decode::<Reply>(&bytes);
-        let _ = decode::<Votes>(&bytes);
+        let _ = decode::<FromServer>(&bytes);
         let _ = decode::<Ask>(&bytes);
         let _ = decode::<Told>(&bytes);
         let _ = decode::<AdminRequest>(&bytes);

@@ -15,7 +15,9 @@ use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
 pub use limits::Limits;
-use mesh::client::running::{self, Running};
+use mesh::auth::Signatures;
+use mesh::client::ReplyVote;
+use mesh::client::running::{self, Running, Signing};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
 use mesh::net::Role;
@@ -70,6 +72,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What one client may take.
     pub limits: Limits,
+    /// Whether requests are signed.
+    pub request_signatures: Signatures,
+    /// Whether replies must be signed, by as many servers as `reply_vote` says.
+    pub reply_signatures: Signatures,
+    /// How many servers' signatures a reply needs.
+    pub reply_vote: ReplyVote,
 }
 
 impl Config {
@@ -87,6 +95,9 @@ impl Config {
             "reply_bytes": self.adapter.reply_bytes,
             "deadline_seconds": self.deadline.as_secs_f64(),
             "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
+            "request_signatures": self.request_signatures,
+            "reply_signatures": self.reply_signatures,
+            "reply_vote": format!("{:?}", self.reply_vote).to_lowercase(),
         });
         if let (Value::Object(all), Value::Object(limits)) = (&mut shown, self.limits.show()) {
             all.extend(limits);
@@ -134,8 +145,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         accepts: counts::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
         refused: calls.refused.clone(),
     };
-    let running =
-        Arc::new(running::start(config.sender(), config.deadline, config.smart_clients.clone(), &endpoint, &calls)?);
+    let modes = (config.request_signatures, config.reply_signatures);
+    let signing = Signing::load(endpoint.identity(), &config.pki, trust, modes, config.reply_vote)?;
+    let (sender, smart_clients) = (config.sender(), config.smart_clients.clone());
+    let running = Arc::new(running::start(sender, config.deadline, smart_clients, &endpoint, signing, &calls)?);
     // From the first look on they are there, at zero.
     for reason in ["connections_per_address", "idle_timeout"] {
         calls.refused.of(reason);

@@ -127,14 +127,13 @@ impl Around {
 
     fn tell(&mut self, now: Instant, ticket: Ticket, told: Told) {
         let Some((answer, since)) = self.asked.remove(&ticket) else { return };
-        if matches!(told, Told::Outcome(Outcome::Executed(_))) {
+        if matches!(told, Told::Outcome { outcome: Outcome::Executed(_), .. }) {
             failpoint::reach(Some(&self.pki), failpoint::AFTER_FORWARD_BEFORE_ANSWER);
         }
         let how = match &told {
-            Told::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) | Told::NothingSent(_) => {
-                Ended::Refused
-            }
-            Told::Outcome(_) => Ended::Ok,
+            Told::Outcome { outcome: Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled, .. }
+            | Told::NothingSent(_) => Ended::Refused,
+            Told::Outcome { .. } => Ended::Ok,
             Told::Unknown(_) => Ended::Unknown,
         };
         self.metrics.requests.ended(how, now.since(since));

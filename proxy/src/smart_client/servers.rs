@@ -6,7 +6,7 @@ use mesh::ids::ReplicaId;
 use mesh::net::kept::{Line, Question};
 use mesh::node::counts::Counts;
 use mesh::wire::Tag;
-use mesh::wire::submit::{Reply, Submit, Votes};
+use mesh::wire::submit::{FromServer, Reply, Submit};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -77,7 +77,7 @@ impl Line for ToServer {
     }
 
     fn received(&self, message: Bytes) -> Option<Event> {
-        if let Ok(Votes(votes)) = mesh::wire::decode(&message) {
+        if let Ok(FromServer::Votes(votes)) = mesh::wire::decode(&message) {
             return Some(Event::Votes { from: self.id, votes });
         }
         self.malformed();
@@ -103,7 +103,7 @@ mod tests {
 
     fn answer(seq: u64) -> Answer {
         let outcome = Outcome::Executed(Bytes::from_static(b"OK"));
-        Answer { tag: tag(seq), slot: Slot(9), form: Digest::of(b"OK"), outcome }
+        Answer { tag: tag(seq), slot: Slot(9), form: Digest::of(b"OK"), outcome, signed: None }
     }
 
     #[test]
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn votes_reach_the_driver_together() {
         let votes: Vec<_> =
-            (1..4).map(|seq| Vote { tag: tag(seq), slot: Slot(seq), form: Digest::of(b"OK") }).collect();
-        let event = line().received(encode(&Votes(votes.clone())));
+            (1..4).map(|seq| Vote { tag: tag(seq), slot: Slot(seq), form: Digest::of(b"OK"), signed: None }).collect();
+        let event = line().received(encode(&FromServer::Votes(votes.clone())));
         assert!(matches!(event, Some(Event::Votes { from: ReplicaId(2), votes: got }) if got == votes));
     }
 }

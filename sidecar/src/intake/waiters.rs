@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh::ids::{Digest, Slot};
 use mesh::time::{Duration, Instant};
-use mesh::wire::submit::{Answer, Reply, Steer, Vote, Votes};
+use mesh::wire::submit::{Answer, FromServer, Reply, Steer, Vote};
 use mesh::wire::{Outcome, Tag, encode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio::sync::mpsc;
@@ -107,7 +107,7 @@ impl<R> Waiters<R> {
         let Some(waiters) = self.waiting.remove(&tag) else { return };
         // Usually only one link asks for the whole.
         let whole = waiters.iter().any(|waiter| waiter.whole).then(|| match outcome {
-            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome })),
+            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: None })),
             None => steered(Steer::TooOld),
         });
         for waiter in waiters {
@@ -118,7 +118,7 @@ impl<R> Waiters<R> {
                     deliver(&self.metrics, entry, Delivery::Answer(stream, answer.clone()));
                 }
                 (_, false, stream) => {
-                    entry.votes.push(Vote { tag, slot, form });
+                    entry.votes.push(Vote { tag, slot, form, signed: None });
                     if let Some(stream) = stream {
                         deliver(&self.metrics, entry, Delivery::Answer(stream, Bytes::new()));
                     }
@@ -155,7 +155,7 @@ impl<R> Waiters<R> {
             while !entry.votes.is_empty() {
                 let rest = entry.votes.split_off(entry.votes.len().min(VOTES_MAX));
                 let votes = std::mem::replace(&mut entry.votes, rest);
-                deliver(&self.metrics, entry, Delivery::Message(encode(&Votes(votes))));
+                deliver(&self.metrics, entry, Delivery::Message(encode(&FromServer::Votes(votes))));
             }
         }
     }
@@ -241,7 +241,10 @@ mod tests {
             match delivery {
                 Delivery::Answer(stream, bytes) if bytes.is_empty() => answers.push((stream, None)),
                 Delivery::Answer(stream, bytes) => answers.push((stream, Some(decode(&bytes).expect("a reply")))),
-                Delivery::Message(bytes) => votes.extend(decode::<Votes>(&bytes).expect("votes").0),
+                Delivery::Message(bytes) => match decode(&bytes) {
+                    Ok(FromServer::Votes(more)) => votes.extend(more),
+                    other => panic!("{other:?} are no votes"),
+                },
             }
         }
         (answers, votes)
@@ -258,9 +261,10 @@ mod tests {
         assert!(waiters.anybody_waits());
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         waiters.finish_turn();
-        let answer = Answer { tag: tag(1), slot: Slot(5), form: form(), outcome: outcome().expect("one") };
+        let answer =
+            Answer { tag: tag(1), slot: Slot(5), form: form(), outcome: outcome().expect("one"), signed: None };
         assert_eq!(given(&mut a), (vec![(10, Some(Reply::Whole(answer)))], vec![]));
-        assert_eq!(given(&mut b), (vec![], vec![Vote { tag: tag(1), slot: Slot(5), form: form() }]));
+        assert_eq!(given(&mut b), (vec![], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }]));
         assert!(!waiters.anybody_waits());
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         waiters.finish_turn();
@@ -309,7 +313,10 @@ mod tests {
         waiters.on_reply(tag(1), Slot(5), form(), None);
         waiters.finish_turn();
         assert_eq!(given(&mut a), (vec![(10, Some(Reply::Steer(Steer::TooOld)))], vec![]));
-        assert_eq!(given(&mut b), (vec![(20, None)], vec![Vote { tag: tag(1), slot: Slot(5), form: form() }]));
+        assert_eq!(
+            given(&mut b),
+            (vec![(20, None)], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }])
+        );
     }
 
     #[test]

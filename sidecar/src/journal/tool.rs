@@ -244,7 +244,7 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
 }
 
 fn request_value(request: &Request, payloads: bool) -> Value {
-    let Request { client, opened, seq, body } = request;
+    let Request { client, opened, seq, body, proof } = request;
     let kind = match body {
         Body::Open { .. } => "open",
         Body::Call(_) => "call",
@@ -252,10 +252,11 @@ fn request_value(request: &Request, payloads: bool) -> Value {
         Body::Close => "close",
         Body::Refused(_) => "refused",
     };
-    let mut value = json!({ "client": client.to_string(), "opened": opened.0, "seq": seq.0, "kind": kind, "bytes": request.body_bytes() });
+    let mut value = json!({ "client": client.to_string(), "opened": opened.0, "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
     match body {
         Body::Call(bytes) if payloads => value["payload"] = json!(bytes.escape_ascii().to_string()),
         Body::Refused(refusal) => value["refusal"] = json!(refusal.to_string()),
+        Body::Open { owner: Some(owner), .. } => value["key"] = json!(owner.key.to_string()),
         _ => {}
     }
     value

@@ -49,6 +49,8 @@ counters! {
     records,
     /// Replica processes ended.
     crashes,
+    /// Requests forged.
+    forgeries,
     /// Records that a crash took.
     lost_records,
     /// Members that forgot their votes.

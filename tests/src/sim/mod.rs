@@ -10,6 +10,7 @@ pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod event;
+pub mod forger;
 pub mod links;
 pub mod native;
 pub mod network;
@@ -115,6 +116,7 @@ pub struct World {
     trace: Trace,
     outputs: Vec<Output>,
     disagreements: Vec<(ReplicaId, Tag)>,
+    forger: forger::Forger,
     aborted: BTreeSet<Tag>,
     // What each source of chance draws is its own, so that more of one does not shift the others.
     chance: Rng,
@@ -186,6 +188,7 @@ impl World {
             app_chance: rng.fork(),
             workload_chance: rng.fork(),
             native_chance: rng.fork(),
+            forger: forger::Forger::default(),
             connections: 0,
             values: 0,
             calls_left: options.workload.calls,

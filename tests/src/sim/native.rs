@@ -128,9 +128,10 @@ impl World {
             Some(Kept { name, next, doubt: None }) => Some(OwnSession::resume_settled(*name, *next)),
             None if self.healed || self.calls_left == 0 => None,
             None => {
-                let client = ClientId(u128::from(self.native_chance.next_u64()));
+                let chance = u128::from(self.native_chance.next_u64());
                 let window = self.native_chance.between(1, 8) as u16;
-                return self.carry(sender, native, OwnSession::open(client, window), Doing::Opening(client));
+                let (client, owner) = self.opener(sender, chance);
+                return self.carry(sender, native, Request::open(client, window, owner), Doing::Opening(client));
             }
         };
         Ok(())

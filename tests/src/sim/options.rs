@@ -7,6 +7,7 @@ use super::crash::Fault;
 use super::disk::DiskFaults;
 use super::network::NetworkFaults;
 use super::workload::Workload;
+use mesh::auth::Signatures;
 use mesh::client::sender::Lending;
 use mesh::client::{ReplyVote, sender, smart_client};
 use mesh::config::{ClusterConfig, Durability, SessionLimits, Snapshots};
@@ -133,6 +134,9 @@ impl Options {
         };
         if rng.chance(400) {
             options.natives = rng.between(1, 3) as usize;
+        }
+        if rng.chance(250) {
+            options.cluster.request_signatures = Signatures::Required;
         }
         options
     }

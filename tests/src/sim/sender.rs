@@ -54,14 +54,13 @@ impl World {
         while natives.len() < self.options.natives {
             natives.push(self.new_native());
         }
+        let mut core = Sender::new(self.options.sender.clone(), seed);
+        if let Some(card) = self.card(index) {
+            core.step(clock.local(self.now), Input::Signer(card), &mut Vec::new());
+        }
         let sender = &mut self.senders[index];
-        *sender = SenderProcess {
-            core: Some(Sender::new(self.options.sender.clone(), seed)),
-            life: sender.life + 1,
-            clients,
-            natives,
-            ..SenderProcess::new(clock)
-        };
+        *sender =
+            SenderProcess { core: Some(core), life: sender.life + 1, clients, natives, ..SenderProcess::new(clock) };
         for client in 0..self.options.workload.clients {
             let after = self.workload_chance.duration(self.options.workload.think_max);
             self.plan_client(index, client, after);
@@ -93,10 +92,19 @@ impl World {
         self.trace.line(self.now, format_args!("sender {index} < {input:?}"));
         let mut out = Vec::new();
         core.step(sender.clock.local(self.now), input, &mut out);
+        if self.signs() {
+            super::forger::sign(
+                index,
+                out.iter_mut().filter_map(|output| match output {
+                    Output::Send { request, .. } => Some(request),
+                    _ => None,
+                }),
+            );
+        }
         for output in out {
             self.trace.line(self.now, format_args!("sender {index} > {output:?}"));
             match output {
-                Output::Send { endpoint, request, within } => {
+                Output::Send { endpoint, request, key: _, within } => {
                     let smart = endpoint.0 as usize;
                     self.senders[index].spinning.on_ask(self.now, smart, request.tag())?;
                     let (from, to) = (Process::Sender(index), Process::Smart(smart));

@@ -13,8 +13,8 @@ use mesh::auth::Verified;
 use mesh::ids::{Digest, Lsn, ReplicaId, Slot};
 use mesh::order::{Event as Told, Input, Output, Replica, Role, To};
 use mesh::time::Duration;
-use mesh::wire::submit::{Answer, Submit, Vote};
-use mesh::wire::{Message, Outcome, Request, Tag};
+use mesh::wire::submit::{Answer, Steer, Submit, Vote};
+use mesh::wire::{Message, Outcome, Tag};
 use std::collections::BTreeMap;
 
 /// Who waits at a server for a request's outcome.
@@ -79,7 +79,7 @@ pub struct Server {
     /// Its application answered wrongly at some time, or its state came from one that did.
     pub differed: bool,
     waiters: BTreeMap<Tag, Vec<Waiter>>,
-    inbox: Vec<Verified<Request>>,
+    inbox: Vec<Verified>,
     turn_planned: bool,
     votes: BTreeMap<(usize, Epoch), Vec<Vote>>,
 }
@@ -254,6 +254,11 @@ impl World {
             Output::Reset { run, snapshot } => return self.reset_app(index, run, snapshot),
             Output::Resume { run } => return self.resume_app(index, run),
             Output::Execute { run, slot, time, operations, patient } => {
+                for operation in &operations {
+                    if let mesh::order::Operation::Call { bytes, .. } = operation {
+                        self.forger.on_call(bytes)?;
+                    }
+                }
                 return self.hand_over(index, (slot, time), super::app::Waiting { run, slot, operations, patient });
             }
             Output::Dump { run, image } => return self.dump(index, run, image),
@@ -374,9 +379,19 @@ impl World {
     /// A SMaRtClient's request came.
     pub(super) fn on_submit(&mut self, index: usize, smart: usize, epoch: Epoch, submit: Submit) {
         let Submit { request, whole } = submit;
+        let tag = request.tag();
+        let forged = self.forge(&request).and_then(|forged| self.believe(index, forged).ok());
+        let verified = self.believe(index, request);
         let server = &mut self.servers[index];
-        server.waiters.entry(request.tag()).or_default().push(Waiter { smart, epoch, whole });
-        server.inbox.push(mesh::auth::by_transport(request));
+        server.inbox.extend(forged);
+        match verified {
+            Ok(verified) => {
+                server.waiters.entry(tag).or_default().push(Waiter { smart, epoch, whole });
+                server.inbox.push(verified);
+            }
+            Err(why) => self.send_served(index, smart, epoch, Served::Steer(tag, Steer::Rejected(why))),
+        }
+        let server = &mut self.servers[index];
         if !std::mem::replace(&mut server.turn_planned, true) {
             let event = Event::Turn { server: index, life: server.life };
             let at = self.now + self.chance.duration(Duration::from_micros(200));
@@ -399,12 +414,12 @@ impl World {
         for waiter in self.servers[index].waiters.remove(&tag).unwrap_or_default() {
             match (outcome, waiter.whole) {
                 (Some(outcome), true) => {
-                    let answer = Answer { tag, slot, form, outcome: outcome.clone() };
+                    let answer = Answer { tag, slot, form, outcome: outcome.clone(), signed: None };
                     self.send_served(index, waiter.smart, waiter.epoch, Served::Answer(answer));
                 }
                 _ => {
                     let votes = self.servers[index].votes.entry((waiter.smart, waiter.epoch)).or_default();
-                    votes.push(Vote { tag, slot, form });
+                    votes.push(Vote { tag, slot, form, signed: None });
                 }
             }
         }

@@ -73,6 +73,7 @@ impl World {
         }
         let server = &mut self.servers[index];
         let config = mesh::config::Config {
+            name: super::forger::CLUSTER.to_owned(),
             id: ReplicaId(index as u32),
             life: server.member_life,
             cluster: self.options.cluster.clone(),

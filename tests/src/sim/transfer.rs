@@ -1,6 +1,7 @@
 //! State transfer: the real receiver asks over the simulated network; whoever has the snapshot answers.
 
 use super::event::Event;
+use super::forger::CLUSTER;
 use super::snapshots::Snapshot;
 use super::{Process, World};
 use crate::check::Verdict;
@@ -28,8 +29,6 @@ pub struct Serving {
     asked_at: super::clock::Time,
 }
 
-/// The name of the simulated cluster.
-const CLUSTER: &str = "simulated";
 /// Whoever asks nothing for so long is not waited for.
 const PIN: Duration = Duration::from_secs(3);
 

@@ -86,11 +86,13 @@ impl From<Durability> for mesh::config::Durability {
 }
 
 /// How many equal replies make an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Vote {
     /// Any one
     First,
     /// Those of a majority of the replicas
+    #[default]
     Majority,
     /// Those of all replicas
     All,

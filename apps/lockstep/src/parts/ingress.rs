@@ -1,8 +1,9 @@
 //! `lockstep ingress`: takes TCP connections of unmodified clients.
 
-use super::adapter::{self, Connections, Protocol, Sizes};
+use super::adapter::{self, Connections, Protocol, Sizes, Vote};
 use super::addresses::{Target, target, tcp_address};
 use super::common::{Identity, Life, Logging, begin, flag};
+use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
@@ -33,6 +34,11 @@ pub(crate) struct Args {
     deadline: Duration,
     #[command(flatten)]
     clients: Clients,
+    #[command(flatten)]
+    signatures: Modes,
+    /// How many equal replies make an answer; with signatures, so many servers must have signed it
+    #[arg(long, value_enum, value_name = "RULE", default_value = "majority")]
+    reply_vote: Vote,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -127,6 +133,9 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         deadline: args.deadline,
         drain_timeout: args.life.drain_timeout,
         limits: args.clients.limits(),
+        request_signatures: args.signatures.requests.into(),
+        reply_signatures: args.signatures.replies.into(),
+        reply_vote: args.reply_vote.into(),
     });
     problems.into_result(complete)
 }

@@ -6,4 +6,5 @@ pub(crate) mod common;
 pub(crate) mod ingress;
 pub(crate) mod recovery;
 pub(crate) mod sidecar;
+pub(crate) mod signatures;
 pub(crate) mod smart_client;

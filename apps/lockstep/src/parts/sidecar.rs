@@ -4,6 +4,7 @@ use super::adapter::{self, Connections, Durability, Protocol, Sizes};
 use super::addresses::{Target, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
 use super::recovery::{self, Recovery};
+use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::limits::Timing;
 use mesh::node::config::{Problems, SettingsError};
@@ -52,6 +53,8 @@ pub(crate) struct Args {
     durability: Durability,
     #[command(flatten)]
     recovery: Recovery,
+    #[command(flatten)]
+    signatures: Modes,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -109,6 +112,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             app,
             adapter,
             durability: args.durability.into(),
+            request_signatures: args.signatures.requests.into(),
+            reply_signatures: args.signatures.replies.into(),
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
             limits: recovery.limits,

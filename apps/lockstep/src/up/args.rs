@@ -5,7 +5,8 @@ use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote
 use crate::parts::addresses::tcp_address;
 use crate::parts::common::{Logging, cluster_name, flag};
 use crate::parts::ingress::Clients;
-use crate::parts::recovery::{Dialect, Mode, Recovery};
+use crate::parts::recovery::{self, Dialect, Recovery};
+use crate::parts::signatures::{Mode, Modes};
 use mesh::framing::Adapter;
 use mesh::limits::MEMBERS_MAX;
 use mesh::node::config::{Problems, SettingsError};
@@ -53,15 +54,15 @@ pub(crate) struct Args {
     cluster: String,
     #[command(flatten)]
     recovery: Recovery,
-    /// Signatures on requests and replies: off
-    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
-    signatures: String,
-    /// Signatures on requests: off
-    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
-    request_signatures: String,
-    /// Signatures on replies: off
-    #[arg(long, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
-    reply_signatures: String,
+    /// Whether requests and replies are signed, so that a malicious SMaRtClient can only delay. Without MODE: required
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, default_value = "off", default_missing_value = "required")]
+    signatures: Mode,
+    /// The same for requests alone
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, default_missing_value = "required")]
+    request_signatures: Option<Mode>,
+    /// The same for replies alone
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, default_missing_value = "required")]
+    reply_signatures: Option<Mode>,
     /// After this a client is told what is known of its request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
     deadline: Duration,
@@ -101,6 +102,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) recovery: Recovery,
     pub(crate) reply_vote: Vote,
+    pub(crate) signatures: Modes,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) cluster: String,
     pub(crate) deadline: Duration,
@@ -119,7 +121,6 @@ impl Args {
     /// The settings, or everything that is wrong with them.
     pub(crate) fn settings(mut self) -> Result<Settings, SettingsError> {
         let mut problems = Problems::default();
-        self.check_later_options(&mut problems);
         let protocol = self.checked_protocol(&mut problems);
         if let Some(command) = self.command.first() {
             problems.check(is_program(command), format!("COMMAND: there is no program \"{command}\" that can be run"));
@@ -146,6 +147,10 @@ impl Args {
             durability: self.durability,
             recovery: self.recovery,
             reply_vote: self.reply_vote,
+            signatures: Modes {
+                requests: self.request_signatures.unwrap_or(self.signatures),
+                replies: self.reply_signatures.unwrap_or(self.signatures),
+            },
             data_dir: self.data_dir,
             cluster: self.cluster,
             deadline: self.deadline,
@@ -161,26 +166,14 @@ impl Args {
         problems.into_result(settings)
     }
 
-    /// What this version does not have is refused, not left out.
-    fn check_later_options(&self, problems: &mut Problems) {
-        let off = "this version has no signatures yet; leave it out, or give off";
-        for (name, value) in [
-            ("signatures", &self.signatures),
-            ("request-signatures", &self.request_signatures),
-            ("reply-signatures", &self.reply_signatures),
-        ] {
-            problems.check(value == "off", format!("--{name} {value}: {off}"));
-        }
-    }
-
     /// The hashmap's way to dump is known; its directory holds nothing of it.
     fn check_snapshots(&mut self, protocol: Protocol, problems: &mut Problems) {
         let hashmap = self.command.is_empty();
         let recovery = &mut self.recovery;
-        if hashmap && protocol == Protocol::Line && matches!(recovery.snapshot, None | Some(Mode::Request)) {
+        if hashmap && protocol == Protocol::Line && matches!(recovery.snapshot, None | Some(recovery::Mode::Request)) {
             recovery.snapshot_dialect.get_or_insert(Dialect::Hashmap);
         }
-        let kept = !hashmap || recovery.snapshot != Some(Mode::Directory);
+        let kept = !hashmap || recovery.snapshot != Some(recovery::Mode::Directory);
         problems.check(kept, "--snapshot directory: the hashmap keeps nothing in its directory; give request");
         // The sidecars check it again, but too late for a clear word.
         recovery.check(protocol, true, problems);
@@ -270,11 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn options_of_later_versions_are_refused_and_not_ignored() {
-        for option in [&["--signatures"][..], &["--signatures", "optional"], &["--reply-signatures"]] {
-            assert!(problems(option).contains("this version"), "{option:?}");
-        }
-        read(&["--signatures", "off"]).expect("it says what is so anyway");
+    fn one_option_sets_both_kinds_of_signatures_and_each_has_its_own() {
+        let modes = |argv: &[&str]| {
+            let modes = read(argv).expect("good settings").signatures;
+            (modes.requests, modes.replies)
+        };
+        assert_eq!(modes(&[]), (Mode::Off, Mode::Off));
+        assert_eq!(modes(&["--signatures"]), (Mode::Required, Mode::Required));
+        assert_eq!(modes(&["--signatures", "optional", "--reply-signatures", "off"]), (Mode::Optional, Mode::Off));
+        assert_eq!(modes(&["--reply-signatures"]), (Mode::Off, Mode::Required));
     }
 
     #[test]
@@ -283,11 +280,11 @@ mod tests {
             let settings = read(argv).expect("good settings");
             settings.recovery.mode(settings.protocol, true)
         };
-        assert_eq!(mode(&[]), Mode::Request);
-        assert_eq!(mode(&["--protocol", "resp", "--", "sh"]), Mode::Request);
-        assert_eq!(mode(&["--protocol", "line", "--", "sh"]), Mode::None);
-        assert_eq!(mode(&["--protocol", "close"]), Mode::None);
-        assert_eq!(mode(&["--snapshot", "none"]), Mode::None);
+        assert_eq!(mode(&[]), recovery::Mode::Request);
+        assert_eq!(mode(&["--protocol", "resp", "--", "sh"]), recovery::Mode::Request);
+        assert_eq!(mode(&["--protocol", "line", "--", "sh"]), recovery::Mode::None);
+        assert_eq!(mode(&["--protocol", "close"]), recovery::Mode::None);
+        assert_eq!(mode(&["--snapshot", "none"]), recovery::Mode::None);
         assert!(problems(&["--snapshot", "directory"]).contains("the hashmap keeps nothing"));
         assert!(problems(&["--protocol", "line", "--snapshot", "request", "--", "sh"]).contains("how does it dump"));
     }

@@ -22,6 +22,9 @@ pub(crate) fn prepare(settings: &Settings, plan: &Plan) -> anyhow::Result<PathBu
     });
     for (role, id) in parts.chain([("client", CLIENT.to_owned()), ("admin", OPERATOR.to_owned())]) {
         pki.ensure(role, &id).with_context(|| format!("certificate of {role}/{id}"))?;
+        if settings.signatures.any() && matches!(role, "server" | "ingress" | "client") {
+            pki.ensure_signing(role, &id).with_context(|| format!("signing certificate of {role}/{id}"))?;
+        }
     }
     Ok(plan.pki.join("admin").join(OPERATOR))
 }

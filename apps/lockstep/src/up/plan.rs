@@ -172,6 +172,10 @@ impl Builder<'_> {
                 line.flag("smart-clients", list(smart_clients));
                 line.flag("listen", part.listen.unwrap_or(settings.listen).to_string());
                 line.flag("deadline", human::format_duration(settings.deadline));
+                line.flag("reply-vote", adapter::name(&settings.reply_vote));
+                for (name, value) in settings.signatures.flags() {
+                    line.flag(name, value);
+                }
                 for (name, value) in settings.clients.flags() {
                     line.flag(name, value);
                 }
@@ -190,6 +194,9 @@ impl Builder<'_> {
         line.flag("app-dir", self.dir.join(format!("app-{}", part.id)));
         line.flag("app-timeout", human::format_duration(settings.app_timeout));
         for (name, value) in settings.recovery.flags(settings.protocol) {
+            line.flag(name, value);
+        }
+        for (name, value) in settings.signatures.flags() {
             line.flag(name, value);
         }
         self.adapter(line);

@@ -2,6 +2,8 @@
 //! processes. Written whole, by rename; of no use after the next start of the machine.
 
 use crate::exit::{Exit, Failure};
+use crate::parts::adapter::Vote;
+use crate::parts::signatures::Modes;
 use crate::process::{Process, boot_id};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,12 @@ pub(crate) struct State {
     pub(crate) listen: SocketAddr,
     /// Where the certificates are.
     pub(crate) pki: PathBuf,
+    /// Whether requests and replies are signed.
+    #[serde(default)]
+    pub(crate) signatures: Modes,
+    /// How many equal replies make an answer.
+    #[serde(default)]
+    pub(crate) reply_vote: Vote,
     /// The parts.
     pub(crate) parts: Vec<PartState>,
 }
@@ -129,6 +137,8 @@ mod tests {
             cluster: "local".to_owned(),
             listen: address,
             pki: "pki".into(),
+            signatures: Modes::default(),
+            reply_vote: Vote::Majority,
             parts: vec![
                 part(Role::Sidecar, 0, Some(address)),
                 part(Role::SmartClient, 1, Some(address)),

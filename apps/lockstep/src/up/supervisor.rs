@@ -212,6 +212,8 @@ impl Supervisor {
             cluster: self.settings.cluster.clone(),
             listen: self.plan.listen,
             pki: self.plan.pki.clone(),
+            signatures: self.settings.signatures,
+            reply_vote: self.settings.reply_vote,
             parts: self.children.parts.iter().map(Part::state).collect(),
         };
         if let Err(error) = state.write(&self.plan.data_dir) {

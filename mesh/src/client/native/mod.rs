@@ -5,14 +5,17 @@ mod session;
 
 pub use session::{CloseError, Session};
 
+use super::ReplyVote;
 use super::own::{InvokeError, NotRun, OwnSession, SessionName, Unknown};
-use super::running::{self, Event, Running};
-use super::sender::{Answer, Carried, Config, Connection, Lending, Refused};
+use super::running::{self, Event, Running, Signing};
+use super::sender::{Answer, Card, Carried, Config, Connection, Lending, Refused};
+use crate::auth::{Owner, Signatures};
 use crate::ids::{ClientId, Seq};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::net::{Endpoint, Role};
 use crate::node;
 use crate::node::identity::{self, Expected, IdentityError};
+use crate::node::signing::SigningError;
 use crate::wire::Request;
 use crate::wire::client::Unknown as Told;
 use bytes::Bytes;
@@ -44,6 +47,13 @@ pub struct ClientConfig {
     pub smart_clients: Vec<(Option<String>, String)>,
     /// After this a request ends with what is known.
     pub deadline: Duration,
+    /// Whether requests are signed, with `signing.key` beside the certificate, and the client's certificate shown with
+    /// them.
+    pub request_signatures: Signatures,
+    /// Whether replies must be signed by as many servers as `reply_vote` says.
+    pub reply_signatures: Signatures,
+    /// How many servers' signatures a reply needs.
+    pub reply_vote: ReplyVote,
     /// Sessions of the pool at most: so many calls of [`Client::invoke`] are on their way at once, further ones wait.
     pub sessions: usize,
 }
@@ -64,6 +74,9 @@ impl ClientConfig {
             trust_bundle: None,
             smart_clients: smart_clients.into_iter().map(|address| (None, address.into())).collect(),
             deadline: Duration::from_secs(10),
+            request_signatures: Signatures::Off,
+            reply_signatures: Signatures::Off,
+            reply_vote: ReplyVote::Majority,
             sessions: 64,
         }
     }
@@ -78,6 +91,9 @@ pub enum ConnectError {
     /// The certificate cannot be used, is somebody else's, or no port could be opened.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The signing certificate or its key cannot be used.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The system's source of chance cannot be read.
     #[error("cannot read /dev/urandom: {0}")]
     Chance(#[from] std::io::Error),
@@ -95,6 +111,8 @@ struct Inner {
     endpoint: Endpoint,
     deadline: Duration,
     connections: AtomicU64,
+    /// What it signs with.
+    card: Option<Card>,
 }
 
 impl fmt::Debug for Client {
@@ -119,8 +137,12 @@ impl Client {
         let (endpoint, _) = identity::bind(&expected, &config.pki, trust, any, &[], &mut registry)?;
         let metrics = running::Metrics::new(&mut registry);
         let pool = Config::new(Lending::Pooled, 1, config.sessions.max(1), HELD, config.deadline);
-        let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, &metrics)?;
-        let inner = Inner { running, endpoint, deadline: config.deadline, connections: AtomicU64::new(0) };
+        let modes = (config.request_signatures, config.reply_signatures);
+        let signing = Signing::load(endpoint.identity(), &config.pki, trust, modes, config.reply_vote)?;
+        let card = signing.signer.as_ref().map(|signer| signer.card());
+        let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, signing, &metrics)?;
+        let connections = AtomicU64::new(0);
+        let inner = Inner { running, endpoint, deadline: config.deadline, connections, card };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -167,8 +189,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::open_session`].
+    ///
+    /// With signatures the id is the nonce of which, with the key, the client id is made (rule 17).
     pub async fn open_session_as(&self, client: ClientId) -> Result<Session, InvokeError> {
-        let end = self.carry(OwnSession::open(client, WINDOW), self.inner.deadline).await;
+        let owner = self.inner.card.as_ref().map(|card| card.owner(client.0));
+        let client = owner.as_ref().map_or_else(|| ClientId::unowned(client.0), Owner::client);
+        let end = self.carry(Request::open(client, WINDOW, owner), self.inner.deadline).await;
         Ok(Session::new(self.clone(), OwnSession::opened(client, end)?))
     }
 
@@ -205,7 +231,8 @@ impl Client {
         let events = &self.inner.running.events;
         let tag = request.tag();
         let (end, ended) = oneshot::channel();
-        if events.send(Event::Carry { request, within, end }).await.is_err() {
+        let key = self.inner.card.as_ref().map(|card| card.key);
+        if events.send(Event::Carry { request, within, key, end }).await.is_err() {
             return Carried::Refused(Refused::NoSmartClient);
         }
         let unheard = Unheard { events, event: Some(Event::Drop(tag)) };

@@ -1,5 +1,6 @@
 //! How a request ends without a reply: definitely not run, or unknown (rule 22).
 
+use crate::auth::Rejected;
 use crate::client::sender::Refused;
 use crate::ids::Seq;
 use crate::limits::REQUEST_BYTES_MAX;
@@ -61,6 +62,10 @@ pub enum Unknown {
     /// The replies of the servers disagree and no majority is left.
     #[error("the replicas' replies disagree")]
     Disagreement,
+    /// The servers do not believe that the session's owner made it. What one of them was given with another signature may
+    /// have run.
+    #[error("the servers do not accept the request: {0}")]
+    Rejected(Rejected),
     /// The SMaRtClient, or this client itself, stopped.
     #[error("the SMaRtClient was lost")]
     Lost,
@@ -80,6 +85,7 @@ impl From<Told> for Unknown {
             Told::Disagreement => Self::Disagreement,
             Told::Lost => Self::Lost,
             Told::OutOfWindow => Self::OutOfWindow,
+            Told::Rejected(why) => Self::Rejected(why),
         }
     }
 }

@@ -12,7 +12,7 @@ pub use error::{InvokeError, NotRun, Unknown};
 pub use name::{NameError, SessionName};
 
 use crate::client::sender::{Carried, Refused};
-use crate::ids::{ClientId, Seq, Slot};
+use crate::ids::{ClientId, Seq};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::wire::client::Unknown as Told;
 use crate::wire::{Body, Outcome, Request};
@@ -41,13 +41,7 @@ pub struct OwnSession {
 }
 
 impl OwnSession {
-    /// The request that opens a session with a window of `window`; its end goes to [`OwnSession::opened`].
-    #[must_use]
-    pub fn open(client: ClientId, window: u16) -> Request {
-        Request { client, opened: Slot(0), seq: Seq(0), body: Body::Open { window } }
-    }
-
-    /// The session, if it was opened.
+    /// The session, if it was opened, as [`Request::open`] asks.
     ///
     /// # Errors
     /// It was not, or may have been: nobody knows its name then, and it is evicted in time.
@@ -202,7 +196,7 @@ impl OwnSession {
     }
 
     fn request(&self, body: Body) -> Request {
-        Request { client: self.name.client, opened: self.name.opened, seq: self.next, body }
+        Request { client: self.name.client, opened: self.name.opened, seq: self.next, body, proof: None }
     }
 
     /// The number has its ordered outcome.

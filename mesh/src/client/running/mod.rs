@@ -1,21 +1,27 @@
 //! A running [`Sender`]: its driver, its links to SMaRtClients. What an ingress and a native client have in common.
 
 mod roster;
+mod signing;
 
+use crate::auth::{PublicKey, Signatures};
+use crate::client::ReplyVote;
 use crate::client::Sender;
 use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
-use crate::net;
 use crate::net::kept::{Line, Question};
+use crate::net::{self, Identity};
 use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
+use crate::node::signing::{Signer, SignerTrust, SigningError};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, Told};
 use crate::wire::{Outcome, Request, Tag};
 use bytes::Bytes;
 use roster::{Keeper, Roster};
+use signing::{Outgoing, Pen};
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +46,8 @@ pub enum Event {
         request: Request,
         /// How long its owner waits.
         within: Duration,
+        /// The key that its session was opened with; the newest one where that is not known.
+        key: Option<PublicKey>,
         /// Where its end is told.
         end: oneshot::Sender<Carried>,
     },
@@ -60,6 +68,8 @@ pub enum Event {
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
     Down(Endpoint),
+    /// Sessions are opened with this key from now on.
+    Signer(Arc<Signer>),
 }
 
 /// A request on its way to a SMaRtClient.
@@ -135,13 +145,22 @@ struct Waiting {
     since: Instant,
 }
 
+/// A carried request whose end is awaited.
+#[derive(Debug)]
+struct Carrying {
+    end: oneshot::Sender<Carried>,
+    key: Option<PublicKey>,
+    since: Instant,
+}
+
 /// Between the sender and its links and connections.
 struct Around {
     clock: Clock,
     /// How long a call may take.
     patience: Duration,
     calls: HashMap<Connection, VecDeque<Waiting>>,
-    carried: HashMap<Tag, (oneshot::Sender<Carried>, Instant)>,
+    carried: HashMap<Tag, Carrying>,
+    pen: Pen,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
     roster: Arc<Roster>,
     /// [`Sender::standings`] when they were shown last.
@@ -160,8 +179,8 @@ impl Shell<Sender> for Around {
                 self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
                 Input::Call { connection, bytes, deadline: now + self.patience }
             }
-            Event::Carry { request, within, end } => {
-                self.carried.insert(request.tag(), (end, now));
+            Event::Carry { request, within, key, end } => {
+                self.carried.insert(request.tag(), Carrying { end, key, since: now });
                 Input::Carry { request, deadline: now + within }
             }
             Event::Drop(tag) => {
@@ -181,17 +200,19 @@ impl Shell<Sender> for Around {
                 self.queues.remove(&endpoint);
                 Input::Down(endpoint)
             }
+            Event::Signer(signer) => {
+                let card = signer.card();
+                self.pen.take(signer);
+                Input::Signer(card)
+            }
         })
     }
 
     fn on_output(&mut self, now: Instant, output: Output) {
         match output {
-            Output::Send { endpoint, request, within } => {
-                let asking = Asking { request, until: self.clock.timer(now + within) };
-                // Full or just gone: the protocol sends it again, elsewhere.
-                if self.queues.get(&endpoint).is_none_or(|queue| queue.try_send(asking).is_err()) {
-                    self.refused.count("queue_full");
-                }
+            Output::Send { endpoint, request, key, within } => {
+                let key = key.or_else(|| self.carried.get(&request.tag())?.key);
+                self.pen.add(Outgoing { endpoint, request, key, within });
             }
             Output::Answer { connection, answer } => self.answer(now, connection, answer),
             Output::Carried { tag, end } => self.carried(now, tag, end),
@@ -205,6 +226,14 @@ impl Shell<Sender> for Around {
     }
 
     fn after_turn(&mut self, sender: &Sender) {
+        let now = self.clock.now();
+        for Outgoing { endpoint, request, within, .. } in self.pen.sign() {
+            let asking = Asking { request, until: self.clock.timer(now + within) };
+            // Full or just gone: the protocol sends it again, elsewhere.
+            if self.queues.get(&endpoint).is_none_or(|queue| queue.try_send(asking).is_err()) {
+                self.refused.count("queue_full");
+            }
+        }
         self.view.outstanding.store(sender.outstanding(), Ordering::Relaxed);
         self.view.reachable.store(self.queues.len(), Ordering::Relaxed);
         if self.standings != sender.standings() {
@@ -217,7 +246,7 @@ impl Shell<Sender> for Around {
 impl Around {
     /// Tells whoever had a request carried.
     fn carried(&mut self, now: Instant, tag: Tag, end: Carried) {
-        let Some((waiting, since)) = self.carried.remove(&tag) else { return };
+        let Some(Carrying { end: waiting, since, .. }) = self.carried.remove(&tag) else { return };
         let how = match &end {
             Carried::Outcome(Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled) => Ended::Refused,
             Carried::Outcome(_) => Ended::Ok,
@@ -326,12 +355,55 @@ impl Running {
     }
 }
 
+/// What a running sender signs with, and whose replies it believes.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// The cluster's name, to which signatures are bound.
+    pub cluster: String,
+    /// Signs requests, if they are to be signed.
+    pub signer: Option<Arc<Signer>>,
+    /// Whether replies must be signed.
+    pub replies: Signatures,
+    /// So many servers must have signed one.
+    pub vote: ReplyVote,
+    /// Whose certificates are believed, where replies may be signed.
+    pub trust: Option<Arc<SignerTrust>>,
+}
+
+impl Signing {
+    /// Reads what is needed from the directory `pki` of a part of that identity; authorities from `bundle`.
+    ///
+    /// # Errors
+    /// A file that is missing or cannot be used.
+    pub fn load(
+        who: &Identity,
+        pki: &Path,
+        bundle: Option<&Path>,
+        (requests, replies): (Signatures, Signatures),
+        vote: ReplyVote,
+    ) -> Result<Self, SigningError> {
+        let signer = match requests {
+            Signatures::Off => None,
+            Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(pki, who)?)),
+        };
+        let bundle = bundle.map_or_else(|| pki.join("ca.crt"), Path::to_owned);
+        let trust = match replies {
+            Signatures::Off => None,
+            Signatures::Optional | Signatures::Required => {
+                Some(Arc::new(SignerTrust::load(&who.cluster, &bundle, None)?))
+            }
+        };
+        Ok(Self { cluster: who.cluster.clone(), signer, replies, vote, trust })
+    }
+}
+
 /// Starts a sender with a link to each of `smart_clients` (id where known, HOST:PORT); a call may take `patience`.
 pub fn start(
     config: Config,
     patience: Duration,
     smart_clients: Vec<(Option<String>, String)>,
     endpoint: &net::Endpoint,
+    signing: Signing,
     metrics: &Metrics,
 ) -> std::io::Result<Running> {
     let seed = crate::node::seed()?;
@@ -345,6 +417,7 @@ pub fn start(
         patience,
         calls: HashMap::new(),
         carried: HashMap::new(),
+        pen: Pen::new(&signing.cluster, signing.signer.clone()),
         queues: HashMap::new(),
         roster: roster.clone(),
         standings: 0,
@@ -353,7 +426,11 @@ pub fn start(
         refused: metrics.refused.clone(),
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(drive::drive(Sender::new(config, seed), around, clock, inbox));
+    let mut sender = Sender::new(config, seed);
+    if let Some(signer) = signing.signer {
+        sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());
+    }
+    tasks.spawn(drive::drive(sender, around, clock, inbox));
     let keeper = Keeper {
         endpoint: endpoint.clone(),
         events: events.clone(),

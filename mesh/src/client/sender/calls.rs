@@ -133,7 +133,7 @@ impl Sender {
             session.given += 1;
             session.outstanding.insert(seq);
         }
-        let request = Request { client: id, opened, seq, body: Body::Call(bytes) };
+        let request = Request { client: id, opened, seq, body: Body::Call(bytes), proof: None };
         self.launch(now, request, Whom::Call(connection, number), Some(deadline), out);
     }
 

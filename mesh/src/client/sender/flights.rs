@@ -84,6 +84,7 @@ impl Sender {
         }
         // Requests that serve the session have no deadline of their own: an attempt lasts until the next one.
         let within = flight.deadline.map_or(patience * 2, |deadline| deadline.since(now));
+        let key = self.sessions.get(&tag.client).and_then(|session| session.key);
         for endpoint in chosen.into_iter().chain(probed.filter(|probed| chosen != Some(*probed))) {
             match flight.asked.iter_mut().find(|(asked, _)| *asked == endpoint) {
                 // It goes on without end, and nobody will ask whether it was sent.
@@ -94,7 +95,7 @@ impl Sender {
                     self.endpoints.asked(endpoint);
                 }
             }
-            out.push(Output::Send { endpoint, request: flight.request.clone(), within });
+            out.push(Output::Send { endpoint, request: flight.request.clone(), key, within });
         }
         self.set_wake(tag);
     }
@@ -161,7 +162,7 @@ impl Sender {
         }
         self.nothing_sent = if let Told::NothingSent(reason) = &told { Some(*reason) } else { None };
         match told {
-            Told::Outcome(outcome) => self.on_outcome(now, tag, outcome, out),
+            Told::Outcome { outcome, .. } => self.on_outcome(now, tag, outcome, out),
             Told::NothingSent(reason) => {
                 flight.nothing_sent = Some(reason);
                 self.retry_soon(now, tag);

@@ -11,6 +11,7 @@ mod pace;
 mod pool;
 
 use super::budget::Budget;
+use crate::auth::{Owner, PublicKey};
 use crate::ids::{ClientId, Seq, Slot};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -119,6 +120,8 @@ pub enum Input {
     Up(Endpoint),
     /// It is gone; what was sent over it goes to another one at once.
     Down(Endpoint),
+    /// Who opens sessions from now on.
+    Signer(Card),
     /// The deadline passed (or not: harmless).
     Timeout,
 }
@@ -187,8 +190,10 @@ pub enum Output {
     Send {
         /// Which.
         endpoint: Endpoint,
-        /// The request.
+        /// The request, which is to be signed where there is a key.
         request: Request,
+        /// The key of its session, where the session is of the pool and has one.
+        key: Option<PublicKey>,
         /// How long it has.
         within: Duration,
     },
@@ -212,11 +217,30 @@ pub enum Output {
     Withheld,
 }
 
+/// What a signer shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its key.
+    pub key: PublicKey,
+    /// Its certificate (DER).
+    pub certificate: Bytes,
+}
+
+impl Card {
+    /// As the owner of a session, whose client id is made of the nonce.
+    #[must_use]
+    pub fn owner(&self, nonce: u128) -> Owner {
+        Owner { key: self.key, nonce, certificate: self.certificate.clone() }
+    }
+}
+
 /// A session of the pool.
 #[derive(Debug)]
 struct Session {
     /// The slot that opened it; `None` while it is being opened.
     opened: Option<Slot>,
+    /// The key that its requests are signed with.
+    key: Option<PublicKey>,
     window: u16,
     /// The next number to give out.
     next: Seq,
@@ -297,6 +321,8 @@ pub struct Sender {
     config: Config,
     ids: Rng,
     choices: Rng,
+    /// Who opens sessions; nobody without signatures.
+    signer: Option<Card>,
     endpoints: Endpoints,
     clients: BTreeMap<Connection, Client>,
     sessions: BTreeMap<ClientId, Session>,
@@ -339,6 +365,7 @@ impl Sender {
             config,
             ids: Rng::from_seed(seed[0] ^ seed[1].rotate_left(32)),
             choices: Rng::from_seed(seed[2]),
+            signer: None,
             endpoints: Endpoints::default(),
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -369,6 +396,7 @@ impl Sender {
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
+            Input::Signer(card) => self.signer = Some(card),
             Input::Timeout => {}
         }
         self.on_timers(now, out);

@@ -1,7 +1,8 @@
 //! The pool of sessions: opened as connections need them, lent, settled, taken back (rules 18 and 21).
 
 use super::{Call, Connection, Lending, Output, Sender, Session, Whom};
-use crate::ids::{ClientId, Seq, Slot};
+use crate::auth::Owner;
+use crate::ids::{ClientId, Seq};
 use crate::time::Instant;
 use crate::wire::{Body, Request, Tag};
 use std::collections::BTreeSet;
@@ -40,9 +41,12 @@ impl Sender {
     }
 
     pub(super) fn open_session(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let id = ClientId(u128::from(self.ids.next_u64() ^ self.salt) << 64 | u128::from(self.ids.next_u64()));
+        let chance = u128::from(self.ids.next_u64() ^ self.salt) << 64 | u128::from(self.ids.next_u64());
+        let owner = self.signer.as_ref().map(|signer| signer.owner(chance));
+        let id = owner.as_ref().map_or_else(|| ClientId::unowned(chance), Owner::client);
         let session = Session {
             opened: None,
+            key: owner.as_ref().map(|owner| owner.key),
             window: self.config.window,
             next: Seq(1),
             outstanding: BTreeSet::new(),
@@ -52,8 +56,8 @@ impl Sender {
         };
         self.sessions.insert(id, session);
         self.opening += 1;
-        let body = Body::Open { window: self.config.window };
-        self.launch(now, Request { client: id, opened: Slot(0), seq: Seq(0), body }, Whom::Session, None, out);
+        let request = Request::open(id, self.config.window, owner);
+        self.launch(now, request, Whom::Session, None, out);
     }
 
     /// A session is nobody's: the next connection in line gets it.
@@ -112,7 +116,7 @@ impl Sender {
             Lending::Pooled => self.offer(now, id, out),
             Lending::Own if session.next == Seq(1) => self.offer(now, id, out),
             Lending::Own => {
-                let request = Request { client: id, opened, seq: session.next, body: Body::Close };
+                let request = Request { client: id, opened, seq: session.next, body: Body::Close, proof: None };
                 self.launch(now, request, Whom::Session, None, out);
             }
         }
@@ -142,7 +146,8 @@ impl Sender {
         let seq = Seq(session.next.0 - 1);
         if session.settling != Some(seq) {
             session.settling = Some(seq);
-            self.launch(now, Request { client: id, opened, seq, body: Body::Cancel }, Whom::Session, None, out);
+            let request = Request { client: id, opened, seq, body: Body::Cancel, proof: None };
+            self.launch(now, request, Whom::Session, None, out);
         }
     }
 

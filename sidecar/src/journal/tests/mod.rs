@@ -77,6 +77,7 @@ fn accepted(slot: u64, body: &[u8]) -> Entry {
         opened: Slot(1),
         seq: mesh::ids::Seq(slot),
         body: Body::Call(bytes::Bytes::copy_from_slice(body)),
+        proof: None,
     };
     let batch = Batch { time: slot, settled: Slot(0), agreed: None, command: None, requests: vec![request] };
     Entry::Core(Record::Accepted { slot: Slot(slot), ballot: ballot(1), batch: Arc::new(batch) })

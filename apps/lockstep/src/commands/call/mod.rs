@@ -4,8 +4,10 @@ mod report;
 mod session_file;
 
 use crate::exit::{Exit, Failure};
+use crate::parts::adapter::Vote;
 use crate::parts::addresses::{Target, target};
 use crate::parts::common::{Logging, certificate, cluster_name};
+use crate::parts::signatures::{Mode, Modes};
 use crate::up::output::Format;
 use crate::up::state::State;
 use anyhow::Context;
@@ -68,6 +70,16 @@ pub(crate) struct Args {
     /// For experts: the request's number in the session of --client-id. The first is 1, each the one after the last
     #[arg(long, value_name = "N", requires = "client_id", value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
+    /// Whether the request is signed, with signing.key beside the certificate; by default as the running `up` has it.
+    /// Without MODE: required
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    request_signatures: Option<Mode>,
+    /// Whether the reply must be signed by the servers; by default as the running `up` has it. Without MODE: required
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    reply_signatures: Option<Mode>,
+    /// So many servers must have signed it; by default as the running `up` has it, or a majority
+    #[arg(long, value_enum, value_name = "RULE")]
+    reply_vote: Option<Vote>,
     /// Send REQUEST as it is, without a line end behind it
     #[arg(long)]
     raw: bool,
@@ -252,6 +264,8 @@ fn config(args: Args) -> Result<ClientConfig, Failure> {
     let smart_clients = if given.is_empty() { known() } else { given };
     let cluster = args.cluster.or_else(|| state.as_ref().map(|state| state.cluster.clone()));
     let pki = args.pki.or_else(|| state.as_ref().map(|state| state.pki.clone())).unwrap_or_else(|| "pki".into());
+    let modes = state.as_ref().map_or_else(Modes::default, |state| state.signatures);
+    let vote = args.reply_vote.or_else(|| state.as_ref().map(|state| state.reply_vote)).unwrap_or_default();
     let mut problems = Problems::default();
     problems.check(cluster.is_some(), "--cluster is missing: give it, or --data-dir of a running up");
     problems.check(!smart_clients.is_empty(), "--smart-clients is missing: give it, or --data-dir of a running up");
@@ -263,6 +277,9 @@ fn config(args: Args) -> Result<ClientConfig, Failure> {
         trust_bundle: args.trust_bundle,
         smart_clients,
         deadline: args.deadline,
+        request_signatures: args.request_signatures.unwrap_or(modes.requests).into(),
+        reply_signatures: args.reply_signatures.unwrap_or(modes.replies).into(),
+        reply_vote: vote.into(),
         sessions: 1,
     })
 }
