@@ -70,6 +70,10 @@ behaviours! {
     AlterNumber = "alter-number" in Requests,
     /// A call is moved to another client's session, as its next.
     AlterSession = "alter-session" in Requests,
+    /// What shows who made a call is taken from it.
+    StripProof = "strip-proof" in Requests,
+    /// The opening of a session becomes that of a session that belongs to no key.
+    StripOwner = "strip-owner" in Requests,
 
     /// A reply's last byte is another one.
     AlterReply = "alter-reply" in Replies,
@@ -79,6 +83,10 @@ behaviours! {
     SwapReplies = "swap-replies" in Replies,
     /// A call is answered at once with a reply that nobody gave; no server hears of it.
     InventReply = "invent-reply" in Replies,
+    /// The same, signed with a key of its own in the name of every server, whose certificates it made itself.
+    InventServers = "invent-servers" in Replies,
+    /// Of the servers' signed words only one is passed on, as often as there were words.
+    RepeatVoucher = "repeat-voucher" in Replies,
     /// The opening of a session is answered at once with a session that there is not.
     InventSession = "invent-session" in Replies,
     /// A call that was sent and executed is said not to have been sent.
@@ -90,6 +98,8 @@ behaviours! {
 
     /// A session is opened under a name of its own, and a call sent in it.
     ForgeSession = "forge-session" in Forgery,
+    /// The same, well signed with a key of its own, whose certificate it made itself, in the name of an ingress.
+    ForgeOwner = "forge-owner" in Forgery,
     /// A call is sent in another client's session, as its next.
     ForgeCall = "forge-call" in Forgery,
     /// The refusal that only a leader may order, in another client's session.

@@ -9,12 +9,12 @@ use mesh::node::Clock;
 use mesh::node::drive::Shell;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
-use mesh::wire::submit::{Answer, Reply, Steer, Submit, Vote, Votes};
+use mesh::wire::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use mesh::wire::{Request, Tag};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long a stream to a server may wait for its answer.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
@@ -57,28 +57,39 @@ impl Question for Submission {
     }
 }
 
+/// The servers' signing certificates, as they come in.
+pub(super) type Signers = Arc<watch::Sender<BTreeMap<ReplicaId, Bytes>>>;
+
 /// A link to one server.
-pub(super) struct ToServer(pub(super) ReplicaId);
+pub(super) struct ToServer {
+    pub(super) id: ReplicaId,
+    pub(super) signers: Signers,
+}
 
 impl Line for ToServer {
     type Question = Submission;
     type Event = Event;
     fn up(&self, queue: mpsc::Sender<Submission>) -> Event {
-        Event::Up(self.0, queue)
+        Event::Up(self.id, queue)
     }
     fn down(&self) -> Event {
-        Event::Down(self.0)
+        Event::Down(self.id)
     }
     fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
         match mesh::wire::decode(&answer).ok()? {
-            Reply::Whole(answer) if answer.tag == tag => Some(Event::Answer(self.0, answer)),
+            Reply::Whole(answer) if answer.tag == tag => Some(Event::Answer(self.id, answer)),
             Reply::Whole(_) => None,
-            Reply::Steer(steer) => Some(Event::Steer(self.0, tag, steer)),
+            Reply::Steer(steer) => Some(Event::Steer(self.id, tag, steer)),
         }
     }
     fn received(&self, message: Bytes) -> Option<Event> {
-        let Votes(votes) = mesh::wire::decode(&message).ok()?;
-        Some(Event::Votes(self.0, votes))
+        match mesh::wire::decode(&message).ok()? {
+            FromServer::Votes(votes) => Some(Event::Votes(self.id, votes)),
+            FromServer::Signer(certificate) => {
+                self.signers.send_modify(|signers| drop(signers.insert(self.id, certificate)));
+                None
+            }
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::accomplices::Accomplices;
 use super::behaviour::Behaviour;
-use super::driver::Event;
+use super::driver::{Event, Signers};
+use super::forger::Forger;
 use super::malice::{Malice, altered};
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::ids::{ClientId, Seq, Slot};
 use mesh::net::{Endpoint, Link, Responder};
-use mesh::wire::client::{Ask, NothingSent, Told, Unknown};
+use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,7 @@ type Swap = (Tag, Told, oneshot::Sender<Told>);
 pub(super) struct Desk {
     malice: Arc<Malice>,
     accomplices: Accomplices,
+    forger: Arc<Forger>,
     events: mpsc::Sender<Event>,
     tickets: Arc<AtomicU64>,
     swap: Arc<Mutex<Option<Swap>>>,
@@ -41,19 +43,45 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(malice: Arc<Malice>, accomplices: Accomplices, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn new(
+        malice: Arc<Malice>,
+        accomplices: Accomplices,
+        forger: Arc<Forger>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         let (tickets, swap, overtaken) = Default::default();
-        Self { malice, accomplices, events, tickets, swap, overtaken }
+        Self { malice, accomplices, forger, events, tickets, swap, overtaken }
     }
 
     /// Accepts links until the endpoint is closed.
-    pub(super) async fn accept(self, endpoint: Endpoint) {
+    pub(super) async fn accept(self, endpoint: Endpoint, signers: Signers) {
         while let Some(link) = endpoint.accept().await {
+            tokio::spawn(self.clone().introduce(link.clone(), signers.clone()));
             if self.malice.may(Behaviour::FloodIngress) {
                 tokio::spawn(flood(link.clone(), self.malice.clone()));
             }
             tokio::spawn(self.clone().serve(link));
         }
+    }
+
+    /// Says who the servers are that sign, or says it of others.
+    async fn introduce(self, link: Link, signers: Signers) {
+        let mut known = signers.subscribe();
+        loop {
+            let mut certificates: Vec<_> = known.borrow_and_update().clone().into_iter().collect();
+            if self.malice.may(Behaviour::InventServers) {
+                certificates = self.forger.servers(self.servers());
+            }
+            let said = certificates.is_empty()
+                || link.send(mesh::wire::encode(&FromSmartClient::Signers(certificates))).await.is_ok();
+            if !said || known.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn servers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.malice.options.servers.iter().map(|(id, _)| *id)
     }
 
     async fn serve(self, link: Link) {
@@ -112,12 +140,19 @@ impl Desk {
         let as_another = |body| malice.recall(|memory, dice| memory.next_of_another(tag, body, dice));
         let forged = malice.forged();
         if malice.wants(Behaviour::ForgeSession) {
-            let client = ClientId(u128::from(malice.chance().next_u64()));
-            let open = Request { client, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 8 } };
+            let client = ClientId::unowned(malice.chance().next_u64().into());
             let body = Body::Call(forged.clone());
-            self.accomplices.submit(Behaviour::ForgeSession, open, move |outcome| match outcome {
-                Outcome::Opened { opened, .. } => Some(Request { client, opened: *opened, seq: Seq(1), body }),
-                _ => None,
+            self.accomplices.submit(Behaviour::ForgeSession, Request::open(client, 8, None), move |outcome| {
+                let Outcome::Opened { opened, .. } = outcome else { return None };
+                Some(Request { client, opened: *opened, seq: Seq(1), body, proof: None })
+            });
+        }
+        if malice.wants(Behaviour::ForgeOwner) {
+            let open = self.forger.open(malice.chance().next_u64().into());
+            let (client, body, forger) = (open.client, forged.clone(), self.forger.clone());
+            self.accomplices.submit(Behaviour::ForgeOwner, open, move |outcome| {
+                let Outcome::Opened { opened, .. } = outcome else { return None };
+                Some(forger.call(client, *opened, body))
             });
         }
         let bodies = [
@@ -170,13 +205,15 @@ impl Desk {
 
     /// An answer without asking anybody.
     fn invent(&self, tag: Tag) -> Option<Told> {
+        let invented = || Outcome::Executed(format!("{}\n", self.malice.options.invented).into());
         match tag.kind {
-            Kind::Call if self.malice.does(Behaviour::InventReply) => {
-                Some(executed(format!("{}\n", self.malice.options.invented).into()))
+            Kind::Call if self.malice.does(Behaviour::InventReply) => Some(Told::unsigned(invented())),
+            Kind::Call if self.malice.does(Behaviour::InventServers) => {
+                Some(self.forger.told(self.servers(), &tag, invented()))
             }
             Kind::Open if self.malice.does(Behaviour::InventSession) => {
                 let opened = Slot(1 + self.malice.chance().below(1000));
-                Some(Told::Outcome(Outcome::Opened { opened, window: 8 }))
+                Some(Told::unsigned(Outcome::Opened { opened, window: 8 }))
             }
             _ => None,
         }
@@ -185,9 +222,17 @@ impl Desk {
     /// The request as the servers are to have it.
     fn alter(&self, mut request: Request) -> Request {
         let tag = request.tag();
+        if let Body::Open { owner, .. } = &mut request.body
+            && self.malice.does(Behaviour::StripOwner)
+        {
+            (*owner, request.proof) = (None, None);
+        }
         let Body::Call(bytes) = &request.body else { return request };
         if self.malice.does(Behaviour::AlterBody) {
             request.body = Body::Call(altered(bytes));
+        }
+        if self.malice.does(Behaviour::StripProof) {
+            request.proof = None;
         }
         if self.malice.does(Behaviour::AlterNumber) {
             request.seq = request.seq.next();
@@ -196,7 +241,7 @@ impl Desk {
             let body = request.body.clone();
             if let Some(moved) = self.malice.recall(|memory, dice| memory.next_of_another(&tag, body, dice)) {
                 self.malice.tally.did(Behaviour::AlterSession);
-                request = Request { body: request.body, ..moved };
+                request = Request { body: request.body, proof: request.proof, ..moved };
             }
         }
         request
@@ -216,18 +261,24 @@ impl Desk {
             return Told::Unknown(malice.chance().choose(&unknowns).copied().unwrap_or(Unknown::Lost));
         }
         if malice.does(Behaviour::SayRefused) {
-            return Told::Outcome(Outcome::Refused(Refusal::LogFull));
+            return Told::unsigned(Outcome::Refused(Refusal::LogFull));
         }
-        let Told::Outcome(Outcome::Executed(bytes)) = &told else { return told };
+        let Told::Outcome { outcome: Outcome::Executed(bytes), vouched } = &told else { return told };
         if malice.wants(Behaviour::OtherReply)
             && let Some(other) = malice.recall(|memory, _| memory.reply_of_another(&tag))
         {
             malice.tally.did(Behaviour::OtherReply);
-            return executed(other);
+            return other;
         }
-        malice.recall(|memory, _| memory.reply(&tag, bytes));
+        malice.recall(|memory, _| memory.reply(&tag, &told));
         if malice.does(Behaviour::AlterReply) {
-            return executed(altered(bytes));
+            return Told::Outcome { outcome: Outcome::Executed(altered(bytes)), vouched: vouched.clone() };
+        }
+        if let Some(first) = vouched.first()
+            && malice.does(Behaviour::RepeatVoucher)
+        {
+            let vouched = vec![first.clone(); vouched.len()];
+            return Told::Outcome { outcome: Outcome::Executed(bytes.clone()), vouched };
         }
         if malice.wants(Behaviour::SwapReplies) {
             return self.swap(tag, told).await;
@@ -275,10 +326,6 @@ impl Desk {
     }
 }
 
-fn executed(bytes: Bytes) -> Told {
-    Told::Outcome(Outcome::Executed(bytes))
-}
-
 /// Messages that the other end did not ask for.
 async fn flood(link: Link, malice: Arc<Malice>) {
     let handful = malice.options.flood.div_ceil(100);
@@ -289,7 +336,7 @@ async fn flood(link: Link, malice: Arc<Malice>) {
             if !malice.wants(Behaviour::FloodIngress) {
                 continue;
             }
-            let answer = mesh::wire::encode(&executed(malice.forged()));
+            let answer = mesh::wire::encode(&Told::unsigned(Outcome::Executed(malice.forged())));
             let sent = if malice.chance().chance(500) { answer } else { malice.noise(1000) };
             match link.send(sent).await {
                 Ok(()) => malice.tally.did(Behaviour::FloodIngress),

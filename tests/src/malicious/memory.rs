@@ -1,8 +1,8 @@
 //! What a malicious SMaRtClient has seen go by: the names of sessions, requests, replies.
 
-use bytes::Bytes;
 use mesh::ids::{ClientId, Seq, Slot};
 use mesh::rng::Rng;
+use mesh::wire::client::Told;
 use mesh::wire::{Body, Kind, Request, Tag};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,7 +27,7 @@ pub(super) struct Memory {
     /// Them in the order in which they came.
     order: VecDeque<Name>,
     requests: VecDeque<Request>,
-    replies: VecDeque<(Name, Bytes)>,
+    replies: VecDeque<(Name, Told)>,
 }
 
 impl Memory {
@@ -55,11 +55,11 @@ impl Memory {
     }
 
     /// The servers replied this.
-    pub(super) fn reply(&mut self, tag: &Tag, bytes: &Bytes) {
+    pub(super) fn reply(&mut self, tag: &Tag, told: &Told) {
         if self.replies.len() >= REPLIES_MAX {
             self.replies.pop_front();
         }
-        self.replies.push_back((name(tag), bytes.clone()));
+        self.replies.push_back((name(tag), told.clone()));
     }
 
     /// The next request of a session other than that of `tag`, with this body. The newest sessions are the likeliest to live.
@@ -67,7 +67,7 @@ impl Memory {
         let others: Vec<_> = self.order.iter().rev().filter(|other| **other != name(tag)).take(16).collect();
         let other = **chance.choose(&others)?;
         let seq = self.sessions.get(&other)?.next();
-        Some(Request { client: other.0, opened: other.1, seq, body })
+        Some(Request { client: other.0, opened: other.1, seq, body, proof: None })
     }
 
     /// A request that was seen.
@@ -77,19 +77,25 @@ impl Memory {
     }
 
     /// A reply in a session other than that of `tag`.
-    pub(super) fn reply_of_another(&self, tag: &Tag) -> Option<Bytes> {
+    pub(super) fn reply_of_another(&self, tag: &Tag) -> Option<Told> {
         let mut others = self.replies.iter().rev().filter(|(other, _)| *other != name(tag));
-        others.next().map(|(_, bytes)| bytes.clone())
+        others.next().map(|(_, told)| told.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use mesh::wire::Outcome;
 
     fn call(client: u128, seq: u64) -> Request {
         let body = Body::Call(Bytes::from_static(b"x\n"));
-        Request { client: ClientId(client), opened: Slot(9), seq: Seq(seq), body }
+        Request { client: ClientId(client), opened: Slot(9), seq: Seq(seq), body, proof: None }
+    }
+
+    fn one() -> Told {
+        Told::unsigned(Outcome::Executed(Bytes::from_static(b"one")))
     }
 
     #[test]
@@ -110,9 +116,9 @@ mod tests {
         assert_eq!(memory.old_request(&mut chance), None);
         memory.request(&call(1, 1));
         assert_eq!(memory.old_request(&mut chance), Some(call(1, 1)));
-        memory.reply(&call(1, 1).tag(), &Bytes::from_static(b"one"));
+        memory.reply(&call(1, 1).tag(), &one());
         assert_eq!(memory.reply_of_another(&call(1, 2).tag()), None);
-        assert_eq!(memory.reply_of_another(&call(2, 2).tag()), Some(Bytes::from_static(b"one")));
+        assert_eq!(memory.reply_of_another(&call(2, 2).tag()), Some(one()));
     }
 
     #[test]
@@ -120,7 +126,7 @@ mod tests {
         let mut memory = Memory::default();
         for client in 0..5000 {
             memory.request(&call(client, 1));
-            memory.reply(&call(client, 1).tag(), &Bytes::new());
+            memory.reply(&call(client, 1).tag(), &one());
         }
         assert_eq!((memory.sessions.len(), memory.order.len()), (SESSIONS_MAX, SESSIONS_MAX));
         assert_eq!((memory.requests.len(), memory.replies.len()), (REQUESTS_MAX, REPLIES_MAX));

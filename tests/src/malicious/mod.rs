@@ -1,12 +1,13 @@
 //! A SMaRtClient that lies: it stands where a SMaRtClient stands, with a valid certificate, does its work, and misbehaves as
 //! told ([`Behaviour`]), alone or several at once, always or now and then. It counts what it did and what came of it, so
-//! that a test can demand that an attack really happened. What the attack came to is judged from outside.
+//! that a test can demand that an attack really happened. What the attack came to is judged by [`trial`], from outside.
 //!
 //! The honest part is the SMaRtClient's own protocol ([`mesh::client::SmartClient`]) over the library's own links.
 
 mod accomplices;
 mod behaviour;
 mod driver;
+mod forger;
 mod front;
 mod malice;
 mod memory;
@@ -14,13 +15,15 @@ mod options;
 mod raids;
 mod stranger;
 mod tally;
+pub mod trial;
 
 pub use behaviour::{Behaviour, Group, Wish};
 pub use options::Options;
 
 use accomplices::Accomplices;
 use anyhow::Context;
-use driver::{Around, ToServer};
+use driver::{Around, Signers, ToServer};
+use forger::Forger;
 use front::Desk;
 use malice::Malice;
 use mesh::client::smart_client::Config;
@@ -57,10 +60,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let malice = Arc::new(Malice::new(options));
     let has_quorum = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
-    let events = work(&malice, &endpoint, &has_quorum, &mut tasks);
+    let forger = Arc::new(Forger::new(&malice.options.cluster)?);
+    let signers = Signers::default();
+    let events = work(&malice, &endpoint, &has_quorum, &signers, &mut tasks);
     let accomplices = Accomplices::start(&malice, &endpoint, &mut tasks);
     raids::start(&malice, &accomplices, &mut tasks)?;
-    tasks.spawn(Desk::new(malice.clone(), accomplices, events).accept(endpoint.clone()));
+    let desk = Desk::new(malice.clone(), accomplices, forger, events);
+    tasks.spawn(desk.accept(endpoint.clone(), signers));
     let face = Arc::new(Face { malice: malice.clone(), has_quorum });
     let admin = AdminServer::bind(malice.options.admin, Arc::new(registry), face).await.context("the admin port")?;
     let (quic, admin_addr) = (endpoint.local_addr().to_string(), admin.local_addr().to_string());
@@ -77,6 +83,7 @@ fn work(
     malice: &Arc<Malice>,
     endpoint: &Endpoint,
     has_quorum: &Arc<AtomicBool>,
+    signers: &Signers,
     tasks: &mut JoinSet<()>,
 ) -> mpsc::Sender<driver::Event> {
     let servers = &malice.options.servers;
@@ -94,7 +101,7 @@ fn work(
     for (id, address) in servers {
         let target = Target { kind: LinkKind::Submit, address: address.clone(), id: Some(id.to_string()) };
         let pauses = Backoff::new(malice.chance().next_u64());
-        let line = ToServer(ReplicaId(*id));
+        let line = ToServer { id: ReplicaId(*id), signers: signers.clone() };
         tasks.spawn(kept::keep(line, endpoint.clone(), Standing::new(target), events.clone(), pauses));
     }
     events

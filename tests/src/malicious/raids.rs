@@ -71,15 +71,15 @@ async fn flood(behaviour: Behaviour, malice: Arc<Malice>, accomplices: Accomplic
 }
 
 fn one_of_many(behaviour: Behaviour, malice: &Malice) -> Request {
-    let client = ClientId(u128::from(malice.chance().next_u64()));
+    let client = ClientId::unowned(malice.chance().next_u64().into());
     if behaviour == Behaviour::FloodSessions {
-        return Request { client, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 64 } };
+        return Request::open(client, 64, None);
     }
     let old = malice.recall(|memory, dice| memory.old_request(dice)).filter(|_| malice.chance().chance(500));
     let line = |length: usize| Bytes::from(format!("{}{}\n", malice.options.forged, "x".repeat(length)));
     old.unwrap_or_else(|| {
         let length = malice.chance().below(2000) as usize;
-        Request { client, opened: Slot(1), seq: Seq(1), body: Body::Call(line(length)) }
+        Request { client, opened: Slot(1), seq: Seq(1), body: Body::Call(line(length)), proof: None }
     })
 }
 
