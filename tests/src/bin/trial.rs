@@ -20,6 +20,9 @@ struct Args {
     /// All that were given at once, and not one after the other
     #[arg(long)]
     mixed: bool,
+    /// A trial goes on until it happened so often, but not for longer than 30 s
+    #[arg(long, default_value_t = 1)]
+    least: u64,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -34,7 +37,12 @@ fn main() -> anyhow::Result<ExitCode> {
         if trials.is_empty() {
             continue;
         }
-        let mut bench = Bench::start(programs.clone(), args.signatures).context("no cluster")?;
+        let start = || -> anyhow::Result<Bench> {
+            let mut bench = Bench::start(programs.clone(), args.signatures).context("no cluster")?;
+            bench.insist(args.least);
+            Ok(bench)
+        };
+        let mut bench = start()?;
         for wishes in trials {
             let names: Vec<_> = wishes.iter().map(ToString::to_string).collect();
             match bench.try_out(&wishes) {
@@ -45,7 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 Err(error) => {
                     println!("{}: the cluster did not survive it: {error:#}", names.join(" "));
                     broken = true;
-                    bench = Bench::start(programs.clone(), args.signatures).context("no cluster")?;
+                    bench = start()?;
                 }
             }
         }

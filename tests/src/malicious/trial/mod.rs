@@ -27,12 +27,13 @@ use victims::{Ledger, Word};
 /// The clients of a trial, by the last letter of their keys: none is another's with its last bit changed, so that an altered
 /// request counts up a counter of nobody's.
 const CLIENTS: [char; 6] = ['b', 'd', 'f', 'h', 'j', 'l'];
-/// Calls after which a trial has seen enough, all clients together.
+/// Calls after which a trial has seen enough, all clients together, if the malicious one misbehaved so often by then.
 const CALLS: u64 = 300;
-/// How often the malicious one must have misbehaved by then, if time allows.
 const DONE: u64 = 10;
+/// Calls after which it ends all the same: one that fails is soon left alone.
+const CALLS_MOST: u64 = 4000;
 /// A trial whose calls mostly fail ends all the same.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// Calls that must succeed once the malicious one is gone.
@@ -94,6 +95,7 @@ pub struct Bench {
     pki: Pki,
     signatures: bool,
     trials: u32,
+    least: u64,
 }
 
 impl Bench {
@@ -114,7 +116,12 @@ impl Bench {
         let end = Instant::now() + Duration::from_secs(90);
         let up = Up::start(Command::new(&programs.lockstep), &arguments, || Instant::now() >= end)?;
         let pki = Pki::open(&up.data_dir().join("pki"))?;
-        Ok(Self { programs, up, pki, signatures, trials: 0 })
+        Ok(Self { programs, up, pki, signatures, trials: 0, least: 1 })
+    }
+
+    /// From now on a trial goes on until the malicious one has misbehaved so often, if time allows.
+    pub fn insist(&mut self, least: u64) {
+        self.least = least;
     }
 
     /// Has a new malicious SMaRtClient misbehave for a while, beside the honest one.
@@ -131,7 +138,7 @@ impl Bench {
         honest.push(malicious.quic.clone());
         let id = format!("trial-{trial}");
         let mut ingress = Ingress::start(&self.programs, &self.up, &self.pki, &id, &honest, self.signatures)?;
-        let (ledgers, did) = work(&ingress.listen, trial, malicious)?;
+        let (ledgers, did) = work(&ingress.listen, trial, malicious, self.least)?;
         let after = self.count(Some(&ingress));
         go_on(&ingress.listen, trial)?;
         ensure!(ingress.lives(), "the ingress ended: see {id}.log");
@@ -181,7 +188,7 @@ impl Bench {
 }
 
 /// Lets clients call until enough was seen, and ends the malicious one; what they saw, and what it did.
-fn work(address: &str, trial: u32, malicious: Malicious) -> anyhow::Result<(Vec<Ledger>, Value)> {
+fn work(address: &str, trial: u32, malicious: Malicious, least: u64) -> anyhow::Result<(Vec<Ledger>, Value)> {
     let word = Word::default();
     std::thread::scope(|scope| {
         let clients: Vec<_> = CLIENTS
@@ -192,7 +199,11 @@ fn work(address: &str, trial: u32, malicious: Malicious) -> anyhow::Result<(Vec<
             .into_iter()
             .collect();
         let end = Instant::now() + LONGEST;
-        let enough = || word.calls.load(Ordering::Relaxed) >= CALLS && malicious.done() >= DONE;
+        let enough = || match word.calls.load(Ordering::Relaxed) {
+            ..CALLS => false,
+            CALLS..CALLS_MOST => malicious.done() >= DONE.max(least),
+            CALLS_MOST.. => malicious.done() >= least,
+        };
         while Instant::now() < end && !enough() {
             std::thread::sleep(LOOK);
         }
