@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
-use crate::intake::{self, LinkId, Waiters};
+use crate::intake::{self, Checker, LinkId, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
@@ -19,12 +19,14 @@ use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::{Context, ensure};
+use mesh::auth::Signatures;
 use mesh::limits::Limits;
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::node::signing::SignerTrust;
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -149,6 +151,7 @@ async fn serve(
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
+    let checker = checker(&config)?;
     let mut waiters = Waiters::new(metrics.clone());
     let waiting = Waiting {
         config: &config,
@@ -197,11 +200,22 @@ async fn serve(
         evidence,
         peers,
         waiters,
+        checker,
         inputs,
         metrics,
         publisher,
     };
     Driver::new(parts).run().await
+}
+
+/// What checks the signatures of requests, where there are any.
+fn checker(config: &Config) -> anyhow::Result<Option<Checker<Responder>>> {
+    if config.request_signatures == Signatures::Off {
+        return Ok(None);
+    }
+    let bundle = config.trust_bundle.clone().unwrap_or_else(|| config.pki.join("ca.crt"));
+    let trust = SignerTrust::load(&config.cluster, &bundle, None)?;
+    Ok(Some(Checker::start(&Arc::new(RwLock::new(Arc::new(trust))))?))
 }
 
 /// What the core starts with: what the journal, the newest snapshot and the application's marker say.
