@@ -8,19 +8,21 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
-use crate::intake::{self, LinkId, Waiters};
+use crate::intake::{self, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::Store;
+use crate::store::{Membership, Store};
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::{Context, ensure};
+use mesh::auth::Signatures;
 use mesh::limits::Limits;
 use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
+use mesh::node::signing::Signer;
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
@@ -49,6 +51,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal();
     let credentials = Credentials::load(&config.pki, config.trust_bundle.as_deref())?;
     check_identity(&config, &credentials)?;
+    let signer = match config.reply_signatures {
+        Signatures::Off => None,
+        Signatures::Optional | Signatures::Required => {
+            Some(Arc::new(Signer::load(&config.pki, credentials.identity())?))
+        }
+    };
     let not_after = credentials.expires_at();
     let mut registry = mesh::node::registry();
     let metrics = Metrics::new(&mut registry);
@@ -76,7 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, metrics);
+    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, metrics));
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Nobody listens if the task ended already.
@@ -128,7 +136,7 @@ async fn serve(
     (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
-    metrics: Metrics,
+    (signer, metrics): (Option<Arc<Signer>>, Metrics),
 ) -> anyhow::Result<()> {
     let settings = config.clone();
     // Reading a long journal must not keep the admin port from answering.
@@ -161,16 +169,15 @@ async fn serve(
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
+    let clock = Clock::start();
+    if let Some(signer) = signer {
+        waiters.sign_with(clock.now(), voice(&config, &membership), signer);
+    }
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
-    let publisher = Publisher::new(
-        shown.snapshots,
-        membership.clone(),
-        metrics.clone(),
-        config.data_dir.clone(),
-        snapshots.clone(),
-    );
+    let (data_dir, kept) = (config.data_dir.clone(), snapshots.clone());
+    let publisher = Publisher::new(shown.snapshots, membership.clone(), metrics.clone(), data_dir, kept);
     let recovered = recover(records, snapshots.clone(), &app_settings).await?;
     let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
@@ -183,7 +190,6 @@ async fn serve(
     };
     let transfers = Transfers::start(fetcher, &server);
     let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
-    let clock = Clock::start();
     let parts = Parts {
         config,
         membership,
@@ -202,6 +208,13 @@ async fn serve(
         publisher,
     };
     Driver::new(parts).run().await
+}
+
+/// Who signs replies here.
+fn voice(config: &Config, membership: &Membership) -> Voice {
+    // Every member has an application, and there are few.
+    let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
+    Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 
 /// What the core starts with: what the journal, the newest snapshot and the application's marker say.
