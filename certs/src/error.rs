@@ -3,18 +3,44 @@
 use mesh::names::NameError;
 use std::path::PathBuf;
 
-/// Why a certificate could not be issued or an authority not be used.
+/// Why something could not be done with certificates.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CertsError {
     /// There is one already; nothing was changed.
-    #[error("{} exists already: nothing was changed; use `certs renew` for a leaf that is due", .0.display())]
+    #[error("{} exists already: nothing was changed; `lockstep certs renew` makes a new leaf, --force replaces", .0.display())]
     Exists(PathBuf),
     /// There is no authority here.
-    #[error("{} has no certificate authority: run `certs init --cluster NAME` first, or check --dir", .0.display())]
+    #[error("{} has no certificate authority: run `lockstep certs init --cluster NAME` first, or check --dir", .0.display())]
     NoAuthority(PathBuf),
+    /// The authority is that of another cluster.
+    #[error("{} has the authority of cluster {found}, not of {wanted}: use another --dir", dir.display())]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose authority is there.
+        found: String,
+        /// Whose was asked for.
+        wanted: String,
+    },
+    /// It would break a rule; nothing was changed.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Another command is at work in the directory.
+    #[error("{} is in use by another `lockstep certs` command or `lockstep up`: try again when it has ended", .0.display())]
+    Busy(PathBuf),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
     /// A role, id or cluster that cannot stand in a certificate.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A key is encrypted, and nobody gave the passphrase.
+    #[error("{} is encrypted: give --passphrase-file", .0.display())]
+    PassphraseMissing(PathBuf),
+    /// A key is encrypted with another passphrase.
+    #[error("{} cannot be decrypted: it is another passphrase, or the file is damaged", .0.display())]
+    PassphraseWrong(PathBuf),
     /// A key that others may read or the group may write.
     #[error("{}: mode {mode:04o} lets others read or the group write it: chmod 0600 it", path.display())]
     Insecure {
@@ -44,6 +70,9 @@ pub enum CertsError {
     /// The cryptography library said no: ours or its fault.
     #[error("a certificate cannot be made: {0}")]
     Crypto(#[from] rcgen::Error),
+    /// A key could not be encrypted: ours or the library's fault.
+    #[error("a key cannot be encrypted: {0}")]
+    Encryption(String),
 }
 
 impl CertsError {

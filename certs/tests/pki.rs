@@ -1,33 +1,15 @@
 //! What is issued, how it lies on the disk, and that links take it.
 
+mod common;
+
 use certs::{CertsError, IssuedPaths, Pki, Role};
+use common::Dir;
 use mesh::net::{Credentials, Endpoint, LinkKind, LinkLimits};
 use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use x509_parser::pem::Pem;
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A directory that goes away.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("lockstep-certs-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn new_pki() -> (Dir, Pki) {
     let dir = Dir::new();
@@ -157,7 +139,7 @@ fn an_authority_is_found_again_and_another_cluster_does_not_get_it() {
     assert!(pki.bundle_path().exists());
     let second = pki.issue("server", "1").unwrap();
     assert_eq!(fs::read(first.authorities).unwrap(), fs::read(second.authorities).unwrap());
-    assert!(matches!(Pki::open_or_init(&dir.0, "other"), Err(CertsError::Unusable { .. })));
+    assert!(matches!(Pki::open_or_init(&dir.0, "other"), Err(CertsError::OtherCluster { .. })));
     let empty = Dir::new();
     assert!(matches!(Pki::open(&empty.0), Err(CertsError::NoAuthority(_))));
     assert_eq!(Pki::open_or_init(&empty.0, "other").unwrap().cluster(), "other");

@@ -6,7 +6,7 @@
 use crate::app;
 use crate::clock::Clock;
 use crate::inputs::{AdminAsk, Control, Inputs};
-use crate::intake::{self, Waiters};
+use crate::intake::{self, Checker, Held, Judged, Waiters};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
@@ -17,7 +17,7 @@ use crate::transfer::Transfers;
 use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
-use mesh::auth;
+use mesh::auth::{self, Checked, Seeking};
 use mesh::framing::Adapter;
 use mesh::ids::Position;
 use mesh::net::Responder;
@@ -26,7 +26,7 @@ use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
-use mesh::wire::submit::Steer;
+use mesh::wire::submit::{Steer, Submit};
 use mesh::wire::{Body, Message, Request};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -59,6 +59,8 @@ pub(crate) struct Driver {
     evidence: app::Evidence,
     peers: Peers,
     waiters: Waiters<Responder>,
+    /// With signatures.
+    checker: Option<Checker<Responder>>,
     inputs: Inputs,
     metrics: Metrics,
     publisher: Publisher,
@@ -101,6 +103,7 @@ pub(crate) struct Parts {
     pub(crate) evidence: app::Evidence,
     pub(crate) peers: Peers,
     pub(crate) waiters: Waiters<Responder>,
+    pub(crate) checker: Option<Checker<Responder>>,
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Metrics,
     pub(crate) publisher: Publisher,
@@ -112,6 +115,7 @@ struct Turn {
     app: Vec<app::Event>,
     peers: Vec<Incoming>,
     requests: Vec<intake::Event>,
+    judged: Vec<Judged<Responder>>,
     admin: Option<AdminAsk>,
     control: Option<Control>,
     transfer: Option<Input>,
@@ -132,6 +136,7 @@ impl Driver {
             evidence,
             peers,
             waiters,
+            checker,
             inputs,
             metrics,
             publisher,
@@ -165,6 +170,7 @@ impl Driver {
             evidence,
             peers,
             waiters,
+            checker,
             inputs,
             reporter: report::Reporter::new(metrics.clone()),
             metrics,
@@ -216,6 +222,7 @@ impl Driver {
             () = tokio::time::sleep_until(wake) => {}
             ask = admin.recv() => turn.admin = ask,
             order = control.recv() => turn.control = order,
+            judged = next_judged(&mut self.checker) => turn.judged = judged,
             input = self.transfers.next() => turn.transfer = Some(input),
         }
         Ok(())
@@ -232,6 +239,11 @@ impl Driver {
             && let Ok(incoming) = self.inputs.peers.try_recv()
         {
             turn.peers.push(incoming);
+        }
+        while turn.judged.len() < REQUESTS
+            && let Some(judged) = self.checker.as_mut().and_then(Checker::try_next)
+        {
+            turn.judged.extend(judged);
         }
         if !self.journal.behind() {
             while turn.requests.len() < REQUESTS
@@ -272,7 +284,7 @@ impl Driver {
         for incoming in turn.peers.drain(..) {
             self.on_frame(incoming);
         }
-        self.on_requests(&mut turn.requests);
+        self.on_requests(&mut turn.requests, &mut turn.judged);
         if self.replica.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.step(Input::Timeout);
         }
@@ -304,8 +316,8 @@ impl Driver {
     }
 
     /// All requests of the turn make one input, so that they make one batch.
-    fn on_requests(&mut self, events: &mut Vec<intake::Event>) {
-        let mut requests = Vec::new();
+    fn on_requests(&mut self, events: &mut Vec<intake::Event>, judged: &mut Vec<Judged<Responder>>) {
+        let mut sought = Vec::new();
         for event in events.drain(..) {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
@@ -313,18 +325,45 @@ impl Driver {
                 intake::Event::Ask(ask) if self.drain.stop => {
                     self.waiters.refuse(ask.link, ask.stream, Steer::NotReady);
                 }
-                intake::Event::Ask(intake::Ask { link, submit, stream, share: _share }) => {
-                    if !self.is_orderable(&submit.request) {
-                        // The dropped stream tells the asker; nothing that it says of itself would be believed.
-                        self.reporter.not_orderable(self.now, link);
-                    } else if self.waiters.register(self.now, link, submit.request.tag(), submit.whole, stream) {
-                        requests.push(auth::by_transport(submit.request));
+                intake::Event::Ask(ask) => self.on_ask(ask, judged, &mut sought),
+            }
+        }
+        if let Some(checker) = self.checker.as_mut().filter(|_| !sought.is_empty()) {
+            judged.extend(checker.ask(sought));
+        }
+        let mut requests = Vec::new();
+        for Judged { verdict, held: Held { link, whole, stream, share: _share } } in judged.drain(..) {
+            match verdict {
+                Ok(request) => {
+                    if self.waiters.register(self.now, link, request.get().tag(), whole, stream) {
+                        requests.push(request);
                     }
                 }
+                Err(steer) => self.waiters.refuse(link, stream, steer),
             }
         }
         if !requests.is_empty() {
             self.step(Input::Requests(requests));
+        }
+    }
+
+    fn on_ask(
+        &mut self,
+        intake::Ask { link, submit, stream, share }: intake::Ask,
+        judged: &mut Vec<Judged<Responder>>,
+        sought: &mut Vec<(Seeking, Held<Responder>)>,
+    ) {
+        let Submit { request, whole } = submit;
+        if !self.is_orderable(&request) {
+            // The dropped stream tells the asker; nothing that it says of itself would be believed.
+            return self.reporter.not_orderable(self.now, link);
+        }
+        let (needed, mode) = (self.replica.needed(&request), self.membership.cluster.request_signatures);
+        let held = Held { link, whole, stream, share };
+        match auth::check(request, needed, mode, &self.config.cluster, self.replica.verifier()) {
+            Ok(Checked::Verified(request)) => judged.push(Judged { verdict: Ok(request), held }),
+            Ok(Checked::Sought(seeking)) => sought.push((seeking, held)),
+            Err(why) => judged.push(Judged { verdict: Err(Steer::Rejected(why)), held }),
         }
     }
 
@@ -508,6 +547,14 @@ impl Driver {
         // Without a leader nothing in flight will end soon: its senders ask elsewhere.
         let idle = !self.waiters.anybody_waits() || status.leader.is_none();
         self.drain.stop && handed_over && idle
+    }
+}
+
+/// The next answers of the threads that check signatures; never, where there are none.
+async fn next_judged(checker: &mut Option<Checker<Responder>>) -> Vec<Judged<Responder>> {
+    match checker {
+        Some(checker) => checker.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,6 +29,12 @@ pub(crate) struct Reason {
     pub(crate) reason: &'static str,
 }
 
+/// Whose signature does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Who {
+    pub(crate) who: &'static str,
+}
+
 /// A kind of member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct MemberKind {
@@ -67,6 +73,7 @@ pub(crate) struct Metrics {
     pub(crate) peer_dropped: Family<Peer, Counter>,
     pub(crate) rejected: Family<Reason, Counter>,
     pub(crate) malformed: Family<Reason, Counter>,
+    pub(crate) signature_failures: Family<Who, Counter>,
 }
 
 impl Metrics {
@@ -102,6 +109,7 @@ impl Metrics {
             peer_dropped: Family::default(),
             rejected: Family::default(),
             malformed: Family::default(),
+            signature_failures: Family::default(),
         };
         // No age is not an age of nothing.
         metrics.snapshot_age.set(f64::NAN);
@@ -157,10 +165,17 @@ impl Metrics {
         registry.register("peer_dropped_messages", "Messages for a peer that were dropped", self.peer_dropped.clone());
         registry.register("rejected", "Requests that were not taken", self.rejected.clone());
         registry.register("malformed", "Messages that did not decode, by kind of link", self.malformed.clone());
+        let help = "Requests that were not signed by whom they should be";
+        registry.register("signature_failures", help, self.signature_failures.clone());
+        // There from the first look on.
+        let _ = self.signature_failures.get_or_create(&Who { who: "request" });
     }
 
     /// Counts a request that was not taken.
     pub(crate) fn reject(&self, steer: mesh::wire::submit::Steer) {
+        if matches!(steer, mesh::wire::submit::Steer::Rejected(_)) {
+            self.signature_failures.get_or_create(&Who { who: "request" }).inc();
+        }
         self.rejected.get_or_create(&Reason { reason: steer_name(steer) }).inc();
     }
 

@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
-use crate::intake::{self, LinkId, Voice, Waiters};
+use crate::intake::{self, Checker, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
@@ -21,12 +21,12 @@ use crate::{Config, app, entropy};
 use anyhow::{Context, ensure};
 use mesh::auth::Signatures;
 use mesh::limits::Limits;
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Role};
-use mesh::node::signing::Signer;
+use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::node::signing::{Signer, SignerTrust};
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -157,6 +157,7 @@ async fn serve(
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
+    let checker = checker(&config)?;
     let mut waiters = Waiters::new(metrics.clone());
     let waiting = Waiting {
         config: &config,
@@ -189,13 +190,12 @@ async fn serve(
         view: shown.transfer,
     };
     let transfers = Transfers::start(fetcher, &server);
-    let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
     let parts = Parts {
         config,
         membership,
         recovered,
         clock,
-        seed,
+        seed: u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?),
         journal,
         snapshots,
         transfers,
@@ -203,6 +203,7 @@ async fn serve(
         evidence,
         peers,
         waiters,
+        checker,
         inputs,
         metrics,
         publisher,
@@ -215,6 +216,16 @@ fn voice(config: &Config, membership: &Membership) -> Voice {
     // Every member has an application, and there are few.
     let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
+}
+
+/// What checks the signatures of requests, where there are any.
+fn checker(config: &Config) -> anyhow::Result<Option<Checker<Responder>>> {
+    if config.request_signatures == Signatures::Off {
+        return Ok(None);
+    }
+    let bundle = config.trust_bundle.clone().unwrap_or_else(|| config.pki.join("ca.crt"));
+    let trust = SignerTrust::load(&config.cluster, &bundle, None)?;
+    Ok(Some(Checker::start(&Arc::new(RwLock::new(Arc::new(trust))))?))
 }
 
 /// What the core starts with: what the journal, the newest snapshot and the application's marker say.

@@ -40,7 +40,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Snapshot { command } => commands::snapshot::run(command).await,
             Command::Abort(args) => commands::abort::run(args).await,
             Command::Diff(args) => commands::diff::run(&args),
-            Command::Certs { command } => commands::certs::run(command),
+            Command::Certs { command } => commands::certs::run(command).await,
             Command::Journal { command } => commands::journal::run(command),
             Command::Hashmap(args) => hashmap::run(args).await.map_err(Failure::from),
         }

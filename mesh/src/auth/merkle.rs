@@ -110,11 +110,11 @@ impl Verifier {
             Asked::Known => true,
             Asked::Nonsense => false,
             Asked::Sought(question) => {
-                let holds = question.answer();
-                if holds {
-                    self.remember(&question);
+                let answered = question.answer();
+                if let Some(answered) = &answered {
+                    self.remember(answered);
                 }
-                holds
+                answered.is_some()
             }
         }
     }
@@ -129,8 +129,8 @@ impl Verifier {
         }
     }
 
-    /// The answer to a question was yes.
-    pub fn remember(&mut self, question: &Question) {
+    /// Spares whoever asks the same again.
+    pub fn remember(&mut self, Answered(question): &Answered) {
         let root = (question.key, question.root);
         if self.held.insert(root) {
             self.order.push_back(root);
@@ -171,8 +171,20 @@ impl Question {
 
     /// Computes the answer: some 40 µs.
     #[must_use]
-    pub fn answer(&self) -> bool {
-        self.key.has_signed(&self.root, &self.signature)
+    pub fn answer(&self) -> Option<Answered> {
+        self.key.has_signed(&self.root, &self.signature).then_some(Answered(*self))
+    }
+}
+
+/// A question whose answer is yes: only [`Question::answer`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answered(Question);
+
+impl Answered {
+    /// Which.
+    #[must_use]
+    pub fn question(&self) -> &Question {
+        &self.0
     }
 }
 
@@ -218,8 +230,7 @@ mod tests {
         let Asked::Sought(question) = verifier.question(&proofs[0], &statements[0], &key().public()) else {
             panic!("nothing is known yet")
         };
-        assert!(question.answer());
-        verifier.remember(&question);
+        verifier.remember(&question.answer().expect("it was signed"));
         for (statement, proof) in statements.iter().zip(&proofs) {
             assert_eq!(verifier.question(proof, statement, &key().public()), Asked::Known);
         }
@@ -244,7 +255,7 @@ mod tests {
         let mut verifier = Verifier::default();
         for number in 0..ROOTS_MAX + 10 {
             let root = Digest::of(&number.to_le_bytes());
-            verifier.remember(&Question { key: key().public(), root, signature: key().sign(&root) });
+            verifier.remember(&Answered(Question { key: key().public(), root, signature: key().sign(&root) }));
         }
         assert_eq!((verifier.held.len(), verifier.order.len()), (ROOTS_MAX, ROOTS_MAX));
         let step = Step { left: true, beside: Digest([0; 32]) };

@@ -11,7 +11,7 @@ mod statement;
 mod tests;
 
 pub use key::{BadKey, PublicKey, SecretKey, Signature};
-pub use merkle::{Asked, BATCH_MAX, Proof, Question, SharedProof, Verifier, sign};
+pub use merkle::{Answered, Asked, BATCH_MAX, Proof, Question, SharedProof, Verifier, sign};
 pub use statement::{Vouched, no_content, reply as reply_statement, request as request_statement};
 
 use crate::ids::{ClientId, Digest};
@@ -118,13 +118,13 @@ impl Rejected {
 pub struct Verified {
     request: Request,
     /// What was found out about its proof.
-    held: Option<Question>,
+    held: Option<Answered>,
 }
 
 impl Verified {
     /// The request, and what the core's own [`Verifier`] need not find out again.
     #[must_use]
-    pub fn into_parts(self) -> (Request, Option<Question>) {
+    pub fn into_parts(self) -> (Request, Option<Answered>) {
         (self.request, self.held)
     }
 
@@ -167,15 +167,30 @@ impl Seeking {
         &self.request
     }
 
-    /// Finds it out: some 40 µs. The certificate is not looked at here.
+    /// What is to be found out.
+    #[must_use]
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// The request, if this is the answer to its question. A signer's certificate is not looked at here.
+    ///
+    /// # Errors
+    /// [`Rejected::BadSignature`]: it is the answer to another one.
+    pub fn settle(self, answered: &Answered) -> Result<Verified, Rejected> {
+        if *answered.question() != self.question {
+            return Err(Rejected::BadSignature);
+        }
+        Ok(Verified { request: self.request, held: Some(*answered) })
+    }
+
+    /// Finds it out here and now.
     ///
     /// # Errors
     /// [`Rejected::BadSignature`].
     pub fn finish(self) -> Result<Verified, Rejected> {
-        if !self.question.answer() {
-            return Err(Rejected::BadSignature);
-        }
-        Ok(Verified { request: self.request, held: Some(self.question) })
+        let answered = self.question.answer().ok_or(Rejected::BadSignature)?;
+        self.settle(&answered)
     }
 }
 

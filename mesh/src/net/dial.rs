@@ -92,7 +92,7 @@ impl Failure {
 }
 
 /// All addresses of HOST:PORT, as of now.
-async fn resolve(target: &str) -> Result<Vec<SocketAddr>, NetError> {
+pub(super) async fn resolve(target: &str) -> Result<Vec<SocketAddr>, NetError> {
     let failed = |problem: String| NetError::Resolve { target: target.to_owned(), problem };
     let found = timeout(RESOLVE_PATIENCE, lookup_host(target)).await;
     let found = found.map_err(|_| failed("the name service does not answer".to_owned()))?;

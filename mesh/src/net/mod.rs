@@ -15,6 +15,7 @@ pub mod kept;
 mod link;
 mod metrics;
 mod outgoing;
+mod probe;
 mod refusal;
 mod tls;
 mod transport;
@@ -29,6 +30,7 @@ pub use error::{NetError, Refusal, RefusalReason, RefusedBy};
 pub use identity::{Credentials, read_identity};
 pub use link::Link;
 pub use outgoing::Responder;
+pub use probe::presented_certificates;
 
 use crate::wire;
 use std::fmt;

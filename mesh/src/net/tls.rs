@@ -260,6 +260,6 @@ impl Tls {
     }
 }
 
-fn unusable(problem: impl fmt::Display) -> NetError {
+pub(super) fn unusable(problem: impl fmt::Display) -> NetError {
     NetError::Tls(problem.to_string())
 }

@@ -278,8 +278,8 @@ impl Replica {
             Input::Requests(requests) => {
                 for request in requests {
                     let (request, held) = request.into_parts();
-                    if let Some(question) = held {
-                        self.verifier.remember(&question);
+                    if let Some(answered) = held {
+                        self.verifier.remember(&answered);
                     }
                     let tag = request.tag();
                     if let Err(steer) = self.on_request(now, request, out) {

@@ -133,6 +133,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether a request of that kind can end so.
+    #[must_use]
+    pub fn fits(&self, kind: Kind) -> bool {
+        match self {
+            Self::Executed(_) | Self::Cancelled | Self::Aborted => kind == Kind::Call,
+            Self::Opened { .. } => kind == Kind::Open,
+            Self::Settled => kind == Kind::Cancel,
+            Self::Closed => kind == Kind::Close,
+            Self::Refused(_) => matches!(kind, Kind::Call | Kind::Open),
+        }
+    }
+
     /// The hash that is voted on for every outcome but [`Outcome::Executed`], whose form the adapter decides.
     #[must_use]
     pub fn form(&self) -> Digest {

@@ -1,9 +1,11 @@
 //! Requests of SMaRtClients: taken from their links, answered on their streams, their votes bundled.
 
+mod checker;
 mod link;
 mod signatory;
 mod waiters;
 
+pub(crate) use checker::{Checker, Held, Judged};
 pub(crate) use link::{Ask, Event, LinkId, serve};
 pub(crate) use signatory::Voice;
 pub(crate) use waiters::{Delivery, Waiters};

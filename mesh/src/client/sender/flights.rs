@@ -205,6 +205,10 @@ impl Sender {
             // The table is full of sessions that were active lately: that passes, and connections wait.
             return self.retry_soon(now, tag);
         }
+        if !outcome.fits(tag.kind) {
+            // No server that is whole says so: it is the word of whoever carried it.
+            return self.on_lost(now, tag, Unknown::Disagreement, out);
+        }
         let Some(flight) = self.land(&tag) else { return };
         if tag.kind == Kind::Call {
             self.pace.answered(now, now.since(flight.launched));
@@ -229,7 +233,7 @@ impl Sender {
                 if let Some(session) = self.sessions.get_mut(&tag.client) {
                     self.opening -= usize::from(session.opened.is_none());
                     session.opened = Some(opened);
-                    session.window = window.min(session.window);
+                    session.window = window.clamp(1, session.window);
                     self.offer(now, tag.client, out);
                 }
             }
