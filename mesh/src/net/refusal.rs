@@ -76,7 +76,7 @@ fn reason_of_code(code: VarInt) -> Option<RefusalReason> {
 }
 
 /// Why our verifier refused a certificate.
-fn reason_of(error: &Error) -> RefusalReason {
+pub(super) fn reason_of(error: &Error) -> RefusalReason {
     let Error::InvalidCertificate(error) = error else { return RefusalReason::UnknownCa };
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => RefusalReason::Expired,
