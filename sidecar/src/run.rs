@@ -8,13 +8,13 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::driver::{Driver, Parts};
 use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
-use crate::intake::{self, Checker, LinkId, Waiters};
+use crate::intake::{self, Checker, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::Store;
+use crate::store::{Membership, Store};
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
@@ -23,7 +23,7 @@ use mesh::auth::Signatures;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Files, Link, LinkKind, LinkLimits, Responder, Role};
 use mesh::node::identity::{self, Expected};
-use mesh::node::signing::SignerTrust;
+use mesh::node::signing::{Signer, SignerTrust};
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
@@ -58,6 +58,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let expected = Expected { cluster: &config.cluster, role: Role::Server, id: &id };
     let limits = link_limits(config.link_max_age);
     let endpoint = identity::bind(&expected, &files, config.quic, &kinds, limits, &mut registry)?;
+    let signer = match config.reply_signatures {
+        Signatures::Off => None,
+        Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(&config.pki, endpoint.identity())?)),
+    };
     let (stop_app, app_stopped) = watch::channel(false);
     let settings = app_settings(&config, &metrics);
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
@@ -79,7 +83,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, metrics);
+    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, metrics));
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Nobody listens if the task ended already.
@@ -131,7 +135,7 @@ async fn serve(
     (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
-    metrics: Metrics,
+    (signer, metrics): (Option<Arc<Signer>>, Metrics),
 ) -> anyhow::Result<()> {
     let settings = config.clone();
     // Reading a long journal must not keep the admin port from answering.
@@ -165,16 +169,15 @@ async fn serve(
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
+    let clock = Clock::start();
+    if let Some(signer) = signer {
+        waiters.sign_with(clock.now(), voice(&config, &membership), signer);
+    }
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
-    let publisher = Publisher::new(
-        shown.snapshots,
-        membership.clone(),
-        metrics.clone(),
-        config.data_dir.clone(),
-        snapshots.clone(),
-    );
+    let (data_dir, kept) = (config.data_dir.clone(), snapshots.clone());
+    let publisher = Publisher::new(shown.snapshots, membership.clone(), metrics.clone(), data_dir, kept);
     let recovered = recover(records, snapshots.clone(), &app_settings).await?;
     let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
@@ -186,14 +189,12 @@ async fn serve(
         view: shown.transfer,
     };
     let transfers = Transfers::start(fetcher, &server);
-    let seed = u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?);
-    let clock = Clock::start();
     let parts = Parts {
         config,
         membership,
         recovered,
         clock,
-        seed,
+        seed: u64::from_le_bytes(entropy::bytes().context("no randomness from the system")?),
         journal,
         snapshots,
         transfers,
@@ -207,6 +208,13 @@ async fn serve(
         publisher,
     };
     Driver::new(parts).run().await
+}
+
+/// Who signs replies here.
+fn voice(config: &Config, membership: &Membership) -> Voice {
+    // Every member has an application, and there are few.
+    let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
+    Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 
 /// What checks the signatures of requests, where there are any.

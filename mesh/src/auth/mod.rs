@@ -12,7 +12,7 @@ mod tests;
 
 pub use key::{BadKey, PublicKey, SecretKey, Signature};
 pub use merkle::{Answered, Asked, BATCH_MAX, Proof, Question, SharedProof, Verifier, sign};
-pub use statement::{Vouched, reply as reply_statement, request as request_statement};
+pub use statement::{Vouched, no_content, reply as reply_statement, request as request_statement};
 
 use crate::ids::{ClientId, Digest};
 use crate::wire::{Body, Request};

@@ -79,6 +79,13 @@ impl Outcome {
     }
 }
 
+/// What a server vouches for that kept only the hash of an outcome, in the place of [`Outcome::content`]: its word counts
+/// for the form, and for no bytes, since no outcome has this content.
+#[must_use]
+pub fn no_content(form: &Digest) -> Digest {
+    form.chain(b"hash only")
+}
+
 fn begin(domain: &[u8], cluster: &str, tag: &Tag) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.update(domain).update(&(cluster.len() as u64).to_le_bytes()).update(cluster.as_bytes());

@@ -30,6 +30,7 @@ fn sender(window: u16) -> Sender {
         turn: 64,
         resend,
         resends_saved: 1000,
+        doubts: false,
     };
     Sender::new(config, [1, 2, 3, 4])
 }
@@ -110,6 +111,7 @@ fn narrow_holding(sessions: usize, turn: u32, held: usize) -> Sender {
         turn,
         resend,
         resends_saved: 2,
+        doubts: false,
     };
     Sender::new(config, [1, 2, 3, 4])
 }

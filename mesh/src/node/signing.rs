@@ -63,6 +63,12 @@ impl Signer {
         Ok(Self { key, certificate: Bytes::copy_from_slice(&certificate) })
     }
 
+    /// Of a key and a certificate that are taken to belong together: for tests.
+    #[must_use]
+    pub fn unchecked(key: SecretKey, certificate: Bytes) -> Self {
+        Self { key, certificate }
+    }
+
     /// The key.
     #[must_use]
     pub fn key(&self) -> &SecretKey {

@@ -259,6 +259,7 @@ impl Subject for Shown {
             "protocol": self.config.adapter.name(),
             "peers": self.running.peers(),
             "requests": self.calls.requests.status(),
+            "signature_failures": self.calls.signature_failures.of("reply"),
             "resends": self.calls.requests.resends.get(),
             "tcp_connections": self.tcp.open.get(),
             "tcp_accepts": self.tcp.accepts.get(),

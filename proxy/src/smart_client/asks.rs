@@ -1,14 +1,15 @@
 //! The links from ingresses and native clients: each request on a stream of its own, its answer on the same one.
 
 use super::driver::Event;
+use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
-use mesh::net::{Endpoint, Link, LinkKind, Responder};
+use mesh::net::{Endpoint, Link, LinkKind, NetError, Responder};
 use mesh::node::counts::Counts;
 use mesh::wire::client::{Ask, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 /// A sender's patience counts up to here.
@@ -16,26 +17,58 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Bytes of requests that wait for the driver, of all links: whoever brings more waits, and with it the streams of its link.
 const WAITING_BYTES: usize = 64 << 20;
+/// Before certificates that could not be shown are shown again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What serving a link needs.
 #[derive(Clone)]
 struct Desk {
     events: mpsc::Sender<Event>,
     room: Arc<Semaphore>,
+    /// The servers' signing certificates, as they are shown; empty as long as there are none.
+    signers: watch::Receiver<Bytes>,
     rejected: Counts,
     /// The next ticket of the process.
     tickets: Arc<AtomicU64>,
 }
 
 /// Accepts links until the endpoint is closed.
-pub(super) async fn accept(endpoint: Endpoint, events: mpsc::Sender<Event>, rejected: Counts) {
+pub(super) async fn accept(
+    endpoint: Endpoint,
+    events: mpsc::Sender<Event>,
+    signers: watch::Receiver<Bytes>,
+    rejected: Counts,
+) {
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
-    let desk = Desk { events, room, rejected, tickets: Arc::default() };
+    let desk = Desk { events, room, signers, rejected, tickets: Arc::default() };
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
+            tokio::spawn(introduce(link.clone(), desk.signers.clone()));
             tokio::spawn(serve(link, desk.clone()));
         } else {
             link.close("a SMaRtClient takes client links only");
+        }
+    }
+}
+
+/// Shows one link the servers' signing certificates, and again whenever there is another. What comes while one message is
+/// on its way makes one message more.
+async fn introduce(link: Link, mut signers: watch::Receiver<Bytes>) {
+    signers.mark_changed();
+    while signers.changed().await.is_ok() {
+        let message = signers.borrow_and_update().clone();
+        if message.is_empty() {
+            continue;
+        }
+        match link.send(message).await {
+            Ok(()) => {}
+            Err(NetError::Gone(_)) => return,
+            // The other end takes nothing just now; without the certificates it would believe nothing for ever.
+            Err(error) => {
+                debug!(id = %link.peer().id, %error, "the servers' certificates could not be shown");
+                tokio::time::sleep(AGAIN).await;
+                signers.mark_changed();
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::Metrics;
 use super::servers::Submission;
+use super::signers::Signers;
+use bytes::Bytes;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
@@ -65,6 +67,13 @@ pub(super) enum Event {
         /// Its word.
         steer: Steer,
     },
+    /// A server's signing certificate.
+    Signer {
+        /// Which server.
+        from: ReplicaId,
+        /// The certificate (DER).
+        certificate: Bytes,
+    },
     /// A link is up; what is sent over it goes into the queue.
     Up(ReplicaId, mpsc::Sender<Submission>),
     /// A link is gone.
@@ -104,6 +113,7 @@ pub(super) struct Around {
     clock: Clock,
     asked: HashMap<Ticket, (oneshot::Sender<Told>, Instant)>,
     queues: BTreeMap<ReplicaId, mpsc::Sender<Submission>>,
+    signers: Signers,
     view: Arc<View>,
     metrics: Metrics,
     /// Where a test may have asked for this process's end.
@@ -112,9 +122,9 @@ pub(super) struct Around {
 
 impl Around {
     /// Without links.
-    pub(super) fn new(clock: Clock, view: Arc<View>, metrics: &Metrics, pki: &Path) -> Self {
+    pub(super) fn new(clock: Clock, view: Arc<View>, signers: Signers, metrics: &Metrics, pki: &Path) -> Self {
         let (metrics, pki) = (metrics.clone(), pki.to_owned());
-        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), view, metrics, pki }
+        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, view, metrics, pki }
     }
 
     fn send(&mut self, now: Instant, to: ReplicaId, submit: Submit) {
@@ -159,6 +169,13 @@ impl Shell<SmartClient> for Around {
             }
             Event::Answer { from, answer } => Input::Answer { from, answer },
             Event::Votes { from, votes } => Input::Votes { from, votes },
+            Event::Signer { from, certificate } => {
+                if !self.signers.show(from, certificate) {
+                    self.metrics.rejected.count("malformed");
+                    warn!(server = %from, "what it shows as its signing certificate cannot be one");
+                }
+                return None;
+            }
             Event::Steer { from, tag, steer } => Input::Steer { from, tag, steer },
             Event::Up(replica, queue) => {
                 self.queues.insert(replica, queue);

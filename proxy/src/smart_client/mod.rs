@@ -3,6 +3,7 @@
 mod asks;
 mod driver;
 mod servers;
+mod signers;
 
 use crate::admin::{Face, Subject};
 use anyhow::{Context, ensure};
@@ -180,9 +181,10 @@ fn start(
         resends_saved: RESENDS_SAVED,
     });
     let mut tasks = JoinSet::new();
-    let around = Around::new(clock, view.clone(), metrics, &config.files.dir);
+    let (signers, shown) = signers::Signers::new();
+    let around = Around::new(clock, view.clone(), signers, metrics, &config.files.dir);
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
-    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), metrics.rejected.clone()));
+    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), shown, metrics.rejected.clone()));
     let mut standings = Vec::new();
     for (id, address) in servers {
         let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });

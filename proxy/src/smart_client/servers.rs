@@ -77,11 +77,14 @@ impl Line for ToServer {
     }
 
     fn received(&self, message: Bytes) -> Option<Event> {
-        if let Ok(FromServer::Votes(votes)) = mesh::wire::decode(&message) {
-            return Some(Event::Votes { from: self.id, votes });
+        match mesh::wire::decode(&message) {
+            Ok(FromServer::Votes(votes)) => Some(Event::Votes { from: self.id, votes }),
+            Ok(FromServer::Signer(certificate)) => Some(Event::Signer { from: self.id, certificate }),
+            Err(_) => {
+                self.malformed();
+                None
+            }
         }
-        self.malformed();
-        None
     }
 }
 
@@ -134,5 +137,13 @@ mod tests {
             (1..4).map(|seq| Vote { tag: tag(seq), slot: Slot(seq), form: Digest::of(b"OK"), signed: None }).collect();
         let event = line().received(encode(&FromServer::Votes(votes.clone())));
         assert!(matches!(event, Some(Event::Votes { from: ReplicaId(2), votes: got }) if got == votes));
+    }
+
+    #[test]
+    fn a_certificate_reaches_the_driver_with_its_server() {
+        let event = line().received(encode(&FromServer::Signer(Bytes::from_static(b"certificate"))));
+        assert!(
+            matches!(event, Some(Event::Signer { from: ReplicaId(2), certificate }) if certificate == "certificate")
+        );
     }
 }

@@ -3,8 +3,10 @@
 mod checker;
 mod link;
 mod outbox;
+mod signatory;
 mod waiters;
 
 pub(crate) use checker::{Checker, Held, Judged};
 pub(crate) use link::{Ask, Event, LinkId, serve};
+pub(crate) use signatory::Voice;
 pub(crate) use waiters::{Delivery, Waiters};

@@ -1,17 +1,21 @@
 //! Who waits for the outcome of which request.
 //!
 //! Knows nothing of sockets: answers go into a bounded queue for each link, and what a full queue drops is asked again.
-//! `R` is what a stream is answered with.
+//! `R` is what a stream is answered with. With signatures the answers of a turn wait for its end, where one signature is
+//! made for all of them.
 
 use super::LinkId;
 use super::outbox::Outbox;
+use super::signatory::{Saying, Signatory, Voice};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh::ids::{Digest, Slot};
+use mesh::node::signing::Signer;
 use mesh::time::{Duration, Instant};
-use mesh::wire::submit::{Answer, FromServer, Reply, Steer, Vote};
+use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Vote};
 use mesh::wire::{Outcome, Tag, encode};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Requests of one link that wait at most; further ones are told to come back.
 const WAITERS_MAX: usize = 4096;
@@ -55,6 +59,14 @@ struct Link<R> {
     votes: Vec<Vote>,
 }
 
+/// An outcome and who waited for it.
+#[derive(Debug)]
+struct Reached<R> {
+    said: Saying,
+    outcome: Option<Outcome>,
+    waiters: Vec<Waiter<R>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Waiters<R> {
@@ -62,17 +74,44 @@ pub(crate) struct Waiters<R> {
     waiting: HashMap<Tag, Vec<Waiter<R>>>,
     /// Votes asked for in this turn, whose streams are to be ended with it.
     fresh: Vec<(LinkId, Tag)>,
+    /// Signs what is answered, if that is to be signed.
+    signatory: Option<Signatory>,
+    /// This turn's outcomes that are to be signed.
+    unsigned: Vec<Reached<R>>,
     metrics: Metrics,
 }
 
 impl<R> Waiters<R> {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { links: BTreeMap::new(), waiting: HashMap::new(), fresh: Vec::new(), metrics }
+        Self {
+            links: BTreeMap::new(),
+            waiting: HashMap::new(),
+            fresh: Vec::new(),
+            signatory: None,
+            unsigned: Vec::new(),
+            metrics,
+        }
+    }
+
+    /// Signs what is answered from now on; with another key than before as soon as everybody had the time to hear of it.
+    /// Links that are up are told of the key here, the others first of all.
+    pub(crate) fn sign_with(&mut self, now: Instant, voice: Voice, signer: Arc<Signer>) {
+        for link in self.links.values() {
+            introduce(&self.metrics, link, &signer);
+        }
+        match &mut self.signatory {
+            Some(signatory) => signatory.succeed(now, signer),
+            None => self.signatory = Some(Signatory::new(voice, signer)),
+        }
     }
 
     /// A link is up.
     pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
-        self.links.insert(link, Link { out, waiting: HashSet::new(), votes: Vec::new() });
+        let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };
+        for signer in self.signatory.iter().flat_map(Signatory::signers) {
+            introduce(&self.metrics, &entry, signer);
+        }
+        self.links.insert(link, entry);
     }
 
     /// A link is gone, and everybody who waited on it.
@@ -114,20 +153,34 @@ impl<R> Waiters<R> {
     /// The ordered outcome of a request.
     pub(crate) fn on_reply(&mut self, tag: Tag, slot: Slot, form: Digest, outcome: Option<Outcome>) {
         let Some(waiters) = self.waiting.remove(&tag) else { return };
+        for waiter in &waiters {
+            if let Some(entry) = self.links.get_mut(&waiter.link) {
+                entry.waiting.remove(&tag);
+            }
+        }
+        let reached = Reached { said: Saying { tag, slot, form }, outcome, waiters };
+        match self.signatory {
+            None => self.give(reached, None),
+            Some(_) => self.unsigned.push(reached),
+        }
+    }
+
+    /// Answers everybody who waited for an outcome.
+    fn give(&mut self, reached: Reached<R>, signed: Option<Signed>) {
+        let Reached { said: Saying { tag, slot, form }, outcome, waiters } = reached;
         // Usually only one link asks for the whole.
         let whole = waiters.iter().any(|waiter| waiter.whole).then(|| match outcome {
-            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: None })),
+            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: signed.clone() })),
             None => steered(Steer::TooOld),
         });
         for waiter in waiters {
             let Some(entry) = self.links.get_mut(&waiter.link) else { continue };
-            entry.waiting.remove(&tag);
             match (&whole, waiter.whole, waiter.stream) {
                 (Some(answer), true, Some(stream)) => {
                     deliver(&self.metrics, entry, Delivery::Answer(stream, answer.clone()));
                 }
                 (_, false, stream) => {
-                    entry.votes.push(Vote { tag, slot, form, signed: None });
+                    entry.votes.push(Vote { tag, slot, form, signed: signed.clone() });
                     if let Some(stream) = stream {
                         deliver(&self.metrics, entry, Delivery::Answer(stream, Bytes::new()));
                     }
@@ -150,8 +203,19 @@ impl<R> Waiters<R> {
         }
     }
 
+    /// Signs this turn's outcomes and answers whoever waits for them: one signature, unless they are very many.
+    fn sign(&mut self) {
+        let Some(signatory) = &self.signatory else { return };
+        let reached = std::mem::take(&mut self.unsigned);
+        let signed = signatory.sign(reached.iter().map(|reached| (&reached.said, reached.outcome.as_ref())));
+        for (reached, signed) in reached.into_iter().zip(signed) {
+            self.give(reached, Some(signed));
+        }
+    }
+
     /// Ends the streams of this turn's votes and sends the votes that came up.
     pub(crate) fn finish_turn(&mut self) {
+        self.sign();
         for (link, tag) in self.fresh.drain(..) {
             let waiters = self.waiting.get_mut(&tag).into_iter().flatten();
             for waiter in waiters.filter(|waiter| waiter.link == link && !waiter.whole) {
@@ -171,6 +235,9 @@ impl<R> Waiters<R> {
 
     /// Forgets who gave up or waits for too long. To be called about once a second.
     pub(crate) fn sweep(&mut self, now: Instant, mut gave_up: impl FnMut(&mut R) -> bool) {
+        if let Some(signatory) = &mut self.signatory {
+            signatory.look_at_the_time(now);
+        }
         let links = &mut self.links;
         self.waiting.retain(|tag, waiters| {
             waiters.retain_mut(|waiter| {
@@ -205,6 +272,12 @@ fn deliver<R>(metrics: &Metrics, link: &Link<R>, delivery: Delivery<R>) {
     }
 }
 
+/// Shows a link the certificate of what signs, or will.
+fn introduce<R>(metrics: &Metrics, link: &Link<R>, signer: &Signer) {
+    let certificate = FromServer::Signer(signer.certificate().clone());
+    deliver(metrics, link, Delivery::Message(encode(&certificate)));
+}
+
 fn steered(steer: Steer) -> Bytes {
     encode(&Reply::Steer(steer))
 }
@@ -213,7 +286,8 @@ fn steered(steer: Steer) -> Bytes {
 mod tests {
     use super::super::outbox::{Deliveries, outbox};
     use super::*;
-    use mesh::ids::{ClientId, Seq};
+    use mesh::auth::{self, Asked, SecretKey, Verifier};
+    use mesh::ids::{ClientId, ReplicaId, Seq};
     use mesh::wire::{Kind, decode};
 
     const T0: Instant = Instant::ZERO;
@@ -369,5 +443,107 @@ mod tests {
         assert!(waiters.links[&A].waiting.is_empty());
         waiters.sweep(T0 + WAIT_MAX + Duration::from_secs(1), |_| false);
         assert!(waiters.waiting.is_empty() && waiters.links[&B].waiting.is_empty());
+    }
+
+    /// Has `waiters` sign with the key of that seed.
+    fn sign_with(waiters: &mut Waiters<u32>, now: Instant, seed: u8) -> SecretKey {
+        let key = || SecretKey::from_seed(&[seed; 32]).expect("a seed is a key");
+        let signer = Arc::new(Signer::unchecked(key(), Bytes::copy_from_slice(&[seed])));
+        waiters.sign_with(now, Voice { cluster: "c".to_owned(), replica: ReplicaId(2), electorate: 3 }, signer);
+        key()
+    }
+
+    /// What a link was given, with the certificates that it was shown first.
+    fn given_signed(out: &mut Out) -> (Vec<u8>, Vec<Vote>) {
+        let (mut certificates, mut votes) = (Vec::new(), Vec::new());
+        while let Some(delivery) = out.try_next() {
+            match delivery {
+                Delivery::Answer(_, bytes) if bytes.is_empty() => {}
+                Delivery::Answer(_, bytes) => match decode(&bytes) {
+                    Ok(Reply::Whole(Answer { tag, slot, form, outcome, signed })) => {
+                        let content = signed.as_ref().map(|signed| signed.content);
+                        assert_eq!(content, Some(outcome.content()), "the bytes are vouched for");
+                        votes.push(Vote { tag, slot, form, signed });
+                    }
+                    other => panic!("{other:?} is no outcome"),
+                },
+                Delivery::Message(bytes) => match decode(&bytes) {
+                    Ok(FromServer::Votes(more)) => votes.extend(more),
+                    Ok(FromServer::Signer(certificate)) => certificates.push(certificate[0]),
+                    Err(error) => panic!("{error:?}"),
+                },
+            }
+        }
+        (certificates, votes)
+    }
+
+    fn holds(vote: &Vote, key: &SecretKey, verifier: &mut Verifier) -> bool {
+        vote.vouched(ReplicaId(2)).is_some_and(|word| word.holds("c", &vote.tag, &key.public(), verifier))
+    }
+
+    #[test]
+    fn everything_that_a_turn_answers_has_one_signature_and_each_its_own_proof() {
+        let (mut waiters, mut a, mut b) = waiters();
+        let key = sign_with(&mut waiters, T0, 7);
+        for seq in 1..=100 {
+            assert!(waiters.register(T0, A, tag(seq), true, 10));
+            assert!(waiters.register(T0, B, tag(seq), false, 20));
+        }
+        for seq in 1..=100 {
+            waiters.on_reply(tag(seq), Slot(seq), form(), outcome());
+            assert!(!waiters.anybody_waits() || seq < 100);
+        }
+        waiters.finish_turn();
+        let ((shown, whole), (_, votes)) = (given_signed(&mut a), given_signed(&mut b));
+        assert_eq!((shown, whole.len(), votes.len()), (vec![7], 100, 100));
+        assert_eq!(whole, votes, "both links have the same words");
+        let (mut verifier, mut asked) = (Verifier::default(), 0);
+        for (seq, vote) in (1..).zip(&votes) {
+            assert_eq!((vote.tag, vote.slot), (tag(seq), Slot(seq)));
+            let word = vote.vouched(ReplicaId(2)).expect("signed");
+            assert_eq!(word.electorate, 3);
+            let said = auth::reply_statement("c", ReplicaId(2), &tag(seq), Slot(seq), 3, &form(), &word.content);
+            if let Asked::Sought(question) = verifier.question(&word.proof, &said, &key.public()) {
+                asked += 1;
+                verifier.remember(&question.answer().expect("it was signed"));
+            }
+            assert!(holds(vote, &key, &mut verifier));
+        }
+        assert_eq!(asked, 1, "one signature for the turn");
+    }
+
+    #[test]
+    fn a_word_on_a_hash_counts_for_the_form_and_vouches_for_no_bytes() {
+        let (mut waiters, mut a, _b) = waiters();
+        let key = sign_with(&mut waiters, T0, 7);
+        assert!(waiters.register(T0, A, tag(1), false, 10));
+        waiters.on_reply(tag(1), Slot(5), form(), None);
+        waiters.finish_turn();
+        let (_, votes) = given_signed(&mut a);
+        assert!(holds(&votes[0], &key, &mut Verifier::default()));
+        assert_ne!(votes[0].signed.as_ref().expect("signed").content, outcome().expect("one").content());
+    }
+
+    #[test]
+    fn another_key_is_announced_before_it_signs() {
+        let (mut waiters, mut a, mut b) = waiters();
+        let old = sign_with(&mut waiters, T0, 7);
+        let new = sign_with(&mut waiters, T0, 8);
+        let mut said = |waiters: &mut Waiters<u32>, now: Instant, seq| {
+            waiters.sweep(now, |_| false);
+            assert!(waiters.register(now, A, tag(seq), false, 10));
+            waiters.on_reply(tag(seq), Slot(seq), form(), outcome());
+            waiters.finish_turn();
+            given_signed(&mut a)
+        };
+        let (shown, votes) = said(&mut waiters, T0 + Duration::from_secs(1), 1);
+        assert_eq!(shown, [7, 8]);
+        assert!(holds(&votes[0], &old, &mut Verifier::default()), "too early for the new one");
+        let (out, mut late) = outbox();
+        waiters.link_up(LinkId(3), out);
+        assert_eq!(given_signed(&mut late).0, [7, 8], "a new link is shown both");
+        let (_, votes) = said(&mut waiters, T0 + Duration::from_secs(3), 2);
+        assert!(holds(&votes[0], &new, &mut Verifier::default()));
+        assert_eq!(given_signed(&mut b).0, [7, 8]);
     }
 }

@@ -282,6 +282,7 @@ fn sender(rng: &mut Rng, window: u16, clients: usize, tight: &mut bool) -> sende
         turn: if rng.chance(300) { rng.between(1, 3) as u32 } else { 256 },
         resend: ms(rng.between(50, 1_000)),
         resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
+        doubts: false,
     }
 }
 

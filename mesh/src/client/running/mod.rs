@@ -1,12 +1,18 @@
 //! A running [`Sender`]: its driver, its links to SMaRtClients. What an ingress and a native client have in common.
 
+mod doubts;
+mod keys;
 mod roster;
 mod signing;
+mod witness;
+#[cfg(test)]
+mod witness_tests;
 
-use crate::auth::{PublicKey, Signatures};
+use crate::auth::{PublicKey, Rejected, Signatures};
 use crate::client::ReplyVote;
 use crate::client::Sender;
 use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
+use crate::ids::ReplicaId;
 use crate::net::kept::{Line, Question};
 use crate::net::{self, Files, Identity};
 use crate::node::Clock;
@@ -15,7 +21,7 @@ use crate::node::drive::{self, EVENTS, Shell};
 use crate::node::signing::{Signer, SignerTrust, SigningError};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
-use crate::wire::client::{Ask, Told};
+use crate::wire::client::{Ask, FromSmartClient, Told, Unknown};
 use crate::wire::{Outcome, Request, Tag};
 use bytes::Bytes;
 use roster::{Keeper, Roster};
@@ -26,6 +32,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
+use witness::{Judged, Unbelieved, Witness};
+
+/// Between two complaints about signatures.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// What the tasks around the sender tell it.
 #[derive(Debug)]
@@ -63,6 +73,8 @@ pub enum Event {
         /// Its word.
         told: Told,
     },
+    /// A SMaRtClient shows the servers' signing certificates.
+    Signers(Endpoint, Vec<(ReplicaId, Bytes)>),
     /// A link is up; what is sent over it goes into the queue.
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
@@ -122,8 +134,11 @@ impl Line for ToSmartClient {
         warn!("a SMaRtClient answered with bytes that are no answer; do both run the same version?");
         None
     }
-    fn received(&self, _message: Bytes) -> Option<Event> {
-        self.refused.count("unasked");
+    fn received(&self, message: Bytes) -> Option<Event> {
+        if let Ok(FromSmartClient::Signers(certificates)) = crate::wire::decode(&message) {
+            return Some(Event::Signers(self.endpoint, certificates));
+        }
+        self.refused.count("malformed");
         None
     }
 }
@@ -160,13 +175,19 @@ struct Around {
     calls: HashMap<Connection, VecDeque<Waiting>>,
     carried: HashMap<Tag, Carrying>,
     pen: Pen,
+    witness: Witness,
+    /// When signatures were complained about last.
+    complained: Option<Instant>,
     queues: HashMap<Endpoint, mpsc::Sender<Asking>>,
     roster: Arc<Roster>,
     /// [`Sender::standings`] when they were shown last.
     standings: u64,
     view: Arc<View>,
+    /// SMaRtClients that are asked, as of the last turn.
+    ready: usize,
     requests: Requests,
     refused: Counts,
+    signature_failures: Counts,
 }
 
 impl Shell<Sender> for Around {
@@ -190,13 +211,18 @@ impl Shell<Sender> for Around {
                 self.calls.remove(&connection);
                 Input::Gone(connection)
             }
-            Event::Told { endpoint, tag, told } => Input::Told { endpoint, tag, told },
+            Event::Told { endpoint, tag, told } => self.told(now, endpoint, tag, told),
+            Event::Signers(endpoint, certificates) => {
+                self.witness.shown(now, endpoint, certificates);
+                return None;
+            }
             Event::Up(endpoint, queue) => {
                 self.queues.insert(endpoint, queue);
                 Input::Up(endpoint)
             }
             Event::Down(endpoint) => {
                 self.queues.remove(&endpoint);
+                self.witness.down(endpoint);
                 Input::Down(endpoint)
             }
             Event::Signer(signer) => {
@@ -233,6 +259,7 @@ impl Shell<Sender> for Around {
                 self.refused.count("queue_full");
             }
         }
+        self.ready = sender.ready();
         self.view.outstanding.store(sender.outstanding(), Ordering::Relaxed);
         self.view.reachable.store(self.queues.len(), Ordering::Relaxed);
         if self.standings != sender.standings() {
@@ -243,6 +270,55 @@ impl Shell<Sender> for Around {
 }
 
 impl Around {
+    /// What a SMaRtClient's word is for the sender.
+    fn told(&mut self, now: Instant, endpoint: Endpoint, tag: Tag, told: Told) -> Input {
+        match self.witness.judge(now, (endpoint, self.ready), &tag, told) {
+            Judged::Believed(told) => {
+                if let Told::Unknown(Unknown::Rejected(why)) = told {
+                    self.rejected(now, why);
+                }
+                Input::Told { endpoint, tag, told }
+            }
+            Judged::Doubted => Input::Doubted { endpoint, tag },
+            Judged::Rejected(why) => {
+                self.signature_failures.count("reply");
+                self.refused.count(why.as_str());
+                if self.may_complain(now) {
+                    let target = self.roster.address(endpoint);
+                    warn!(
+                        target,
+                        reason = why.as_str(),
+                        "a reply without the signatures that it needs, asked again elsewhere: check --reply-signatures \
+                         and the signing certificates of the servers, --reply-vote, the clock; otherwise this \
+                         SMaRtClient alters replies"
+                    );
+                }
+                // Whether it passed the request on is not known, and others may do better.
+                Input::Told { endpoint, tag, told: Told::Unknown(Unknown::Lost) }
+            }
+        }
+    }
+
+    /// The servers do not believe that a request is ours.
+    fn rejected(&mut self, now: Instant, why: Rejected) {
+        self.signature_failures.count("request");
+        if self.may_complain(now) {
+            warn!(
+                %why,
+                "the servers do not accept our requests: check --request-signatures (the same everywhere), the signing \
+                 certificate, and the clocks"
+            );
+        }
+    }
+
+    fn may_complain(&mut self, now: Instant) -> bool {
+        let may = self.complained.is_none_or(|last| now.since(last) >= COMPLAIN_EVERY);
+        if may {
+            self.complained = Some(now);
+        }
+        may
+    }
+
     /// Tells whoever had a request carried.
     fn carried(&mut self, now: Instant, tag: Tag, end: Carried) {
         let Some(Carrying { end: waiting, since, .. }) = self.carried.remove(&tag) else { return };
@@ -301,6 +377,8 @@ pub struct Metrics {
     pub requests: Requests,
     /// What was refused, and why.
     pub refused: Counts,
+    /// Signatures that are missing or do not hold, by whose they are.
+    pub signature_failures: Counts,
     /// The links.
     pub endpoints: Endpoints,
 }
@@ -308,7 +386,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them.
     pub fn new(registry: &mut crate::node::Registry) -> Self {
-        let reasons = [
+        let mut reasons = vec![
             "broken",
             "command",
             "connections_max",
@@ -323,12 +401,19 @@ impl Metrics {
             "slow_request",
             "too_long",
             "truncated",
-            "unasked",
         ];
+        reasons.extend(Unbelieved::ALL.map(Unbelieved::as_str));
         let help = "Requests and connections that were refused, and messages that were dropped, by reason";
         Self {
             requests: Requests::new(registry),
             refused: Counts::new(registry, "refused", help, "reason", &reasons),
+            signature_failures: Counts::new(
+                registry,
+                "signature_failures",
+                "Replies without the signatures that they need, and requests that the servers did not accept as ours",
+                "who",
+                &["reply", "request"],
+            ),
             endpoints: Endpoints::new(registry),
         }
     }
@@ -413,14 +498,19 @@ pub fn start(
         calls: HashMap::new(),
         carried: HashMap::new(),
         pen: Pen::new(&signing.cluster, signing.signer.clone()),
+        witness: Witness::new(&signing.cluster, signing.replies, signing.vote, signing.trust),
+        complained: None,
         queues: HashMap::new(),
         roster: roster.clone(),
         standings: 0,
         view: view.clone(),
+        ready: 0,
         requests: metrics.requests.clone(),
         refused: metrics.refused.clone(),
+        signature_failures: metrics.signature_failures.clone(),
     };
     let mut tasks = JoinSet::new();
+    let config = Config { doubts: signing.replies == Signatures::Required, ..config };
     let mut sender = Sender::new(config, seed);
     if let Some(signer) = signing.signer {
         sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());

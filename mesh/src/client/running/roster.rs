@@ -79,6 +79,15 @@ impl Roster {
         self.gauges.show(ready, places.len());
     }
 
+    /// Where a link is dialled; empty if there is none any more.
+    pub(super) fn address(&self, number: Number) -> String {
+        let places = self.places();
+        places
+            .iter()
+            .find(|place| place.number == number)
+            .map_or_else(String::new, |place| place.standing.address().to_owned())
+    }
+
     fn add(&self, number: Number, target: Target) -> Arc<Standing> {
         let standing = Standing::new(target);
         let mut places = self.places();

@@ -165,6 +165,7 @@ impl Sender {
             Told::Outcome { outcome, .. } => self.on_outcome(now, tag, outcome, out),
             Told::NothingSent(reason) => {
                 flight.nothing_sent = Some(reason);
+                flight.unsure |= self.config.doubts;
                 self.retry_soon(now, tag);
             }
             Told::Unknown(Unknown::Deadline | Unknown::Lost) => {
@@ -173,6 +174,17 @@ impl Sender {
             }
             Told::Unknown(reason) => self.on_lost(now, tag, reason, out),
         }
+    }
+
+    /// What it says may be true, so nobody is blamed; until others were asked it counts as a slow one.
+    pub(super) fn on_doubted(&mut self, now: Instant, endpoint: Endpoint, tag: Tag) {
+        let Some(flight) = self.flights.get_mut(&tag) else { return };
+        if flight.forget(endpoint).is_some() {
+            self.endpoints.released(endpoint);
+            self.endpoints.busy(now, endpoint, self.config.resend);
+        }
+        flight.unsure = true;
+        self.retry_soon(now, tag);
     }
 
     /// An attempt came to nothing: the next one follows after a breath, not at once, so that refusals do not spin.

@@ -63,6 +63,8 @@ pub struct Config {
     pub resend: Duration,
     /// Resends that the retry budget saves up at most ([`super::RESENDS_SAVED`]).
     pub resends_saved: u32,
+    /// Whether SMaRtClients may lie: then "nothing sent" is not definite (rule 22).
+    pub doubts: bool,
 }
 
 impl Config {
@@ -80,6 +82,7 @@ impl Config {
             turn: 256,
             resend: Duration::from_secs(1),
             resends_saved: super::RESENDS_SAVED,
+            doubts: false,
         }
     }
 }
@@ -117,6 +120,13 @@ pub enum Input {
         tag: Tag,
         /// Its word.
         told: Told,
+    },
+    /// A SMaRtClient says something final that it cannot prove: others are asked whether they say the same.
+    Doubted {
+        /// Which SMaRtClient.
+        endpoint: Endpoint,
+        /// Which request.
+        tag: Tag,
     },
     /// A link to a SMaRtClient is up.
     Up(Endpoint),
@@ -394,6 +404,7 @@ impl Sender {
             Input::Drop(tag) => self.on_drop(&tag),
             Input::Gone(connection) => self.on_gone(now, connection, out),
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
+            Input::Doubted { endpoint, tag } => self.on_doubted(now, endpoint, tag),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
             Input::Signer(card) => self.signer = Some(card),

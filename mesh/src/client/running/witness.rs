@@ -1,0 +1,173 @@
+//! Whether a SMaRtClient's word is believed. With signed replies it can delay, and nothing else: an outcome needs the
+//! words of as many servers as the reply rule says (rule 29), and what no server signs is not definite (rule 22).
+
+use super::doubts::Doubts;
+use super::keys::Keys;
+use crate::auth::{Signatures, Verifier, Vouched};
+use crate::client::ReplyVote;
+use crate::client::sender::Endpoint;
+use crate::ids::ReplicaId;
+use crate::limits::MEMBERS_MAX;
+use crate::node::signing::SignerTrust;
+use crate::time::Instant;
+use crate::wire::client::{Told, Unknown};
+use crate::wire::{Outcome, Tag};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Why an outcome is not believed. The names are labels of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbelieved {
+    /// No server's word is with it, and that is demanded.
+    Unsigned,
+    /// A server's word is signed with a key that is not known to be its own.
+    UnknownSigner,
+    /// A signature does not hold: it is of another request, or altered.
+    BadSignature,
+    /// The servers' words are about other bytes.
+    Altered,
+    /// Fewer servers than the reply rule needs say so.
+    TooFew,
+}
+
+impl Unbelieved {
+    /// Every reason.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Unsigned, Self::UnknownSigner, Self::BadSignature, Self::Altered, Self::TooFew];
+
+    /// The label.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsigned => "reply_unsigned",
+            Self::UnknownSigner => "reply_unknown_signer",
+            Self::BadSignature => "reply_bad_signature",
+            Self::Altered => "reply_altered",
+            Self::TooFew => "reply_too_few_signers",
+        }
+    }
+}
+
+/// What to make of a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It is as good as if it came from the servers.
+    Believed(Told),
+    /// One SMaRtClient says so: others are to be asked.
+    Doubted,
+    /// It is proved to be no word of the servers', or not proved to be one.
+    Rejected(Unbelieved),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Witness {
+    cluster: String,
+    mode: Signatures,
+    vote: ReplyVote,
+    keys: Keys,
+    verifier: Verifier,
+    doubts: Doubts,
+}
+
+impl Witness {
+    /// Believes the servers whose certificates `trust` accepts.
+    pub(super) fn new(cluster: &str, mode: Signatures, vote: ReplyVote, trust: Option<Arc<SignerTrust>>) -> Self {
+        let (keys, verifier, doubts) = (Keys::new(trust), Verifier::default(), Doubts::default());
+        Self { cluster: cluster.to_owned(), mode, vote, keys, verifier, doubts }
+    }
+
+    /// A SMaRtClient shows the servers' certificates.
+    pub(super) fn shown(&mut self, now: Instant, endpoint: Endpoint, certificates: Vec<(ReplicaId, Bytes)>) {
+        if self.mode != Signatures::Off {
+            self.keys.shown(now, endpoint, certificates);
+        }
+    }
+
+    /// A SMaRtClient is gone.
+    pub(super) fn down(&mut self, endpoint: Endpoint) {
+        self.keys.down(endpoint);
+    }
+
+    /// Judges what a SMaRtClient told of the request `tag`, of `reachable` ones.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        (endpoint, reachable): (Endpoint, usize),
+        tag: &Tag,
+        told: Told,
+    ) -> Judged {
+        if self.mode == Signatures::Off {
+            return Judged::Believed(told);
+        }
+        match &told {
+            Told::Outcome { outcome, vouched } => {
+                if vouched.iter().any(|word| !self.keys.knows(word.replica)) {
+                    // Its certificate may have come while others were looked at.
+                    self.keys.look_again(now, endpoint);
+                }
+                match self.weigh(tag, outcome, vouched) {
+                    Ok(()) => {
+                        self.doubts.settled(tag);
+                        Judged::Believed(told)
+                    }
+                    Err(why) => Judged::Rejected(why),
+                }
+            }
+            // What the sender makes of these is never definite here: it has been told that SMaRtClients may lie.
+            Told::NothingSent(_) | Told::Unknown(Unknown::Deadline | Unknown::Lost) => Judged::Believed(told),
+            Told::Unknown(word) => {
+                let single = self.mode == Signatures::Required;
+                if single && !self.doubts.said(now, endpoint, *tag, *word, reachable) {
+                    return Judged::Doubted;
+                }
+                self.doubts.settled(tag);
+                Judged::Believed(told)
+            }
+        }
+    }
+
+    /// Whether enough servers have signed this outcome of this request.
+    fn weigh(&mut self, tag: &Tag, outcome: &Outcome, vouched: &[Vouched]) -> Result<(), Unbelieved> {
+        if vouched.is_empty() {
+            return if self.mode == Signatures::Required { Err(Unbelieved::Unsigned) } else { Ok(()) };
+        }
+        let mut worst = None;
+        let mut held: Vec<&Vouched> = Vec::new();
+        let mut seen = BTreeSet::new();
+        // Of each server the first word counts.
+        for word in vouched.iter().filter(|word| seen.insert(word.replica)).take(MEMBERS_MAX) {
+            match self.holds(tag, word) {
+                Ok(()) => held.push(word),
+                Err(why) => worst = Some(why),
+            }
+        }
+        let content = outcome.content();
+        let electorate = held.iter().map(|word| word.electorate).max().unwrap_or_default();
+        let needed = self.vote.needed(usize::from(electorate)).max(1);
+        let agree = |word: &&&Vouched| held.iter().filter(|other| other.form == word.form).count();
+        let most = held.iter().map(|word| agree(&word)).max().unwrap_or_default();
+        let proved = held.iter().filter(|word| word.content == content).any(|word| agree(&word) >= needed);
+        match (proved, worst) {
+            (true, None) => Ok(()),
+            // One that is signed as it must be stays so, whatever else is said of it.
+            (true, Some(_)) if self.mode == Signatures::Required => Ok(()),
+            (_, Some(why)) => Err(why),
+            (false, None) if most >= needed => Err(Unbelieved::Altered),
+            // Some servers sign and others do not yet.
+            (false, None) if self.mode == Signatures::Optional => Ok(()),
+            (false, None) => Err(Unbelieved::TooFew),
+        }
+    }
+
+    fn holds(&mut self, tag: &Tag, word: &Vouched) -> Result<(), Unbelieved> {
+        let mut known = false;
+        for key in self.keys.of(word.replica) {
+            known = true;
+            if word.holds(&self.cluster, tag, &key, &mut self.verifier) {
+                return Ok(());
+            }
+        }
+        Err(if known { Unbelieved::BadSignature } else { Unbelieved::UnknownSigner })
+    }
+}
