@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, diff, journal, snapshot, status};
+use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Bootstrap(bootstrap::Args),
     /// Show the cluster at a glance
     Status(status::Args),
+    /// Check certificates and parts: a line each, and what to do about what is not well
+    Check(check::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
     /// List, verify, take and restore snapshots

@@ -36,6 +36,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Ingress(args) => parts::ingress::run(*args).await,
             Command::Bootstrap(args) => commands::bootstrap::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
+            Command::Check(args) => commands::check::run(args).await,
             Command::Call(args) => commands::call::run(args).await,
             Command::Snapshot { command } => commands::snapshot::run(command).await,
             Command::Abort(args) => commands::abort::run(args).await,

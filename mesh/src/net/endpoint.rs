@@ -12,7 +12,6 @@ use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
 use crate::node::Registry;
 use quinn::{Connection, EndpointConfig, TokioRuntime, TransportConfig};
-use rustls::pki_types::UnixTime;
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,10 +80,6 @@ impl Shared {
         let renewed = !credentials.presents_the_same_as(&old.credentials);
         tracing::info!(who = %self.identity(), expires_at = credentials.expires_at(), renewed, "new certificate files are used");
         credentials.warn_if_due(unix_now());
-        if credentials.is_revoked(UnixTime::now()) {
-            let hint = RefusalReason::Revoked.hint_for(self.identity());
-            tracing::error!(who = %self.identity(), "our own certificate is revoked: every link will be refused; {hint}");
-        }
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = new;
         if renewed {
             self.live.renewed();

@@ -229,7 +229,7 @@ impl Credentials {
     }
 
     /// Whether those who trust the same authorities would accept our certificate, revocations aside.
-    fn verify(&self, now: UnixTime) -> Result<(), rustls::Error> {
+    pub(super) fn verify(&self, now: UnixTime) -> Result<(), rustls::Error> {
         let (leaf, rest) = (&self.chain[0], &self.chain[1..]);
         let general = |error: NetError| rustls::Error::General(error.to_string());
         let verifier = self.diallers_verifier_with(&Revocations::default()).map_err(general)?;
@@ -258,6 +258,10 @@ impl Credentials {
         self.chain == other.chain
     }
 
+    pub(super) fn leaf(&self) -> &CertificateDer<'static> {
+        &self.chain[0]
+    }
+
     fn last_moment(&self) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.named.not_after).unwrap_or_default()))
     }
@@ -267,8 +271,12 @@ impl Credentials {
         self.named.not_after.saturating_sub(now_unix) < DUE_SECONDS
     }
 
-    /// Says so.
+    /// Says so, also if it is revoked.
     pub(super) fn warn_if_due(&self, now_unix: i64) {
+        if self.is_revoked(UnixTime::now()) {
+            let hint = RefusalReason::Revoked.hint_for(self.identity());
+            tracing::error!(who = %self.identity(), "our own certificate is revoked: every link will be refused; {hint}");
+        }
         let left = self.named.not_after.saturating_sub(now_unix);
         let who = &self.named.identity;
         if left <= 0 {

@@ -9,6 +9,7 @@ mod backoff;
 mod dial;
 mod endpoint;
 mod error;
+mod examine;
 mod explain;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -35,6 +36,7 @@ pub use crate::names::{Identity, Role};
 pub use backoff::Backoff;
 pub use endpoint::Endpoint;
 pub use error::{NetError, Refusal, RefusalReason, RefusedBy};
+pub use examine::{Finding, Standing, examine};
 pub use files::Files;
 pub use identity::{Credentials, read_identity};
 pub use link::Link;

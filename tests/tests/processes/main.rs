@@ -27,5 +27,6 @@ mod scaling;
 mod snapshots;
 mod state;
 mod told;
+mod trust;
 mod up;
 mod wait;

@@ -4,6 +4,7 @@ pub(crate) mod abort;
 pub(crate) mod bootstrap;
 pub(crate) mod call;
 pub(crate) mod certs;
+pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod journal;
 mod progress;

@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 /// A part that is to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
+pub(super) struct Known {
     /// What it is, where that is known before it answers.
     role: Option<(Role, String)>,
     admin: String,
@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn known(args: &Args) -> Result<Vec<Known>, Failure> {
-    let mut known: Vec<Known> = args.admin.iter().map(|admin| Known { role: None, admin: with_port(admin) }).collect();
+    let mut known: Vec<Known> = args.admin.iter().map(|admin| Known::at(admin)).collect();
     if let Some(dir) = &args.data_dir {
         let state = State::of_running(dir)?;
         known.extend(
@@ -91,7 +91,8 @@ fn with_port(address: &str) -> String {
     if has_port { address.to_owned() } else { format!("{address}:9400") }
 }
 
-async fn ask(known: &[Known]) -> Found {
+/// The status of every one of these parts.
+pub(super) async fn ask(known: &[Known]) -> Found {
     let mut answers = tokio::task::JoinSet::new();
     for (index, part) in known.iter().enumerate() {
         let admin = part.admin.clone();
@@ -110,7 +111,19 @@ async fn ask(known: &[Known]) -> Found {
     found
 }
 
+impl Known {
+    /// What listens there, whatever it is.
+    pub(super) fn at(admin: &str) -> Self {
+        Self { role: None, admin: with_port(admin) }
+    }
+}
+
 impl Found {
+    /// Every part that was asked.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Value> {
+        [&self.replicas, &self.smart_clients, &self.ingresses, &self.unknown].into_iter().flatten()
+    }
+
     fn add(&mut self, part: &Known, answer: anyhow::Result<Value>) {
         let expected = part.role.as_ref();
         let (kind, value) = match answer {
@@ -163,7 +176,7 @@ impl Found {
     }
 
     /// Everything that keeps this from being healthy, a line each.
-    fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let all = [
             ("replica", &self.replicas),
             ("SMaRtClient", &self.smart_clients),

@@ -1,5 +1,6 @@
 //! Tests of links over loopback.
 
+mod examine;
 mod messages;
 mod pki;
 mod refusals;

@@ -3,6 +3,7 @@
 use super::*;
 use rcgen::SerialNumber;
 use std::fs;
+use std::path::Path;
 
 fn serial(number: u64) -> impl FnOnce(&mut rcgen::CertificateParams) {
     move |params| params.serial_number = Some(SerialNumber::from(number))
@@ -173,4 +174,23 @@ async fn a_link_is_due_before_it_is_too_old_and_is_closed_when_nobody_replaces_i
     let reason = soon("it is closed", theirs.closed()).await;
     assert!(reason.contains("too old"), "{reason}");
     assert_eq!(two.all_refused(), 0);
+}
+
+#[tokio::test]
+async fn a_set_that_is_swapped_behind_a_symlink_is_found() {
+    use std::os::unix::fs::symlink;
+    let pki = Pki::new();
+    let (first, second) = (pki.issue(Role::Server, "1"), pki.issue_for("c1", Role::Server, "1", serial(0xbeef)));
+    // As Kubernetes mounts a Secret: the names lead through `..data`, which is replaced.
+    let mount = pki.issue(Role::Server, "9");
+    for file in ["tls.crt", "tls.key", "ca.crt"] {
+        fs::remove_file(mount.dir().join(file)).unwrap();
+        symlink(Path::new("..data").join(file), mount.dir().join(file)).unwrap();
+    }
+    symlink(first.dir(), mount.dir().join("..data")).unwrap();
+    let part = Part::new(mount.load());
+    symlink(second.dir(), mount.dir().join("..data_tmp")).unwrap();
+    fs::rename(mount.dir().join("..data_tmp"), mount.dir().join("..data")).unwrap();
+    eventually("it is taken", || reloads(&part, "ok") == 1).await;
+    assert_eq!(part.endpoint.tls_status()["serial"], "BEEF");
 }
