@@ -384,7 +384,7 @@ fn credentials(pki: &Pki, role: &str, id: &str) -> Credentials {
 }
 
 fn bind(credentials: Credentials, kinds: &[LinkKind]) -> Endpoint {
-    let limits = LinkLimits { message_bytes: 1000, uni_streams: 4, bidi_streams: 4 };
+    let limits = LinkLimits { message_bytes: 1000, uni_streams: 4, bidi_streams: 4, max_age: mesh::net::LINK_MAX_AGE };
     let mut registry = mesh::node::Registry::default();
     Endpoint::bind("127.0.0.1:0".parse().unwrap(), credentials, kinds, limits, &mut registry).unwrap()
 }

@@ -4,7 +4,7 @@ mod common;
 
 use certs::{CertsError, IssuedPaths, Pki, Role};
 use common::Dir;
-use mesh::net::{Credentials, Endpoint, LinkKind, LinkLimits};
+use mesh::net::{Credentials, Endpoint, LinkKind};
 use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -229,7 +229,7 @@ async fn links_take_what_is_issued() {
     let (_dir, pki) = new_pki();
     let bind = |role: &str, id: &str, kinds: &[LinkKind]| {
         let credentials = Credentials::load(&pki.issue(role, id).unwrap().dir, None).unwrap();
-        let limits = LinkLimits { message_bytes: 1000, uni_streams: 4, bidi_streams: 4 };
+        let limits = mesh::net::kept::limits(mesh::net::LINK_MAX_AGE);
         let mut registry = mesh::node::Registry::default();
         Endpoint::bind("127.0.0.1:0".parse().unwrap(), credentials, kinds, limits, &mut registry).unwrap()
     };

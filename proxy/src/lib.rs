@@ -8,6 +8,5 @@ pub mod ingress;
 pub mod smart_client;
 
 mod admin;
-mod process;
 #[cfg(test)]
 mod tests;

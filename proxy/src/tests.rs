@@ -1,5 +1,7 @@
 //! The processes of this crate and native clients together, over real links, against servers that the test plays.
 
+mod outside;
+
 use crate::{ingress, smart_client};
 use bytes::Bytes;
 use mesh::client::own::Unknown;
@@ -8,8 +10,8 @@ use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, Repl
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Digest, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
-use mesh::wire::submit::{Answer, Reply, Submit, Vote, Votes};
+use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, OutsideFiles, Role};
+use mesh::wire::submit::{Answer, FromServer, Reply, Submit, Vote};
 use mesh::wire::{Body, Outcome, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -100,8 +102,8 @@ async fn serve(id: u32, link: Link) {
         if whole {
             responder.answer(mesh::wire::encode(&Reply::Whole(answer))).await.unwrap();
         } else {
-            let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form };
-            link.send(mesh::wire::encode(&Votes(vec![vote]))).await.unwrap();
+            let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form, signed: None };
+            link.send(mesh::wire::encode(&FromServer::Votes(vec![vote]))).await.unwrap();
             responder.answer(Bytes::new()).await.unwrap_or_else(|error| panic!("server {id}: {error}"));
         }
     }
@@ -109,7 +111,7 @@ async fn serve(id: u32, link: Link) {
 
 fn execute(request: &Request) -> Answer {
     let outcome = match &request.body {
-        Body::Open { window } => Outcome::Opened { opened: Slot(1), window: *window },
+        Body::Open { window, .. } => Outcome::Opened { opened: Slot(1), window: *window },
         Body::Call(bytes) => Outcome::Executed(shout(bytes)),
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,
@@ -119,7 +121,7 @@ fn execute(request: &Request) -> Answer {
         Outcome::Executed(bytes) => Digest::of(bytes),
         other => other.form(),
     };
-    Answer { tag: request.tag(), slot: Slot(1), form, outcome }
+    Answer { tag: request.tag(), slot: Slot(1), form, outcome, signed: None }
 }
 
 /// A cluster of played servers with one real SMaRtClient.
@@ -145,7 +147,8 @@ impl Cluster {
             let mut registry = mesh::node::registry();
             let kinds = [LinkKind::Submit];
             let endpoint =
-                Endpoint::bind(local(0), credentials, &kinds, mesh::net::kept::limits(), &mut registry).unwrap();
+                Endpoint::bind(local(0), credentials, &kinds, mesh::net::kept::limits(LINK_MAX_AGE), &mut registry)
+                    .unwrap();
             servers.push((id, endpoint.local_addr().to_string()));
             tasks.spawn(server(id, endpoint));
         }
@@ -153,8 +156,8 @@ impl Cluster {
         let config = smart_client::Config {
             cluster: CLUSTER.to_owned(),
             id: "0".to_owned(),
-            pki: pki.issue(Role::SmartClient, "0"),
-            trust_bundle: None,
+            files: Files::of(&pki.issue(Role::SmartClient, "0")),
+            link_max_age: LINK_MAX_AGE,
             quic: smart_client,
             admin: local(0),
             servers,
@@ -180,13 +183,22 @@ impl Cluster {
 
     /// Starts an ingress for the line protocol and waits until it listens.
     async fn ingress(&mut self) -> SocketAddr {
+        self.ingress_with(local(0), None).await
+    }
+
+    /// The same, with an admin port and a certificate for clients.
+    async fn ingress_with(&mut self, admin: SocketAddr, tls: Option<OutsideFiles>) -> SocketAddr {
         let listen = free_tcp();
         let config = ingress::Config {
+            request_signatures: mesh::auth::Signatures::Off,
+            reply_signatures: mesh::auth::Signatures::Off,
+            reply_vote: mesh::client::ReplyVote::Majority,
             cluster: CLUSTER.to_owned(),
             id: "0".to_owned(),
-            pki: self.pki.issue(Role::Ingress, "0"),
-            trust_bundle: None,
-            admin: local(0),
+            files: Files::of(&self.pki.issue(Role::Ingress, "0")),
+            link_max_age: LINK_MAX_AGE,
+            tls,
+            admin,
             listen,
             smart_clients: self.smart_clients(),
             adapter: Adapter {

@@ -6,11 +6,11 @@ use crate::inputs::Control;
 use crate::publish::{Phase, Snapshot};
 use crate::{App, Config, SnapshotMode, transfer};
 use mesh::config::{Divergence, Durability};
+use mesh::net::Endpoint;
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +31,8 @@ const UNEXECUTED_MAX: u64 = 1024;
 /// See the module.
 pub(crate) struct AdminState {
     pub(crate) config: Config,
-    /// Where QUIC links really come in.
-    pub(crate) quic: SocketAddr,
-    /// When the certificate expires, Unix time.
-    pub(crate) not_after: i64,
+    /// Where QUIC links come in.
+    pub(crate) endpoint: Endpoint,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     pub(crate) transfers: watch::Receiver<Option<transfer::View>>,
     pub(crate) app: watch::Receiver<app::View>,
@@ -105,6 +103,8 @@ impl Admin for AdminState {
             "id": config.id,
             "pki": config.pki,
             "trust_bundle": config.trust_bundle,
+            "crl": config.crl,
+            "link_max_age_seconds": config.link_max_age.as_secs_f64(),
             "quic": config.quic.to_string(),
             "admin": config.admin.to_string(),
             "seeds": config.seeds.iter().map(|(id, address)| (id.to_string(), json!(address))).collect::<serde_json::Map<_, _>>(),
@@ -145,9 +145,6 @@ impl Admin for AdminState {
 impl AdminState {
     /// What does not come from the ordering core.
     fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
-        let not_after = time::OffsetDateTime::from_unix_timestamp(self.not_after)
-            .ok()
-            .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
         json!({
             "kind": "sidecar",
             "id": self.config.id,
@@ -164,8 +161,8 @@ impl AdminState {
             "aborted_requests": self.aborted_requests.get(),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
-            "tls": { "serial": null, "not_after": not_after, "bundle_sha256": [], "crl_number": null },
-            "quic": self.quic.to_string(),
+            "tls": self.endpoint.tls_status(),
+            "quic": self.endpoint.local_addr().to_string(),
         })
     }
 }

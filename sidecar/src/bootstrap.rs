@@ -28,6 +28,8 @@ pub struct Config {
     pub pki: PathBuf,
     /// Whom to trust, if not the `ca.crt` beside the certificate.
     pub trust_bundle: Option<PathBuf>,
+    /// Revocation lists (`pki/crl.pem`).
+    pub crl: Option<PathBuf>,
     /// Every member's id and HOST:PORT: exactly these will be the cluster.
     pub members: Vec<(u32, String)>,
     /// Give up after this time; without it, wait for as long as it takes.
@@ -48,6 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cluster: config.cluster.clone(),
         pki: config.pki.clone(),
         trust_bundle: config.trust_bundle.clone(),
+        crl: config.crl.clone(),
         members: config.members.clone(),
     };
     let endpoint = access.bind()?;

@@ -104,6 +104,10 @@ pub struct Config {
     pub pki: PathBuf,
     /// Whom to trust, if not the `ca.crt` beside the certificate.
     pub trust_bundle: Option<PathBuf>,
+    /// Revocation lists (`pki/crl.pem`); the file may come later.
+    pub crl: Option<PathBuf>,
+    /// Links that this member made are replaced before they are this old.
+    pub link_max_age: Duration,
     /// Where QUIC links come in.
     pub quic: SocketAddr,
     /// Where the admin HTTP port is.

@@ -2,7 +2,7 @@
 
 use crate::run::link_limits;
 use anyhow::{Context, bail, ensure};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, Role};
+use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, Role};
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub struct Access {
     pub pki: PathBuf,
     /// Whom to trust, if not the `ca.crt` beside the certificate.
     pub trust_bundle: Option<PathBuf>,
+    /// Revocation lists (`pki/crl.pem`).
+    pub crl: Option<PathBuf>,
     /// Members' ids and HOST:PORT.
     pub members: Vec<(u32, String)>,
 }
@@ -46,7 +48,8 @@ impl Access {
     /// # Errors
     /// The certificate cannot be used for this.
     pub(crate) fn bind(&self) -> anyhow::Result<Endpoint> {
-        let credentials = Credentials::load(&self.pki, self.trust_bundle.as_deref())?;
+        let files = Files::new(&self.pki, self.trust_bundle.as_deref(), self.crl.as_deref());
+        let credentials = Credentials::of(&files)?;
         let identity = credentials.identity();
         ensure!(
             identity.role == Role::Admin && identity.cluster == self.cluster,
@@ -56,7 +59,13 @@ impl Access {
             identity.cluster,
             self.cluster
         );
-        Ok(Endpoint::bind(self.own_address(), credentials, &[], link_limits(), &mut mesh::node::registry())?)
+        Ok(Endpoint::bind(
+            self.own_address(),
+            credentials,
+            &[],
+            link_limits(LINK_MAX_AGE),
+            &mut mesh::node::registry(),
+        )?)
     }
 
     /// Any port, of the kind of address that the members have.

@@ -18,10 +18,11 @@ use crate::store::Store;
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use mesh::auth::Signatures;
 use mesh::limits::Limits;
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::net::{Endpoint, Files, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::node::identity::{self, Expected};
 use mesh::node::signing::SignerTrust;
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
@@ -36,9 +37,9 @@ const LINKS_MAX: usize = 1024;
 const APP_END: Duration = Duration::from_secs(15);
 
 /// Bounds of every link of a server.
-pub(crate) const fn link_limits() -> LinkLimits {
+pub(crate) const fn link_limits(max_age: Duration) -> LinkLimits {
     // Requests of one SMaRtClient that wait for the whole reply have a stream each; the others' streams are short.
-    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 256, bidi_streams: 512 }
+    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 256, bidi_streams: 512, max_age }
 }
 
 /// Runs a sidecar until SIGTERM or SIGINT, then hands leadership over, finishes what is in flight and ends.
@@ -49,13 +50,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     config.validate()?;
     raise_file_limit();
     let stop = stop_signal();
-    let credentials = Credentials::load(&config.pki, config.trust_bundle.as_deref())?;
-    check_identity(&config, &credentials)?;
-    let not_after = credentials.expires_at();
     let mut registry = mesh::node::registry();
     let metrics = Metrics::new(&mut registry);
     let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
-    let endpoint = Endpoint::bind(config.quic, credentials, &kinds, link_limits(), &mut registry)?;
+    let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
+    let id = config.id.to_string();
+    let expected = Expected { cluster: &config.cluster, role: Role::Server, id: &id };
+    let limits = link_limits(config.link_max_age);
+    let endpoint = identity::bind(&expected, &files, config.quic, &kinds, limits, &mut registry)?;
     let (stop_app, app_stopped) = watch::channel(false);
     let settings = app_settings(&config, &metrics);
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
@@ -64,8 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (control, orders) = mpsc::channel(inputs::CONTROL);
     let admin = AdminState {
         config: config.clone(),
-        quic: endpoint.local_addr(),
-        not_after,
+        endpoint: endpoint.clone(),
         snapshots: seen,
         transfers,
         app: app.view.clone(),
@@ -147,7 +148,7 @@ async fn serve(
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
     let accepting =
-        Accepting { peers: peers.acceptor(), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
+        Accepting { peers: peers.acceptor(endpoint), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
@@ -213,8 +214,8 @@ fn checker(config: &Config) -> anyhow::Result<Option<Checker<Responder>>> {
     if config.request_signatures == Signatures::Off {
         return Ok(None);
     }
-    let bundle = config.trust_bundle.clone().unwrap_or_else(|| config.pki.join("ca.crt"));
-    let trust = SignerTrust::load(&config.cluster, &bundle, None)?;
+    let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
+    let trust = SignerTrust::load(&config.cluster, &files)?;
     Ok(Some(Checker::start(&Arc::new(RwLock::new(Arc::new(trust))))?))
 }
 
@@ -315,21 +316,6 @@ fn app_settings(config: &Config, metrics: &Metrics) -> app::Settings {
         evidence: app::Evidence::new(config.data_dir.clone()),
         metrics: metrics.clone(),
     }
-}
-
-fn check_identity(config: &Config, credentials: &Credentials) -> anyhow::Result<()> {
-    let identity = credentials.identity();
-    let expected = config.id.to_string();
-    ensure!(
-        identity.role == Role::Server && identity.id == expected && identity.cluster == config.cluster,
-        "the certificate in {} is of {}/{} of cluster {}, this is server/{expected} of cluster {}: check --pki, --id and --cluster",
-        config.pki.display(),
-        identity.role,
-        identity.id,
-        identity.cluster,
-        config.cluster
-    );
-    Ok(())
 }
 
 /// Every link, connection and file takes one; the default of 1024 is soon used up with a connection per session.

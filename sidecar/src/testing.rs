@@ -46,6 +46,8 @@ pub(crate) fn config() -> Config {
         id: 0,
         pki: PathBuf::new(),
         trust_bundle: None,
+        crl: None,
+        link_max_age: mesh::net::LINK_MAX_AGE,
         quic: nowhere,
         admin: nowhere,
         seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),

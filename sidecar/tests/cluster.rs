@@ -7,7 +7,7 @@ use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{ClientId, Digest, Seq, Slot};
 use mesh::limits::{Limits, Timing};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind, LinkLimits};
+use mesh::net::{Credentials, Endpoint, Link, LinkKind};
 use mesh::wire::submit::{FromServer, Reply, Steer, Submit};
 use mesh::wire::{Body, Outcome, Request, Tag, decode, encode};
 use serde_json::Value;
@@ -80,6 +80,8 @@ impl Cluster {
             id,
             pki: self.dir.join(format!("pki/server/{id}")),
             trust_bundle: None,
+            crl: None,
+            link_max_age: mesh::net::LINK_MAX_AGE,
             quic: self.seeds[id as usize].1.parse().expect("an address"),
             admin: self.admin[id as usize],
             seeds: self.seeds.clone(),
@@ -123,6 +125,7 @@ impl Cluster {
             cluster: CLUSTER.to_owned(),
             pki: self.dir.join("pki/admin/op"),
             trust_bundle: None,
+            crl: None,
             members: self.seeds.clone(),
             timeout,
         }))
@@ -195,7 +198,7 @@ struct SmartClient {
 impl SmartClient {
     async fn dial(cluster: &Cluster) -> Self {
         let credentials = Credentials::load(&cluster.dir.join("pki/smart-client/0"), None).expect("credentials");
-        let limits = LinkLimits { message_bytes: 4 << 20, uni_streams: 64, bidi_streams: 64 };
+        let limits = mesh::net::kept::limits(mesh::net::LINK_MAX_AGE);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let endpoint = Endpoint::bind(any, credentials, &[], limits, &mut mesh::node::registry()).expect("a socket");
         let mut links = Vec::new();

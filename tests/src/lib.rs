@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod check;
 pub mod cluster;
 pub mod driver;
+pub mod fuzz;
 pub mod linear;
 pub mod load;
 pub mod malicious;

@@ -5,10 +5,9 @@ use super::LinkKind;
 use super::endpoint::Shared;
 use super::error::{NetError, Refusal, RefusalReason, RefusedBy};
 use super::identity::{Named, read_names};
-use super::link::{CLOSE_ORDERLY, Link};
+use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::refusal::{Verdict, close_code, describe};
 use super::tls::Tls;
-use crate::names::Identity;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
 use rustls::pki_types::CertificateDer;
@@ -92,7 +91,9 @@ impl Acceptor {
                     None => return,
                 },
                 Some(_) = handshakes.join_next() => {}
-                _ = sampling.tick() => self.shared.metrics.sample(),
+                _ = sampling.tick() => {
+                    self.shared.live.sample(&self.shared.metrics, self.shared.identity().role);
+                }
             }
         }
     }
@@ -128,7 +129,8 @@ async fn handshake(
     address: SocketAddr,
 ) -> Option<Link> {
     let verdict = Arc::new(Verdict::default());
-    match shared.tls.accepting(kinds, verdict.clone()) {
+    let terms = shared.terms();
+    match terms.tls.accepting(kinds, verdict.clone()) {
         Ok(crypto) => server.crypto = Arc::new(crypto),
         Err(error) => {
             tracing::error!(%error, "a link cannot be accepted");
@@ -147,7 +149,7 @@ async fn handshake(
             return None;
         }
     };
-    let (kind, identity) = match check(shared, &connection) {
+    let (kind, named) = match check(shared, &connection) {
         Ok(checked) => checked,
         Err(refused) => {
             let (kind, refusal) = *refused;
@@ -160,7 +162,7 @@ async fn handshake(
     if let Err(error) = welcome(&connection).await {
         return report(shared, &verdict, &error, address);
     }
-    Some(Link::new(connection, identity, kind, shared.limits.message_bytes, &shared.metrics))
+    shared.establish(connection, named, (kind, Side::Accepted), terms)
 }
 
 /// Counts a failed handshake if it was a refusal.
@@ -176,24 +178,23 @@ fn report(shared: &Shared, verdict: &Verdict, error: &ConnectionError, address: 
 type Refused = Box<(Option<LinkKind>, Refusal)>;
 
 /// What the link is for and who dialled, if that one may.
-fn check(shared: &Shared, connection: &Connection) -> Result<(LinkKind, Identity), Refused> {
+fn check(shared: &Shared, connection: &Connection) -> Result<(LinkKind, Named), Refused> {
     let refuse = |kind, claims, reason, detail| Box::new((kind, Refusal { reason, by: RefusedBy::Us, claims, detail }));
     let kind =
         kind_of(connection).ok_or_else(|| refuse(None, None, RefusalReason::Version, "unknown kind of link".into()))?;
     let named =
         names_of(connection).map_err(|problem| refuse(Some(kind), None, RefusalReason::WrongId, problem.to_owned()))?;
-    let (we, who) = (shared.identity(), named.identity);
-    let (reason, detail) =
-        if who.cluster != we.cluster || named.trust_domain != shared.tls.credentials.named.trust_domain {
-            (RefusalReason::WrongCluster, format!("{who} dialled {we}"))
-        } else if !kind.diallers().contains(&who.role) {
-            (RefusalReason::WrongRole, format!("{who} is of role {}, which cannot dial {kind} links", who.role))
-        } else if kind == LinkKind::Peer && who == *we {
-            (RefusalReason::WrongId, format!("{who} dialled another process of the same id"))
-        } else {
-            return Ok((kind, who));
-        };
-    Err(refuse(Some(kind), Some(who), reason, detail))
+    let (we, who) = (shared.identity(), &named.identity);
+    let (reason, detail) = if who.cluster != we.cluster || named.trust_domain != shared.trust_domain() {
+        (RefusalReason::WrongCluster, format!("{who} dialled {we}"))
+    } else if !kind.diallers().contains(&who.role) {
+        (RefusalReason::WrongRole, format!("{who} is of role {}, which cannot dial {kind} links", who.role))
+    } else if kind == LinkKind::Peer && who == we {
+        (RefusalReason::WrongId, format!("{who} dialled another process of the same id"))
+    } else {
+        return Ok((kind, named));
+    };
+    Err(refuse(Some(kind), Some(named.identity), reason, detail))
 }
 
 /// Tells the dialler that it was accepted: TLS 1.3 lets it believe so before our checks. The link's first

@@ -4,7 +4,7 @@ use super::LinkKind;
 use super::accept::{HANDSHAKE_PATIENCE, names_of};
 use super::endpoint::Shared;
 use super::error::{NetError, Refusal, RefusedBy};
-use super::link::Link;
+use super::link::{Link, Side};
 use super::refusal::{Verdict, close_code, describe};
 use super::tls::Expected;
 use futures_util::StreamExt;
@@ -56,7 +56,7 @@ pub(super) async fn dial_as_anyone(
 ) -> Result<Link, NetError> {
     let expected = Expected {
         cluster: shared.identity().cluster.clone(),
-        trust_domain: shared.tls.credentials.named.trust_domain.clone(),
+        trust_domain: shared.trust_domain().to_owned(),
         role: kind.acceptor(),
         id: expect_id.map(str::to_owned),
     };
@@ -109,7 +109,8 @@ async fn attempt(
     address: SocketAddr,
 ) -> Result<Link, Failure> {
     let verdict = Arc::new(Verdict::default());
-    let tls = shared.tls.dialling(kind, expected.clone(), verdict.clone()).map_err(Failure::Ours)?;
+    let terms = shared.terms();
+    let tls = terms.tls.dialling(kind, expected.clone(), verdict.clone()).map_err(Failure::Ours)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(shared.transport.clone());
     let connecting = shared.quinn.connect_with(config, address, asked);
@@ -139,7 +140,8 @@ async fn attempt(
         shared.count_refused(&refusal, address, Some(kind));
         return Err(Failure::Refused(refusal));
     }
-    Ok(Link::new(connection, named.identity, kind, shared.limits.message_bytes, &shared.metrics))
+    let link = shared.establish(connection, named, (kind, Side::Dialled), terms);
+    link.ok_or_else(|| Failure::Failed(format!("{address}: it is not trusted any more")))
 }
 
 /// Waits for the acceptor's decision: its first stream, empty, or the link's end.

@@ -1,19 +1,23 @@
 //! One UDP socket for links in both directions.
 
 use super::accept::{Acceptor, LINKS_WAITING_MAX};
-use super::error::{NetError, Refusal};
-use super::identity::Credentials;
-use super::link::{CLOSE_ORDERLY, Link};
+use super::error::{NetError, Refusal, RefusalReason};
+use super::identity::{Credentials, Named};
+use super::link::{CLOSE_ORDERLY, Link, Side};
+use super::live::{self, Live, unix_now};
 use super::metrics::Metrics;
+use super::reload::{self, Reloads};
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
 use crate::node::Registry;
-use quinn::{EndpointConfig, TokioRuntime, TransportConfig};
+use quinn::{Connection, EndpointConfig, TokioRuntime, TransportConfig};
+use rustls::pki_types::UnixTime;
+use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Mutex, mpsc};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -29,20 +33,79 @@ struct Inner {
     local_addr: SocketAddr,
     accepted: Mutex<mpsc::Receiver<Link>>,
     acceptor: AbortHandle,
+    reloader: AbortHandle,
 }
 
 /// What dialling and accepting have in common.
 pub(super) struct Shared {
     pub(super) quinn: quinn::Endpoint,
-    pub(super) tls: Tls,
+    /// Stays the same when certificates are renewed.
+    names: Named,
+    tls: RwLock<Arc<Tls>>,
     pub(super) transport: Arc<TransportConfig>,
     pub(super) limits: LinkLimits,
     pub(super) metrics: Metrics,
+    pub(super) live: Live,
+}
+
+/// What a link is made with, taken before its handshake.
+pub(super) struct Terms {
+    pub(super) tls: Arc<Tls>,
+    renewals: watch::Receiver<u64>,
 }
 
 impl Shared {
-    pub(super) fn identity(&self) -> &Identity {
-        self.tls.credentials.identity()
+    pub(super) const fn identity(&self) -> &Identity {
+        &self.names.identity
+    }
+
+    pub(super) fn trust_domain(&self) -> &str {
+        &self.names.trust_domain
+    }
+
+    /// What new links are made with.
+    pub(super) fn tls(&self) -> Arc<Tls> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        let renewals = self.live.renewals();
+        Terms { tls: self.tls(), renewals }
+    }
+
+    /// From now on new links are made with another set.
+    pub(super) fn replace(&self, new: Arc<Tls>, old: &Tls) {
+        let credentials = &new.credentials;
+        self.metrics.reloads.ok.inc();
+        self.metrics.set_expiry(credentials.expires_at());
+        let renewed = !credentials.presents_the_same_as(&old.credentials);
+        tracing::info!(who = %self.identity(), expires_at = credentials.expires_at(), renewed, "new certificate files are used");
+        credentials.warn_if_due(unix_now());
+        if credentials.is_revoked(UnixTime::now()) {
+            let hint = RefusalReason::Revoked.hint_for(self.identity());
+            tracing::error!(who = %self.identity(), "our own certificate is revoked: every link will be refused; {hint}");
+        }
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = new;
+        if renewed {
+            self.live.renewed();
+        }
+    }
+
+    /// A link whose two ends have accepted each other. None: trust changed during the handshake.
+    pub(super) fn establish(
+        &self,
+        connection: Connection,
+        named: Named,
+        (kind, side): (LinkKind, Side),
+        terms: Terms,
+    ) -> Option<Link> {
+        let term = self.live.term(side, &named, terms.renewals);
+        let link = Link::new(connection, named.identity, (kind, side), term, self.limits.message_bytes, &self.metrics);
+        self.live.add(link.inner());
+        // Whoever replaces the set judges the links that are listed by then; this one may have come too late for that.
+        let now = self.tls();
+        let same = Arc::ptr_eq(&now, &terms.tls);
+        (same || live::judge(link.inner(), &now, &self.metrics, self.identity().role)).then_some(link)
     }
 
     /// Counts a refusal, in which this endpoint was at either end.
@@ -79,8 +142,7 @@ impl Endpoint {
         limits: LinkLimits,
         registry: &mut Registry,
     ) -> Result<Self, NetError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        credentials.warn_if_due(i64::try_from(now).unwrap_or(i64::MAX));
+        credentials.warn_if_due(unix_now());
         let tls = Tls::new(credentials)?;
         let transport = Arc::new(transport::config(&limits));
         let server = Acceptor::server_config(&tls, kinds, transport.clone())?;
@@ -92,11 +154,21 @@ impl Endpoint {
         let local_addr = quinn.local_addr().map_err(failed)?;
         let metrics = Metrics::register(registry);
         metrics.set_expiry(tls.credentials.expires_at());
-        let shared = Arc::new(Shared { quinn, tls, transport, limits, metrics });
+        let seed = crate::node::seed().map_or(0, |seed| seed[0]);
+        let shared = Arc::new(Shared {
+            quinn,
+            names: tls.credentials.named.clone(),
+            tls: RwLock::new(Arc::new(tls)),
+            transport,
+            live: Live::new(limits.max_age, seed),
+            limits,
+            metrics,
+        });
         let (links, accepted) = mpsc::channel(LINKS_WAITING_MAX);
         let acceptor = Acceptor::new(shared.clone(), kinds, server, links);
         let acceptor = tokio::spawn(acceptor.run()).abort_handle();
-        Ok(Self(Arc::new(Inner { shared, local_addr, accepted: Mutex::new(accepted), acceptor })))
+        let reloader = tokio::spawn(reload::follow(shared.clone())).abort_handle();
+        Ok(Self(Arc::new(Inner { shared, local_addr, accepted: Mutex::new(accepted), acceptor, reloader })))
     }
 
     #[cfg(test)]
@@ -114,6 +186,24 @@ impl Endpoint {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         self.0.shared.identity()
+    }
+
+    /// The `tls` of `/status`, of the certificate that new links are made with.
+    #[must_use]
+    pub fn tls_status(&self) -> Value {
+        self.0.shared.tls().credentials.status()
+    }
+
+    /// What counts new certificates, for whoever has others beside those of the links.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        self.0.shared.metrics.reloads.clone()
+    }
+
+    /// Closes a link whose other end has a good certificate and is still not one of those expected here: counted and
+    /// told as a refusal.
+    pub fn refuse(&self, link: &Link, reason: RefusalReason, detail: &str) {
+        live::refuse(link.inner(), reason, detail, &self.0.shared.metrics, self.identity().role);
     }
 
     /// The next link that passed the handshake and the checks of identity and role. Refused ones are counted and
@@ -137,6 +227,7 @@ impl Endpoint {
     pub async fn close(&self) {
         self.0.shared.quinn.close(CLOSE_ORDERLY, b"this process ends");
         self.0.acceptor.abort();
+        self.0.reloader.abort();
         // Whoever does not acknowledge finds out by himself.
         let _ = timeout(CLOSE_PATIENCE, self.0.shared.quinn.wait_idle()).await;
     }
@@ -145,6 +236,7 @@ impl Endpoint {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.acceptor.abort();
+        self.reloader.abort();
         self.shared.quinn.close(CLOSE_ORDERLY, b"this process ends");
     }
 }

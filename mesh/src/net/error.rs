@@ -73,6 +73,24 @@ impl RefusalReason {
     }
 }
 
+impl RefusalReason {
+    /// What whoever has the keys of the authority can do about the certificate of `who`.
+    #[must_use]
+    pub fn hint_for(self, who: &Identity) -> String {
+        match self {
+            Self::UnknownCa => format!(
+                "run `lockstep certs renew {}/{}`, or put its authority into the trust bundle",
+                who.role, who.id
+            ),
+            Self::Expired | Self::Revoked => format!("run `lockstep certs renew {}/{}`", who.role, who.id),
+            Self::WrongRole | Self::WrongCluster | Self::WrongId => {
+                format!("run `lockstep certs issue {} {}`, and put what it makes there", who.role, who.id)
+            }
+            Self::NotYetValid | Self::Version => self.hint().to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -1,24 +1,30 @@
 //! Who a certificate names, and our own certificate, key and trusted authorities as read from `pki/<role>/<id>`.
 
 use super::error::NetError;
+use super::files::{Contents, Files, fault};
+use super::refusal::reason_of;
+use super::revocation::Revocations;
+use super::{RefusalReason, explain};
 use crate::names::Identity;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// Bytes of a certificate, key, bundle or revocation list that are read at most.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// A certificate with less than this left is due: somebody must be told.
+const DUE_SECONDS: i64 = 24 * 3600;
 
 /// What a certificate says, read without verifying it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +79,13 @@ pub struct Credentials {
     pub(super) named: Named,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) certified: Arc<SingleCertAndKey>,
+    pub(super) files: Files,
+    /// Tells this set from another.
+    pub(super) fingerprint: blake3::Hash,
+    chain: Vec<CertificateDer<'static>>,
+    authorities: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
-    revoked: Vec<CertificateRevocationListDer<'static>>,
-    bundle: PathBuf,
+    revocations: Revocations,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -85,48 +95,62 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads `tls.crt`, `tls.key` and, unless `trust_bundle` is given, `ca.crt` of `dir`.
+    /// [`Self::of`] the files in `dir`, and `trust_bundle` instead of `ca.crt` there.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load(dir: &Path, trust_bundle: Option<&Path>) -> Result<Self, NetError> {
+        Self::of(&Files::new(dir, trust_bundle, None))
+    }
+
+    /// Refuses what the revocation lists in `file` (PEM, `pki/crl.pem`) name; the file may come later.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn with_revocations(self, file: &Path) -> Result<Self, NetError> {
+        Self::of(&Files { crl: Some(file.to_owned()), ..self.files })
+    }
+
+    /// Reads what `files` name. Whether others will accept the certificate is not asked: they say so.
     ///
     /// # Errors
     /// A file that cannot be read or used, a key that others may read or the group may write, a certificate whose
-    /// names are not those of a part of a cluster.
-    pub fn load(dir: &Path, trust_bundle: Option<&Path>) -> Result<Self, NetError> {
+    /// names are not those of a part of a cluster, a revocation list that no trusted authority signed.
+    pub fn of(files: &Files) -> Result<Self, NetError> {
+        Self::parse(files, &files.read()?)
+    }
+
+    /// The same, of files that were read.
+    pub(super) fn parse(files: &Files, contents: &Contents) -> Result<Self, NetError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (certificate, key) = (dir.join("tls.crt"), dir.join("tls.key"));
-        let bundle = trust_bundle.map_or_else(|| dir.join("ca.crt"), Path::to_owned);
-        let chain = read_certificates(&certificate)?;
+        let (certificate, key, bundle) = (files.certificate(), files.key(), files.bundle());
+        let fingerprint = contents.fingerprint();
+        let chain = certificates(&certificate, &contents.certificate)?;
         let named = read_names(&chain[0]).map_err(|problem| fault(&certificate, problem))?;
-        let secret = PrivateKeyDer::from_pem_slice(&read(&key, true)?)
+        let secret = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|_| fault(&key, "no private key in PEM: issue the certificate again"))?;
-        let certified = CertifiedKey::from_der(chain, secret, &provider)
+        let certified = CertifiedKey::from_der(chain.clone(), secret, &provider)
             .map_err(|problem| fault(&key, &format!("cannot be used with {}: {problem}", certificate.display())))?;
+        let authorities = certificates(&bundle, &contents.bundle)?;
         let mut roots = RootCertStore::empty();
-        for authority in read_certificates(&bundle)? {
-            roots.add(authority).map_err(|problem| fault(&bundle, &problem.to_string()))?;
+        for authority in &authorities {
+            roots.add(authority.clone()).map_err(|problem| fault(&bundle, &problem.to_string()))?;
         }
+        let revocations = match (&files.crl, &contents.crl) {
+            (Some(path), Some(pem)) => Revocations::parse(path, pem, &authorities)?,
+            _ => Revocations::default(),
+        };
         Ok(Self {
             named,
             provider,
             certified: Arc::new(certified.into()),
+            files: files.clone(),
+            fingerprint,
+            chain,
+            authorities,
             roots: Arc::new(roots),
-            revoked: Vec::new(),
-            bundle,
+            revocations,
         })
-    }
-
-    /// Refuses from now on what the revocation lists in `file` (PEM, `pki/crl.pem`) name.
-    ///
-    /// # Errors
-    /// A file that cannot be read or has no list.
-    pub fn with_revocations(mut self, file: &Path) -> Result<Self, NetError> {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(file, false)?).collect();
-        self.revoked = lists.map_err(|problem| fault(file, &problem.to_string()))?;
-        if self.revoked.is_empty() {
-            return Err(fault(file, "no revocation list in PEM: make one with `lockstep certs crl`"));
-        }
-        // Found out here rather than at the first link.
-        self.acceptors_verifier()?;
-        Ok(self)
     }
 
     /// Who we are.
@@ -141,62 +165,148 @@ impl Credentials {
         self.named.not_after
     }
 
+    /// The `tls` of `/status`.
+    pub(super) fn status(&self) -> Value {
+        json!({
+            "serial": X509Certificate::from_der(&self.chain[0]).ok().map(|(_, parsed)| serial(&parsed)),
+            "not_after": rfc3339(self.named.not_after),
+            "bundle_sha256": self.authorities.iter().map(|authority| sha256(authority)).collect::<Vec<_>>(),
+            "crl_number": self.revocations.number.as_ref().map(|number| match number.parse::<u64>() {
+                Ok(number) => json!(number),
+                Err(_) => json!(number),
+            }),
+        })
+    }
+
     /// What verifies the certificates of those whom we dial.
     pub(super) fn acceptors_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, NetError> {
         WebPkiServerVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
-            .with_crls(self.revoked.iter().cloned())
+            .with_crls(self.revocations.lists.iter().cloned())
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
             .build()
-            .map_err(|problem| fault(&self.bundle, &problem.to_string()))
+            .map_err(|problem| fault(&self.files.bundle(), &problem.to_string()))
     }
 
     /// What verifies the certificates of those who dial us.
     pub(super) fn diallers_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, NetError> {
+        self.diallers_verifier_with(&self.revocations)
+    }
+
+    fn diallers_verifier_with(&self, revocations: &Revocations) -> Result<Arc<dyn ClientCertVerifier>, NetError> {
         WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
-            .with_crls(self.revoked.iter().cloned())
+            .with_crls(revocations.lists.iter().cloned())
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
             .clear_root_hint_subjects()
             .build()
-            .map_err(|problem| fault(&self.bundle, &problem.to_string()))
+            .map_err(|problem| fault(&self.files.bundle(), &problem.to_string()))
     }
 
-    /// Warns when our own certificate will be refused by everybody, or soon.
+    /// Whether this set may take the place of `old`, which is in use. A revocation of our own certificate does not
+    /// speak against it: whom else it revokes must be known.
+    pub(super) fn check_successor(&self, old: &Self, now: UnixTime) -> Result<(), NetError> {
+        let path = self.files.certificate();
+        let (we, it) = (&old.named, &self.named);
+        if (&it.identity, &it.trust_domain) != (&we.identity, &we.trust_domain) {
+            let problem = format!(
+                "is for {} ({}), and this process is {} ({}): put the right one there",
+                it.identity, it.trust_domain, we.identity, we.trust_domain
+            );
+            return Err(fault(&path, &problem));
+        }
+        // A certificate that ran out in use must not keep newer authorities and revocations from being used.
+        let now = if self.chain == old.chain { now.min(self.last_moment()) } else { now };
+        self.verify(now)
+            .map_err(|error| fault(&path, &format!("{error}: {}", reason_of(&error).hint_for(self.identity()))))?;
+        if self.revocations.lists.is_empty()
+            && !old.revocations.lists.is_empty()
+            && let Some(crl) = &self.files.crl
+        {
+            return Err(fault(crl, "is gone: put it back, or make one with `lockstep certs crl`"));
+        }
+        Ok(())
+    }
+
+    /// Whether those who trust the same authorities would accept our certificate, revocations aside.
+    fn verify(&self, now: UnixTime) -> Result<(), rustls::Error> {
+        let (leaf, rest) = (&self.chain[0], &self.chain[1..]);
+        let general = |error: NetError| rustls::Error::General(error.to_string());
+        let verifier = self.diallers_verifier_with(&Revocations::default()).map_err(general)?;
+        verifier.verify_client_cert(leaf, rest, now).map_err(|error| explain::clearer(error, leaf))?;
+        if self.identity().role.accepts_links() {
+            let name =
+                ServerName::try_from(self.identity().dns_name()).map_err(|_| rustls::Error::UnsupportedNameType)?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), self.provider.clone());
+            let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+            verifier.verify_server_cert(leaf, rest, &name, &[], now).map_err(|error| explain::clearer(error, leaf))?;
+        }
+        Ok(())
+    }
+
+    /// Whether our own revocation lists have our own certificate.
+    pub(super) fn is_revoked(&self, now: UnixTime) -> bool {
+        let verified = self.diallers_verifier().ok().map(|verifier| {
+            let now = now.min(self.last_moment());
+            verifier.verify_client_cert(&self.chain[0], &self.chain[1..], now)
+        });
+        matches!(verified, Some(Err(error)) if reason_of(&error) == RefusalReason::Revoked)
+    }
+
+    /// Whether it presents the same certificate.
+    pub(super) fn presents_the_same_as(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+
+    fn last_moment(&self) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.named.not_after).unwrap_or_default()))
+    }
+
+    /// Whether our certificate will be refused by everybody, or soon.
+    pub(super) fn is_due(&self, now_unix: i64) -> bool {
+        self.named.not_after.saturating_sub(now_unix) < DUE_SECONDS
+    }
+
+    /// Says so.
     pub(super) fn warn_if_due(&self, now_unix: i64) {
         let left = self.named.not_after.saturating_sub(now_unix);
         let who = &self.named.identity;
         if left <= 0 {
             tracing::error!(%who, "our certificate has expired: every link will be refused until it is renewed");
-        } else if left < 24 * 3600 {
+        } else if left < DUE_SECONDS {
             tracing::warn!(%who, seconds_left = left, "our certificate expires within a day: renew it");
         }
     }
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path, false)?).collect();
+/// The certificates in a file.
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NetError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|problem| fault(path, &problem.to_string()))?;
     if found.is_empty() { Err(fault(path, "no certificate in PEM: issue it again")) } else { Ok(found) }
 }
 
-/// The bytes of a file. Of a secret one, the mode is checked on what was opened, behind every symlink.
-fn read(path: &Path, secret: bool) -> Result<Vec<u8>, NetError> {
-    let failed = |problem: std::io::Error| fault(path, &format!("cannot be read: {problem}"));
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode();
-    if secret && mode & 0o027 != 0 {
-        let problem = format!("mode {:04o} lets others read or the group write it: chmod 0600 it", mode & 0o7777);
-        return Err(fault(path, &problem));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(fault(path, "too large to be what it should be"));
-    }
-    Ok(bytes)
+/// A serial number as `openssl x509 -serial` prints it.
+pub(super) fn serial(certificate: &X509Certificate<'_>) -> String {
+    let bytes = certificate.raw_serial();
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len().saturating_sub(1));
+    hex(&bytes[start..]).to_ascii_uppercase()
 }
 
-fn fault(path: &Path, problem: &str) -> NetError {
-    NetError::Credentials { path: path.to_owned(), problem: problem.to_owned() }
+/// A time as people read it.
+pub(super) fn rfc3339(unix: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,7 +1,8 @@
 //! Links that are kept: dialled, served, dialled again with growing, jittered pauses.
 //!
 //! Every link that comes up gets a queue of its own, which is handed to the driver and dies with the link: nothing of
-//! an old link is ever sent over a new one without the protocol's wish.
+//! an old link is ever sent over a new one without the protocol's wish. A link that is due is replaced while it works:
+//! the new one is up before the driver lets go of the old one's queue, and the old one ends when it has been answered.
 
 use super::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
 use crate::wire::Tag;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -22,12 +24,17 @@ const LIVED: Duration = Duration::from_secs(5);
 /// One attempt to dial may take this long.
 const DIAL: Duration = Duration::from_secs(5);
 
+/// How long an old link, asked nothing any more, is listened to: votes come without a question.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// The bounds of every link of these processes.
-pub fn limits() -> LinkLimits {
+#[must_use]
+pub const fn limits(max_age: Duration) -> LinkLimits {
     LinkLimits {
         message_bytes: crate::limits::Limits::DEFAULT.message_bytes,
         uni_streams: STREAMS,
         bidi_streams: STREAMS,
+        max_age,
     }
 }
 
@@ -157,7 +164,7 @@ pub async fn keep<L: Line>(
             Ok(Ok(link)) => {
                 let since = Instant::now();
                 standing.came_up(&link);
-                let reason = serve(&line, &link, &events).await;
+                let reason = serve(&line, link, &endpoint, &standing, &events, pauses.clone()).await;
                 standing.went_down(reason);
                 if events.send(line.down()).await.is_err() {
                     return;
@@ -176,24 +183,105 @@ pub async fn keep<L: Line>(
     }
 }
 
-/// Serves one link until it is gone; returns why it is.
-async fn serve<L: Line>(line: &Arc<L>, link: &Link, events: &mpsc::Sender<L::Event>) -> String {
-    let (queue, questions) = mpsc::channel(QUEUE);
-    if events.send(line.up(queue)).await.is_err() {
-        link.close("stopping");
-        return "stopping".to_owned();
+/// Serves a link, and those that replace it, until there is none; returns why not.
+async fn serve<L: Line>(
+    line: &Arc<L>,
+    link: Link,
+    endpoint: &Endpoint,
+    standing: &Standing,
+    events: &mpsc::Sender<L::Event>,
+    pauses: Backoff,
+) -> String {
+    let Some(mut serving) = Serving::begin(line, link, events).await else { return "stopping".to_owned() };
+    loop {
+        let old = serving.link.clone();
+        let newer = tokio::select! {
+            reason = serving.ended() => return reason,
+            newer = replacement(endpoint, &standing.target, &old, pauses.clone()) => newer,
+        };
+        standing.came_up(&newer);
+        let Some(next) = Serving::begin(line, newer, events).await else { return "stopping".to_owned() };
+        std::mem::replace(&mut serving, next).leave();
     }
-    tokio::select! {
-        reason = link.closed() => reason,
-        () = ask_all(line, link, events, questions) => link.closed().await,
-        reason = receive_all(line, link, events) => {
-            link.close(&reason);
-            reason
+}
+
+/// A new link in the place of one that is due.
+async fn replacement(endpoint: &Endpoint, target: &Target, old: &Link, mut pauses: Backoff) -> Link {
+    old.due().await;
+    loop {
+        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
+        match tokio::time::timeout(DIAL, attempt).await {
+            Ok(Ok(link)) => return link,
+            Ok(Err(error)) => debug!(target = %target.address, %error, "no new link yet in the place of an old one"),
+            Err(_) => debug!(target = %target.address, "no new link within {DIAL:?} in the place of an old one"),
+        }
+        tokio::time::sleep(pauses.next_delay()).await;
+    }
+}
+
+/// A link and the task that serves it, which ends with this.
+struct Serving {
+    link: Link,
+    task: Option<JoinHandle<String>>,
+}
+
+impl Serving {
+    /// None: the driver is gone.
+    async fn begin<L: Line>(line: &Arc<L>, link: Link, events: &mpsc::Sender<L::Event>) -> Option<Self> {
+        let (queue, questions) = mpsc::channel(QUEUE);
+        if events.send(line.up(queue)).await.is_err() {
+            link.close("stopping");
+            return None;
+        }
+        let task = tokio::spawn(hold(line.clone(), link.clone(), events.clone(), questions));
+        Some(Self { link, task: Some(task) })
+    }
+
+    /// Why the link is gone.
+    async fn ended(&mut self) -> String {
+        match &mut self.task {
+            Some(task) => task.await.unwrap_or_else(|_| "its task ended".to_owned()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets the link come to its end by itself: its queue has been replaced.
+    fn leave(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
         }
     }
 }
 
-/// Asks what the queue holds, each question on a stream of its own, as many at a time as there is credit for.
+/// Serves one link until it is gone, or until its queue is and everything was answered; returns why.
+async fn hold<L: Line>(
+    line: Arc<L>,
+    link: Link,
+    events: mpsc::Sender<L::Event>,
+    questions: mpsc::Receiver<L::Question>,
+) -> String {
+    let asking = async {
+        ask_all(&line, &link, &events, questions).await;
+        tokio::time::sleep(LAST_WORDS).await;
+        "replaced by a newer link".to_owned()
+    };
+    let reason = tokio::select! {
+        reason = link.closed() => return reason,
+        reason = asking => reason,
+        reason = receive_all(&line, &link, &events) => reason,
+    };
+    link.close(&reason);
+    reason
+}
+
+/// Asks what the queue holds, each question on a stream of its own, as many at a time as there is credit for. Returns
+/// when the queue is gone, and every question was answered or nobody waits for it any more.
 async fn ask_all<L: Line>(
     line: &Arc<L>,
     link: &Link,
@@ -221,6 +309,8 @@ async fn ask_all<L: Line>(
             }
         });
     }
+    // Closed by nobody; all of it is back when the last question has ended.
+    let _ = credit.acquire_many(STREAMS).await;
 }
 
 /// Hands on what comes without being asked for; returns when the link is gone.

@@ -3,6 +3,7 @@
 use super::LinkKind;
 use super::error::NetError;
 use super::inbox::{Budget, Inbox, Reading, Unread};
+use super::live::Term;
 use super::metrics::{LinkCounters, Metrics};
 use super::outgoing::{Outgoing, PATIENCE, Responder, TOO_LARGE};
 use super::refusal::describe;
@@ -22,6 +23,15 @@ pub(super) const CLOSE_ORDERLY: VarInt = VarInt::from_u32(0);
 /// Bytes of a reason that are sent along with a close.
 const REASON_BYTES_MAX: usize = 200;
 
+/// Which end of a link we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// We dialled.
+    Dialled,
+    /// We accepted.
+    Accepted,
+}
+
 /// An authenticated link. Cheap to clone; the link ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Link(Arc<LinkInner>);
@@ -31,6 +41,8 @@ pub(super) struct LinkInner {
     connection: Connection,
     peer: Identity,
     kind: LinkKind,
+    side: Side,
+    term: Term,
     budget: Budget,
     counters: LinkCounters,
     losses_counted: AtomicU64,
@@ -39,6 +51,26 @@ pub(super) struct LinkInner {
 }
 
 impl LinkInner {
+    pub(super) const fn peer(&self) -> &Identity {
+        &self.peer
+    }
+
+    pub(super) const fn kind(&self) -> LinkKind {
+        self.kind
+    }
+
+    pub(super) const fn side(&self) -> Side {
+        self.side
+    }
+
+    pub(super) const fn term(&self) -> &Term {
+        &self.term
+    }
+
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub(super) fn rtt(&self) -> Duration {
         self.connection.rtt()
     }
@@ -58,19 +90,32 @@ impl Drop for LinkInner {
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection, peer: Identity, kind: LinkKind, bytes: usize, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        peer: Identity,
+        (kind, side): (LinkKind, Side),
+        term: Term,
+        bytes: usize,
+        metrics: &Metrics,
+    ) -> Self {
         let inner = Arc::new(LinkInner {
             connection,
             peer,
             kind,
+            side,
+            term,
             budget: Budget::new(bytes),
             counters: metrics.counters(kind),
             losses_counted: AtomicU64::new(0),
             messages: Mutex::new(Inbox::new()),
             requests: Mutex::new(Inbox::new()),
         });
-        metrics.established(Arc::downgrade(&inner), &inner.peer, inner.connection.remote_address().ip());
+        metrics.established(&inner.peer, inner.connection.remote_address().ip());
         Self(inner)
+    }
+
+    pub(super) const fn inner(&self) -> &Arc<LinkInner> {
+        &self.0
     }
 
     /// Who is at the other end, by its certificate.
@@ -188,6 +233,12 @@ impl Link {
     /// Resolves when the link is gone; the reason for people.
     pub async fn closed(&self) -> String {
         describe(&self.0.connection.closed().await)
+    }
+
+    /// Resolves when the link should be replaced by a new one: it is old, a certificate of either end nears its end, or
+    /// we have a new one. Whoever is told opens the new link before the old one is given up.
+    pub async fn due(&self) {
+        self.0.term.is_due().await;
     }
 
     /// Ends the link at once; what was not delivered is lost. The other end is told `reason`.

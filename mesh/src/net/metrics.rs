@@ -2,7 +2,7 @@
 
 use super::LinkKind;
 use super::error::{Refusal, RefusalReason, RefusedBy};
-use super::link::LinkInner;
+use super::reload::Reloads;
 use crate::names::{Identity, Role};
 use crate::node::Registry;
 use prometheus_client::metrics::counter::Counter;
@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// (peer, reason) pairs remembered as logged; when full, further ones are only counted until a link works again.
 const LOGGED_MAX: usize = 1024;
@@ -27,7 +28,7 @@ pub(super) struct Metrics {
     rtt: Histogram,
     lost: Counter,
     expiry: Gauge,
-    links: Mutex<Vec<Weak<LinkInner>>>,
+    pub(super) reloads: Reloads,
     logged: Mutex<BTreeSet<(String, RefusalReason)>>,
 }
 
@@ -51,7 +52,7 @@ impl Metrics {
             rtt: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
             lost: Counter::default(),
             expiry: Gauge::default(),
-            links: Mutex::default(),
+            reloads: Reloads::register(registry),
             logged: Mutex::default(),
         };
         for reason in RefusalReason::ALL {
@@ -82,21 +83,15 @@ impl Metrics {
         }
     }
 
-    /// A link that works: it is sampled from now on, and a refusal of this peer is news again.
-    pub(super) fn established(&self, link: Weak<LinkInner>, peer: &Identity, address: IpAddr) {
-        lock(&self.links).push(link);
+    /// A link that works: a refusal of this peer is news again.
+    pub(super) fn established(&self, peer: &Identity, address: IpAddr) {
         let key = logged_as(Some(peer), address);
         lock(&self.logged).retain(|(who, _)| *who != key);
     }
 
-    /// Observes every live link once.
-    pub(super) fn sample(&self) {
-        lock(&self.links).retain(|link| {
-            let Some(link) = link.upgrade() else { return false };
-            self.rtt.observe(link.rtt().as_secs_f64());
-            link.count_losses();
-            true
-        });
+    /// Observes the round-trip time of a live link.
+    pub(super) fn observe(&self, rtt: Duration) {
+        self.rtt.observe(rtt.as_secs_f64());
     }
 
     /// Counts a refused link and logs it, once per peer and reason.

@@ -9,14 +9,22 @@ mod backoff;
 mod dial;
 mod endpoint;
 mod error;
+mod explain;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod inbox;
 pub mod kept;
 mod link;
+mod live;
 mod metrics;
 mod outgoing;
+mod outside;
 mod probe;
 mod refusal;
+mod reload;
+mod revocation;
 mod tls;
 mod transport;
 
@@ -27,13 +35,17 @@ pub use crate::names::{Identity, Role};
 pub use backoff::Backoff;
 pub use endpoint::Endpoint;
 pub use error::{NetError, Refusal, RefusalReason, RefusedBy};
+pub use files::Files;
 pub use identity::{Credentials, read_identity};
 pub use link::Link;
 pub use outgoing::Responder;
+pub use outside::{Outside, OutsideFiles};
 pub use probe::presented_certificates;
+pub use reload::{Changes, POLL, Reloads};
 
 use crate::wire;
 use std::fmt;
+use std::time::Duration;
 
 /// What a link is for: its ALPN. Decides which role may be at which end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +117,9 @@ impl fmt::Display for LinkKind {
     }
 }
 
+/// When a link is replaced by a new one, unless told otherwise.
+pub const LINK_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
 /// Bounds of a link. They bound what the *other* end may do to this one.
 #[derive(Clone, Debug)]
 pub struct LinkLimits {
@@ -115,4 +130,6 @@ pub struct LinkLimits {
     pub uni_streams: u32,
     /// Bidirectional streams that the other end may have open at once: just above the requests really in flight.
     pub bidi_streams: u32,
+    /// Whoever dialled a link replaces it before it is as old; one that is twice as old is closed by the other end.
+    pub max_age: Duration,
 }

@@ -4,7 +4,9 @@
 
 use super::LinkKind;
 use super::error::{NetError, RefusalReason};
+use super::explain::clearer;
 use super::identity::{Credentials, Named, read_names};
+use super::link::Side;
 use super::refusal::Verdict;
 use crate::names::{Identity, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -125,6 +127,7 @@ impl ServerCertVerifier for AcceptorVerifier {
         self.verdict.claims(named.as_ref().ok().map(|named| named.identity.clone()));
         let name = self.expected.server_name(end_entity)?;
         let verified = self.webpki.verify_server_cert(end_entity, intermediates, &name, ocsp_response, now);
+        let verified = verified.map_err(|error| clearer(error, end_entity));
         let mismatch = match (&verified, named) {
             (Ok(_) | Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })), Ok(named)) => {
                 self.expected.check(&named).err()
@@ -183,6 +186,7 @@ impl ClientCertVerifier for DiallerVerifier {
     ) -> Result<ClientCertVerified, Error> {
         self.verdict.claims(read_names(end_entity).ok().map(|named| named.identity));
         let verified = self.webpki.verify_client_cert(end_entity, intermediates, now);
+        let verified = verified.map_err(|error| clearer(error, end_entity));
         verified.inspect_err(|error| self.verdict.refuse(error))
     }
 
@@ -221,6 +225,20 @@ impl Tls {
         let acceptors = credentials.acceptors_verifier()?;
         let diallers = credentials.diallers_verifier()?;
         Ok(Self { credentials, acceptors, diallers })
+    }
+
+    /// Whether the certificate at the other end of a live link would be accepted today.
+    pub(super) fn judge(&self, side: Side, who: &Identity, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+        let (leaf, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        let now = UnixTime::now();
+        let verified = match side {
+            Side::Dialled => {
+                let name = ServerName::try_from(who.dns_name()).map_err(|_| Error::UnsupportedNameType)?;
+                self.acceptors.verify_server_cert(leaf, rest, &name, &[], now).map(drop)
+            }
+            Side::Accepted => self.diallers.verify_client_cert(leaf, rest, now).map(drop),
+        };
+        verified.map_err(|error| clearer(error, leaf))
     }
 
     /// For one link that we dial.

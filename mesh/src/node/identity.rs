@@ -1,10 +1,10 @@
 //! Who a process is, and the numbers that nobody can guess: what it starts with before it has a link.
 
 use super::Registry;
-use crate::net::{Credentials, Endpoint, LinkKind, NetError, Role, kept};
+use crate::net::{Credentials, Endpoint, Files, LinkKind, LinkLimits, NetError, Role};
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Four numbers that nobody can guess and that never come again.
 ///
@@ -71,34 +71,31 @@ pub enum IdentityError {
     },
 }
 
-/// Loads the certificate in `pki`, sees that it is `expected`'s, and opens the QUIC endpoint at `quic`. The second is
-/// when the certificate expires, in seconds since 1970.
+/// Loads the certificate that `files` name, sees that it is `expected`'s, and opens the QUIC endpoint at `quic`.
 ///
 /// # Errors
 /// See [`IdentityError`].
 pub fn bind(
     expected: &Expected<'_>,
-    pki: &Path,
-    trust_bundle: Option<&Path>,
+    files: &Files,
     quic: SocketAddr,
     kinds: &[LinkKind],
+    limits: LinkLimits,
     registry: &mut Registry,
-) -> Result<(Endpoint, i64), IdentityError> {
-    let credentials = Credentials::load(pki, trust_bundle)
-        .map_err(|error| IdentityError::Unusable { dir: pki.to_owned(), error: error.into() })?;
+) -> Result<Endpoint, IdentityError> {
+    let credentials = Credentials::of(files)
+        .map_err(|error| IdentityError::Unusable { dir: files.dir.clone(), error: error.into() })?;
     let found = credentials.identity();
     if found.cluster != expected.cluster || found.role != expected.role || found.id != expected.id {
-        let name = |role: Role, id: &str, cluster: &str| format!("{role:?} {id:?} of cluster {cluster:?}");
+        let name = |role: Role, id: &str, cluster: &str| format!("{role}/{id} of cluster {cluster}");
         return Err(IdentityError::Another {
-            dir: pki.to_owned(),
+            dir: files.dir.clone(),
             found: name(found.role, &found.id, &found.cluster),
             expected: name(expected.role, expected.id, expected.cluster),
         });
     }
-    let expires_at = credentials.expires_at();
-    let endpoint = Endpoint::bind(quic, credentials, kinds, kept::limits(), registry)
-        .map_err(|error| IdentityError::Port { at: quic, error: error.into() })?;
-    Ok((endpoint, expires_at))
+    Endpoint::bind(quic, credentials, kinds, limits, registry)
+        .map_err(|error| IdentityError::Port { at: quic, error: error.into() })
 }
 
 #[cfg(test)]

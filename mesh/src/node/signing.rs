@@ -6,7 +6,7 @@
 use crate::auth::{BadKey, CERTIFICATE_BYTES_MAX, PublicKey, SecretKey};
 use crate::client::sender::Card;
 use crate::names::{Identity, Role};
-use crate::net::read_identity;
+use crate::net::{Files, read_identity};
 use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
@@ -103,18 +103,19 @@ pub struct Trusted {
 }
 
 impl SignerTrust {
-    /// Trusts the authorities in `bundle` (PEM), minus what the revocation lists in `crl` (PEM) name.
+    /// Trusts the authorities of the files' bundle, minus what their revocation lists name, if there are any.
     ///
     /// # Errors
     /// A file that cannot be used.
-    pub fn load(cluster: &str, bundle: &Path, crl: Option<&Path>) -> Result<Self, SigningError> {
-        let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(bundle, false)?).collect();
-        let authorities = authorities.map_err(|problem| fault(bundle, problem))?;
+    pub fn load(cluster: &str, files: &Files) -> Result<Self, SigningError> {
+        let bundle = files.bundle();
+        let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(&bundle, false)?).collect();
+        let authorities = authorities.map_err(|problem| fault(&bundle, problem))?;
         if authorities.is_empty() {
-            return Err(fault(bundle, "no certificate in PEM: issue it again"));
+            return Err(fault(&bundle, "no certificate in PEM: issue it again"));
         }
         let mut revoked = Vec::new();
-        if let Some(crl) = crl {
+        if let Some(crl) = files.crl.as_deref().filter(|crl| crl.exists()) {
             for list in CertificateRevocationListDer::pem_slice_iter(&read(crl, false)?) {
                 let list = list.map_err(|problem| fault(crl, problem))?;
                 revoked.push(OwnedCertRevocationList::from_der(&list).map_err(|problem| fault(crl, problem))?);

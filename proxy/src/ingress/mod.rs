@@ -9,9 +9,9 @@ mod room;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use crate::admin::{Face, Subject};
-use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
 pub use limits::Limits;
@@ -20,17 +20,17 @@ use mesh::client::ReplyVote;
 use mesh::client::running::{self, Running, Signing};
 use mesh::client::sender::Lending;
 use mesh::framing::{Adapter, Connections};
-use mesh::net::Role;
+use mesh::net::{Endpoint, Files, OutsideFiles, Role, kept};
 use mesh::node::counts;
 use mesh::node::identity::{self, Expected};
-use mesh::node::{self, AdminServer};
+use mesh::node::{self, AdminServer, Registry};
 use room::Rooms;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tls::Tls;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -54,14 +54,16 @@ pub struct Config {
     pub cluster: String,
     /// This ingress' id, as in its certificate.
     pub id: String,
-    /// The directory of its certificate: `pki/ingress/<id>`.
-    pub pki: PathBuf,
-    /// Whom to trust instead of the certificate's own `ca.crt`.
-    pub trust_bundle: Option<PathBuf>,
+    /// Its certificate, in `pki/ingress/<id>`, and whom it trusts.
+    pub files: Files,
+    /// Links that it made are replaced before they are this old.
+    pub link_max_age: Duration,
     /// The admin port.
     pub admin: SocketAddr,
     /// Where external clients come in, over TCP.
     pub listen: SocketAddr,
+    /// The certificate that they are shown; without one they speak plain TCP.
+    pub tls: Option<OutsideFiles>,
     /// The SMaRtClients: their ids where known, HOST:PORT.
     pub smart_clients: Vec<(Option<String>, String)>,
     /// The clients' protocol.
@@ -85,8 +87,12 @@ impl Config {
         let mut shown = json!({
             "cluster": self.cluster,
             "id": self.id,
-            "pki": self.pki,
-            "trust_bundle": self.trust_bundle,
+            "pki": self.files.dir,
+            "trust_bundle": self.files.trust_bundle,
+            "crl": self.files.crl,
+            "link_max_age_seconds": self.link_max_age.as_secs_f64(),
+            "tls_cert": self.tls.as_ref().map(|tls| &tls.certificate),
+            "tls_key": self.tls.as_ref().map(|tls| &tls.key),
             "admin": self.admin,
             "listen": self.listen,
             "smart_clients": self.smart_clients.iter().map(|(_, address)| address).collect::<Vec<_>>(),
@@ -133,9 +139,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     raise_file_limit(config.limits.connections_max);
     let mut registry = node::registry();
     let expected = Expected { cluster: &config.cluster, role: Role::Ingress, id: &config.id };
-    let trust = config.trust_bundle.as_deref();
-    let Bound { endpoint, tls } =
-        process::bind(&expected, &config.pki, trust, identity::any_address(), &[], &mut registry)?;
+    let limits = kept::limits(config.link_max_age);
+    let endpoint = identity::bind(&expected, &config.files, identity::any_address(), &[], limits, &mut registry)?;
+    let tls = outside_tls(&config, &endpoint, &mut registry)?;
     let listener =
         tcp::listen(config.listen).with_context(|| format!("cannot listen on {} for clients", config.listen))?;
     let listen = listener.local_addr()?;
@@ -143,14 +149,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tcp = tcp::Metrics {
         open: counts::gauge(&mut registry, "tcp_connections", "Connections of external clients that are open"),
         accepts: counts::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
-        refused: calls.refused.clone(),
     };
     let modes = (config.request_signatures, config.reply_signatures);
-    let signing = Signing::load(endpoint.identity(), &config.pki, trust, modes, config.reply_vote)?;
+    let signing = Signing::load(endpoint.identity(), &config.files, modes, config.reply_vote)?;
     let (sender, smart_clients) = (config.sender(), config.smart_clients.clone());
     let running = Arc::new(running::start(sender, config.deadline, smart_clients, &endpoint, signing, &calls)?);
     // From the first look on they are there, at zero.
-    for reason in ["connections_per_address", "idle_timeout"] {
+    for reason in ["connections_per_address", "idle_timeout", "tls", "tls_timeout"] {
         calls.refused.of(reason);
     }
     let rooms = Rooms::new(HELD, LARGE_BYTES, ANSWER_BYTES);
@@ -164,7 +169,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let subject = Shown {
         config: config.clone(),
-        tls,
+        endpoint: endpoint.clone(),
+        tls: tls.clone(),
         listen,
         running: running.clone(),
         calls: calls.clone(),
@@ -178,7 +184,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(%listen, admin = %admin.local_addr(), id = %config.id, protocol = %config.adapter.name(), "ingress started");
 
     let (stop, stopping) = watch::channel(false);
-    let serving = tcp::serve(listener, shared, tcp, stopping);
+    let serving = tcp::serve(listener, shared, tls, tcp, stopping);
     tokio::pin!(serving);
     tokio::select! {
         () = node::stop_signal() => {}
@@ -194,6 +200,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     endpoint.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// What outside clients shake hands with, if they speak TLS.
+fn outside_tls(config: &Config, endpoint: &Endpoint, registry: &mut Registry) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let help = "When the certificate for outside clients expires, Unix time";
+    let expiry = counts::gauge(registry, "listen_tls_certificate_expiry_timestamp_seconds", help);
+    let tls = Tls::start(files.clone(), expiry, endpoint.reloads());
+    tls.map(Some).context("--tls-cert and --tls-key cannot be used")
 }
 
 /// Lets this process open as many files as `connections` need, as far as the system's hard limit goes.
@@ -214,7 +229,8 @@ fn raise_file_limit(connections: usize) {
 /// What the admin port shows.
 struct Shown {
     config: Config,
-    tls: Value,
+    endpoint: Endpoint,
+    tls: Option<Arc<Tls>>,
     listen: SocketAddr,
     running: Arc<Running>,
     calls: running::Metrics,
@@ -236,7 +252,8 @@ impl Subject for Shown {
             "kind": "ingress",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "tls": self.tls,
+            "tls": self.endpoint.tls_status(),
+            "listen_tls": self.tls.as_ref().map(|tls| tls.status()),
             "version": node::version().to_string(),
             "listen": self.listen,
             "protocol": self.config.adapter.name(),

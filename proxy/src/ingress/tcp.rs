@@ -1,9 +1,9 @@
 //! The TCP side: accepts connections up to a bound and serves each in a task of its own.
 
 use super::connection::{self, Shared};
+use super::tls::{Flushed, Tls};
 use mesh::client::sender::Connection;
 use mesh::framing::Manner;
-use mesh::node::counts::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 /// Connections that the kernel may hold for us.
@@ -33,8 +34,6 @@ pub(super) struct Metrics {
     pub(super) open: Gauge,
     /// Connections that were accepted.
     pub(super) accepts: Counter,
-    /// What was refused, and why.
-    pub(super) refused: Counts,
 }
 
 /// Opens the port.
@@ -49,6 +48,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -79,11 +79,11 @@ pub(super) async fn serve(
         metrics.accepts.inc();
         let source = from.ip().to_canonical();
         if connections.len() >= shared.limits.connections_max {
-            turn_away(&stream, &shared, &metrics.refused, "connections_max");
+            turn_away(&stream, &shared, tls.is_some(), "connections_max");
             continue;
         }
         if shared.limits.connections_per_address.is_some_and(|most| sources.of(source) >= most) {
-            turn_away(&stream, &shared, &metrics.refused, "connections_per_address");
+            turn_away(&stream, &shared, tls.is_some(), "connections_per_address");
             continue;
         }
         if let Err(error) = prepare(&stream) {
@@ -91,7 +91,8 @@ pub(super) async fn serve(
             continue;
         }
         sources.came(source);
-        connections.spawn(run(stream, from, Connection(next), shared.clone(), stop.clone()));
+        let id = Connection(next);
+        connections.spawn(run(stream, from, id, shared.clone(), tls.clone(), stop.clone()));
         next += 1;
         show(&metrics.open, connections.len());
     }
@@ -133,17 +134,45 @@ async fn run(
     from: SocketAddr,
     id: Connection,
     shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
     stop: watch::Receiver<bool>,
 ) -> IpAddr {
-    let (reader, writer) = stream.split();
-    let ending = connection::serve(reader, writer, id, shared, stop).await;
+    let source = from.ip().to_canonical();
+    let ending = match tls {
+        None => {
+            let (reader, writer) = stream.split();
+            connection::serve(reader, writer, id, shared, stop).await
+        }
+        Some(tls) => {
+            let Some(stream) = shake_hands(&tls, stream, &shared, stop.clone()).await else { return source };
+            let (reader, writer) = tokio::io::split(stream);
+            connection::serve(reader, Flushed::new(writer), id, shared, stop).await
+        }
+    };
     debug!(%from, ?ending, "connection ended");
-    from.ip().to_canonical()
+    source
 }
 
-/// One connection too many: told so where the protocol has words for it, as far as the socket takes them at once.
-fn turn_away(stream: &TcpStream, shared: &Shared, refused: &Counts, reason: &str) {
-    refused.count(reason);
+/// A client that is not in yet does not hold up the end.
+async fn shake_hands(
+    tls: &Tls,
+    stream: TcpStream,
+    shared: &Shared,
+    mut stop: watch::Receiver<bool>,
+) -> Option<TlsStream<TcpStream>> {
+    tokio::select! {
+        stream = tls.accept(stream, &shared.refused) => stream,
+        _ = stop.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// One connection too many: told so where the protocol has words for it, as far as the socket takes them at once. A
+/// handshake only to say so would be the very work that there is too much of.
+fn turn_away(stream: &TcpStream, shared: &Shared, is_tls: bool, reason: &str) {
+    shared.refused.count(reason);
+    if is_tls {
+        return;
+    }
     let manner = Manner { last: true, ..Manner::default() };
     if let Some(text) = shared.adapter.refusal(manner, "too many connections; nothing was run") {
         let _ = stream.try_write(&text);

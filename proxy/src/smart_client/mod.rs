@@ -5,23 +5,21 @@ mod driver;
 mod servers;
 
 use crate::admin::{Face, Subject};
-use crate::process::{self, Bound};
 use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
 use mesh::client::{RESENDS_SAVED, ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
 use mesh::net::kept::{self, Standing, Target};
-use mesh::net::{Backoff, Endpoint, LinkKind, Role};
+use mesh::net::{Backoff, Endpoint, Files, LinkKind, Role};
 use mesh::node::Clock;
 use mesh::node::counts::{Counts, Requests};
 use mesh::node::drive::EVENTS;
-use mesh::node::identity::Expected;
+use mesh::node::identity::{self, Expected};
 use mesh::node::{self, AdminServer, Registry};
 use mesh::rng::Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,8 +31,9 @@ use tracing::{info, warn};
 const RESEND: Duration = Duration::from_millis(250);
 /// How long before the sender's deadline an unsent request is given back.
 const MARGIN: Duration = Duration::from_millis(100);
-/// Requests held at most.
+/// Requests held at most, and bytes of their bodies.
 const HELD: usize = 16_384;
+const HELD_BYTES: usize = 128 << 20;
 /// The last answers get this long to leave before the links are closed.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -45,10 +44,10 @@ pub struct Config {
     pub cluster: String,
     /// This SMaRtClient's id, as in its certificate.
     pub id: String,
-    /// The directory of its certificate: `pki/smart-client/<id>`.
-    pub pki: PathBuf,
-    /// Whom to trust instead of the certificate's own `ca.crt`.
-    pub trust_bundle: Option<PathBuf>,
+    /// Its certificate, in `pki/smart-client/<id>`, and whom it trusts.
+    pub files: Files,
+    /// Links that it made are replaced before they are this old.
+    pub link_max_age: Duration,
     /// Where ingresses and native clients come in.
     pub quic: SocketAddr,
     /// The admin port.
@@ -66,8 +65,10 @@ impl Config {
         json!({
             "cluster": self.cluster,
             "id": self.id,
-            "pki": self.pki,
-            "trust_bundle": self.trust_bundle,
+            "pki": self.files.dir,
+            "trust_bundle": self.files.trust_bundle,
+            "crl": self.files.crl,
+            "link_max_age_seconds": self.link_max_age.as_secs_f64(),
             "quic": self.quic,
             "admin": self.admin,
             "servers": self.servers.iter().map(|(id, at)| (id.to_string(), at)).collect::<BTreeMap<_, _>>(),
@@ -88,13 +89,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ensure!(servers.len() == config.servers.len(), "the same server id is given twice in --servers");
     let mut registry = node::registry();
     let expected = Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
-    let trust = config.trust_bundle.as_deref();
-    let Bound { endpoint, tls } =
-        process::bind(&expected, &config.pki, trust, config.quic, &[LinkKind::Client], &mut registry)?;
+    let limits = kept::limits(config.link_max_age);
+    let endpoint = identity::bind(&expected, &config.files, config.quic, &[LinkKind::Client], limits, &mut registry)?;
     let metrics = Metrics::new(&mut registry, &servers);
     let running = start(&config, servers, &endpoint, &metrics)?;
-    let subject =
-        Shown { config: config.clone(), tls, view: running.view.clone(), standings: running.standings, metrics };
+    let subject = Shown {
+        config: config.clone(),
+        endpoint: endpoint.clone(),
+        view: running.view.clone(),
+        standings: running.standings,
+        metrics,
+    };
     let face = Arc::new(Face::new(subject));
     let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
         .await
@@ -171,10 +176,11 @@ fn start(
         resend: RESEND,
         margin: MARGIN,
         held: HELD,
+        held_bytes: HELD_BYTES,
         resends_saved: RESENDS_SAVED,
     });
     let mut tasks = JoinSet::new();
-    let around = Around::new(clock, view.clone(), metrics, &config.pki);
+    let around = Around::new(clock, view.clone(), metrics, &config.files.dir);
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
     tasks.spawn(asks::accept(endpoint.clone(), events.clone(), metrics.rejected.clone()));
     let mut standings = Vec::new();
@@ -190,7 +196,7 @@ fn start(
 /// What the admin port shows.
 struct Shown {
     config: Config,
-    tls: Value,
+    endpoint: Endpoint,
     view: Arc<View>,
     standings: Vec<Arc<Standing>>,
     metrics: Metrics,
@@ -212,7 +218,7 @@ impl Subject for Shown {
             "kind": "smart-client",
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "tls": self.tls,
+            "tls": self.endpoint.tls_status(),
             "version": node::version().to_string(),
             "quorum": self.view.has_quorum.load(Ordering::Relaxed),
             "peers": self.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),

@@ -2,6 +2,7 @@
 
 mod checker;
 mod link;
+mod outbox;
 mod waiters;
 
 pub(crate) use checker::{Checker, Held, Judged};

@@ -4,6 +4,7 @@
 //! `R` is what a stream is answered with.
 
 use super::LinkId;
+use super::outbox::Outbox;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh::ids::{Digest, Slot};
@@ -11,7 +12,6 @@ use mesh::time::{Duration, Instant};
 use mesh::wire::submit::{Answer, FromServer, Reply, Steer, Vote};
 use mesh::wire::{Outcome, Tag, encode};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use tokio::sync::mpsc;
 
 /// Requests of one link that wait at most; further ones are told to come back.
 const WAITERS_MAX: usize = 4096;
@@ -29,6 +29,15 @@ pub(crate) enum Delivery<R> {
     Message(Bytes),
 }
 
+impl<R> Delivery<R> {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Answer(_, bytes) | Self::Message(bytes) => bytes.len(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiter<R> {
     link: LinkId,
@@ -41,7 +50,7 @@ struct Waiter<R> {
 
 #[derive(Debug)]
 struct Link<R> {
-    out: mpsc::Sender<Delivery<R>>,
+    out: Outbox<R>,
     waiting: HashSet<Tag>,
     votes: Vec<Vote>,
 }
@@ -62,7 +71,7 @@ impl<R> Waiters<R> {
     }
 
     /// A link is up.
-    pub(crate) fn link_up(&mut self, link: LinkId, out: mpsc::Sender<Delivery<R>>) {
+    pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
         self.links.insert(link, Link { out, waiting: HashSet::new(), votes: Vec::new() });
     }
 
@@ -191,7 +200,7 @@ fn forget<R>(waiting: &mut HashMap<Tag, Vec<Waiter<R>>>, tag: &Tag, link: LinkId
 }
 
 fn deliver<R>(metrics: &Metrics, link: &Link<R>, delivery: Delivery<R>) {
-    if link.out.try_send(delivery).is_err() {
+    if !link.out.put(delivery) {
         metrics.rejected.get_or_create(&crate::metrics::Reason { reason: "reply_queue_full" }).inc();
     }
 }
@@ -202,6 +211,7 @@ fn steered(steer: Steer) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outbox::{Deliveries, outbox};
     use super::*;
     use mesh::ids::{ClientId, Seq};
     use mesh::wire::{Kind, decode};
@@ -211,12 +221,11 @@ mod tests {
     const B: LinkId = LinkId(2);
 
     /// Streams are numbers here.
-    type Out = mpsc::Receiver<Delivery<u32>>;
+    type Out = Deliveries<u32>;
 
     fn waiters() -> (Waiters<u32>, Out, Out) {
         let mut waiters = Waiters::new(Metrics::new(&mut mesh::node::Registry::default()));
-        let (out_a, a) = mpsc::channel(WAITERS_MAX * 3);
-        let (out_b, b) = mpsc::channel(WAITERS_MAX * 3);
+        let ((out_a, a), (out_b, b)) = (outbox(), outbox());
         waiters.link_up(A, out_a);
         waiters.link_up(B, out_b);
         (waiters, a, b)
@@ -237,7 +246,7 @@ mod tests {
     /// What a link was given: streams with their decoded replies (`None`: ended empty), and votes.
     fn given(out: &mut Out) -> (Vec<(u32, Option<Reply>)>, Vec<Vote>) {
         let (mut answers, mut votes) = (Vec::new(), Vec::new());
-        while let Ok(delivery) = out.try_recv() {
+        while let Some(delivery) = out.try_next() {
             match delivery {
                 Delivery::Answer(stream, bytes) if bytes.is_empty() => answers.push((stream, None)),
                 Delivery::Answer(stream, bytes) => answers.push((stream, Some(decode(&bytes).expect("a reply")))),
@@ -282,7 +291,7 @@ mod tests {
         }
         waiters.finish_turn();
         let mut messages = 0;
-        while let Ok(delivery) = a.try_recv() {
+        while let Some(delivery) = a.try_next() {
             messages += u32::from(matches!(delivery, Delivery::Message(_)));
         }
         assert_eq!(messages, 1);

@@ -9,7 +9,7 @@ use crate::metrics::{Metrics, Peer};
 use crate::transfer::Server;
 use bytes::Bytes;
 use mesh::ids::{Life, ReplicaId};
-use mesh::net::{Endpoint, Link};
+use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
 use std::collections::BTreeMap;
@@ -83,8 +83,11 @@ pub(crate) struct Peers {
 }
 
 /// Takes in links that peers made. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Acceptor(Arc<BTreeMap<ReplicaId, mpsc::Sender<Link>>>);
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    peers: Arc<BTreeMap<ReplicaId, mpsc::Sender<Link>>>,
+    endpoint: Endpoint,
+}
 
 impl Peers {
     /// A task for every member but this one. `server` answers what they ask.
@@ -134,8 +137,9 @@ impl Peers {
     }
 
     /// Where accepted links go.
-    pub(crate) fn acceptor(&self) -> Acceptor {
-        Acceptor(Arc::new(self.outboxes.iter().map(|(id, outbox)| (*id, outbox.links.clone())).collect()))
+    pub(crate) fn acceptor(&self, endpoint: &Endpoint) -> Acceptor {
+        let peers = self.outboxes.iter().map(|(id, outbox)| (*id, outbox.links.clone())).collect();
+        Acceptor { peers: Arc::new(peers), endpoint: endpoint.clone() }
     }
 
     /// Sends a message of the core; a broadcast is encoded once.
@@ -169,7 +173,7 @@ impl Acceptor {
     /// Gives a link that a peer made to that peer's task.
     pub(crate) fn accept(&self, link: Link) {
         let id = link.peer().id.parse().map(ReplicaId).ok();
-        match id.and_then(|id| self.0.get(&id)) {
+        match id.and_then(|id| self.peers.get(&id)) {
             Some(links) => {
                 // A flood of links of one peer: it dials again.
                 if let Err(mpsc::error::TrySendError::Full(link)) = links.try_send(link) {
@@ -177,8 +181,9 @@ impl Acceptor {
                 }
             }
             None => {
-                tracing::warn!(peer = %link.peer().id, "a link of a member that --seeds does not name is closed: check --seeds on both ends");
-                link.close("not a member that this one knows");
+                let detail =
+                    format!("{} is not one of the members that --seeds names: check it on both ends", link.peer());
+                self.endpoint.refuse(&link, RefusalReason::WrongId, &detail);
             }
         }
     }

@@ -42,11 +42,18 @@ pub(super) struct Reader {
     pub(super) metrics: Metrics,
 }
 
+/// How long an old link that was replaced is still read: what was under way over it arrives.
+const RETIRE: Duration = Duration::from_secs(10);
+
 /// The links of the peer, the newest last; it is the one that is sent over.
 #[derive(Default)]
 struct Links {
     live: VecDeque<(u64, Link)>,
     count: u64,
+    /// The newest should be replaced.
+    due: bool,
+    /// Resolves when that becomes so. Kept over turns: none is made anew for each message.
+    until_due: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Peer {
@@ -59,7 +66,7 @@ impl Peer {
         // Kept over turns: a message for the outbox must not start a handshake anew.
         let mut dialling: Option<Dialling> = None;
         loop {
-            let dial = links.live.is_empty() && dialling.is_none();
+            let dial = (links.live.is_empty() || links.due) && dialling.is_none();
             tokio::select! {
                 biased;
                 Some(id) = ended.recv() => {
@@ -79,6 +86,7 @@ impl Peer {
                     match dialled {
                         Ok(link) => {
                             backoff.reset();
+                            links.retire();
                             self.adopt(link, &mut links, &ended_in);
                         }
                         Err(error) => {
@@ -86,6 +94,11 @@ impl Peer {
                             dial_at = Instant::now() + backoff.next_delay();
                         }
                     }
+                }
+                () = is_due(&mut links.until_due) => {
+                    links.due = true;
+                    links.until_due = None;
+                    dial_at = Instant::now();
                 }
                 () = sleep_until(dial_at), if dial => {
                     dialling = Some(Box::pin(dial_once(self.endpoint.clone(), self.address.clone(), self.id)));
@@ -105,6 +118,7 @@ impl Peer {
             oldest.close("replaced by newer links");
         }
         links.live.push_back((id, link.clone()));
+        links.watch_newest();
         self.newest.send_replace(Some(link.clone()));
         tokio::spawn(self.reader.clone().run(self.id, link, id, ended.clone()));
     }
@@ -112,6 +126,7 @@ impl Peer {
     /// A link is gone.
     fn forget(&self, id: u64, links: &mut Links) {
         links.live.retain(|(live, _)| *live != id);
+        links.watch_newest();
         self.newest.send_replace(links.live.back().map(|(_, link)| link.clone()));
     }
 
@@ -151,6 +166,35 @@ impl Peer {
 
     fn dropped(&self, count: u64) {
         self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer: self.id.0 }).inc_by(count);
+    }
+}
+
+impl Links {
+    /// Another link is the newest.
+    fn watch_newest(&mut self) {
+        self.due = false;
+        self.until_due = self.live.back().cloned().map(|(_, link)| {
+            let due: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { link.due().await });
+            due
+        });
+    }
+
+    /// A link in the place of those that are live is there: they end after what is under way over them.
+    fn retire(&self) {
+        for (_, old) in &self.live {
+            let old = old.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(RETIRE).await;
+                old.close("replaced by a newer link");
+            });
+        }
+    }
+}
+
+async fn is_due(until: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+    match until {
+        Some(until) => until.await,
+        None => std::future::pending().await,
     }
 }
 

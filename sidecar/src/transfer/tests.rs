@@ -8,7 +8,7 @@ use crate::snapshot::Snapshots;
 use crate::testing::{PATIENCE, TempDir, eventually_async};
 use bytes::Bytes;
 use mesh::config::{ClusterConfig, Durability};
-use mesh::net::{Credentials, Endpoint, Link, LinkKind};
+use mesh::net::{Credentials, Endpoint, LINK_MAX_AGE, Link, LinkKind};
 use mesh::transfer::CHUNK_BYTES;
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use std::path::Path;
@@ -36,7 +36,7 @@ impl Member {
         let snapshots = Snapshots::open(dir.path(), CLUSTER, id, &metrics).expect("a store");
         let credentials = Credentials::load(&pki.join(format!("server/{id}")), None).expect("credentials");
         let any = ([127, 0, 0, 1], 0).into();
-        let endpoint = Endpoint::bind(any, credentials, &[LinkKind::Peer], link_limits(), &mut registry);
+        let endpoint = Endpoint::bind(any, credentials, &[LinkKind::Peer], link_limits(LINK_MAX_AGE), &mut registry);
         Self { dir, snapshots, metrics, endpoint: endpoint.expect("a socket") }
     }
 

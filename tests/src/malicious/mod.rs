@@ -55,7 +55,7 @@ const MESSAGE_BYTES: usize = 16 << 20;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut registry = node::registry();
     let credentials = Credentials::load(&options.pki, None)?;
-    let limits = LinkLimits { message_bytes: MESSAGE_BYTES, ..kept::limits() };
+    let limits = LinkLimits { message_bytes: MESSAGE_BYTES, ..kept::limits(mesh::net::LINK_MAX_AGE) };
     let endpoint = Endpoint::bind(options.quic, credentials, &[LinkKind::Client], limits, &mut registry)?;
     let malice = Arc::new(Malice::new(options));
     let has_quorum = Arc::new(AtomicBool::new(false));
@@ -93,6 +93,7 @@ fn work(
         resend: RESEND,
         margin: MARGIN,
         held: HELD,
+        held_bytes: 256 << 20,
         resends_saved: RESENDS_SAVED,
     });
     let clock = Clock::start();

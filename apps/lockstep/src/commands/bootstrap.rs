@@ -46,6 +46,7 @@ fn config(args: &Args) -> Result<BootstrapConfig, SettingsError> {
         cluster: args.identity.cluster.clone(),
         pki: args.identity.certificate("admin", &id),
         trust_bundle: args.identity.trust_bundle.clone(),
+        crl: args.identity.crl.clone(),
         members,
         timeout: args.timeout,
     });

@@ -31,6 +31,9 @@ pub(crate) struct Reach {
     /// Trusted certificate authorities, instead of ca.crt beside the certificate
     #[arg(long, value_name = "FILE")]
     trust_bundle: Option<PathBuf>,
+    /// Revocation lists, as pki/crl.pem; with --seeds
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
 }
 
 impl Reach {
@@ -48,6 +51,7 @@ impl Reach {
             cluster: self.cluster.clone().ok_or_else(|| usage("--cluster is missing: it goes with --seeds"))?,
             pki: certificate(&self.pki, "admin", &self.id),
             trust_bundle: self.trust_bundle.clone(),
+            crl: self.crl.clone(),
             members,
         })
     }
@@ -60,6 +64,7 @@ fn of_up(dir: &Path) -> Result<Access, Failure> {
         cluster: state.cluster.clone(),
         pki: certificate(&state.pki, "admin", UP),
         trust_bundle: None,
+        crl: Some(state.revocations()),
         members: sidecars.filter_map(|part| Some((part.id, part.quic?.to_string()))).collect(),
     })
 }

@@ -3,12 +3,16 @@
 use super::addresses::admin_address;
 use crate::exit::{Exit, Failure};
 use crate::process::die_with_parent;
+use mesh::net::Files;
 use mesh::node::config::Problems;
 use mesh::node::logging::{self, LogFormat};
 use mesh::node::{human, version};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The least age at which links are replaced.
+const LINK_AGE_LEAST: Duration = Duration::from_secs(1);
 
 /// Settings of every subcommand that logs.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +50,9 @@ pub(crate) struct Identity {
     /// Trusted certificate authorities, instead of ca.crt beside the certificate
     #[arg(long, value_name = "FILE")]
     pub(crate) trust_bundle: Option<PathBuf>,
+    /// Revocation lists, as pki/crl.pem; while there is no such file nobody counts as revoked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) crl: Option<PathBuf>,
 }
 
 impl Identity {
@@ -55,6 +62,11 @@ impl Identity {
         self.id.clone().or_else(|| number_of_host(host().trim())).ok_or_else(|| {
             "is missing, and the host's name does not end in -NUMBER: give the flag or set LOCKSTEP_ID".to_owned()
         })
+    }
+
+    /// Certificate and trust of this role and id.
+    pub(crate) fn files(&self, role: &str, id: &str) -> Files {
+        Files::new(&self.certificate(role, id), self.trust_bundle.as_deref(), self.crl.as_deref())
     }
 
     /// The directory of the certificate of this role and id.
@@ -74,6 +86,12 @@ pub(crate) fn certificate(pki: &Path, role: &str, id: &str) -> PathBuf {
     if !pki.join("tls.crt").exists() && below.join("tls.crt").exists() { below } else { pki.to_owned() }
 }
 
+/// Shorter lives would be spent on handshakes.
+pub(crate) fn link_max_age(text: &str) -> Result<Duration, String> {
+    let age = human::parse_positive_duration(text)?;
+    if age < LINK_AGE_LEAST { Err(format!("must be {} at least", LINK_AGE_LEAST.as_secs())) } else { Ok(age) }
+}
+
 fn number_of_host(host: &str) -> Option<String> {
     let (_, number) = host.rsplit_once('-')?;
     let number: u32 = number.parse().ok()?;
@@ -89,6 +107,9 @@ pub(crate) struct Life {
     /// How long what is in flight may take after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = human::parse_duration)]
     pub(crate) drain_timeout: Duration,
+    /// Replace every link before it is this old, without losing anything
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = link_max_age)]
+    pub(crate) link_max_age: Duration,
     /// End when this process, the parent, does
     #[arg(long, hide = true)]
     pub(crate) parent_pid: Option<u32>,

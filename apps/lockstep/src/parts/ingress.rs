@@ -5,9 +5,11 @@ use super::addresses::{Target, target, tcp_address};
 use super::common::{Identity, Life, Logging, begin, flag};
 use super::signatures::Modes;
 use crate::exit::Failure;
+use mesh::net::OutsideFiles;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of an ingress.
@@ -40,9 +42,30 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "RULE", default_value = "majority")]
     reply_vote: Vote,
     #[command(flatten)]
+    tls: ListenTls,
+    #[command(flatten)]
     life: Life,
     #[command(flatten)]
     logging: Logging,
+}
+
+/// TLS for outside clients.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ListenTls {
+    /// Speak TLS with clients, with this certificate and those between it and its authority; followed while it runs
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl ListenTls {
+    /// Both or neither.
+    pub(crate) fn files(&self) -> Option<OutsideFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(OutsideFiles { certificate, key })
+    }
 }
 
 /// What one client may take, in connections and in time.
@@ -123,9 +146,10 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
     let complete = id.zip(adapter).map(|(id, adapter)| proxy::ingress::Config {
         cluster: args.identity.cluster.clone(),
-        pki: args.identity.certificate("ingress", &id),
+        files: args.identity.files("ingress", &id),
+        link_max_age: args.life.link_max_age,
+        tls: args.tls.files(),
         id,
-        trust_bundle: args.identity.trust_bundle.clone(),
         admin: args.life.admin,
         listen: args.listen,
         smart_clients: args.smart_clients.iter().cloned().map(|target| (target.id, target.address)).collect(),

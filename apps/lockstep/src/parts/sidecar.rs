@@ -105,6 +105,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             id,
             pki: args.identity.certificate("server", &id.to_string()),
             trust_bundle: args.identity.trust_bundle.clone(),
+            crl: args.identity.crl.clone(),
+            link_max_age: args.life.link_max_age,
             quic: args.quic,
             admin: args.life.admin,
             seeds,

@@ -41,9 +41,9 @@ fn config(args: &Args) -> Result<proxy::smart_client::Config, SettingsError> {
     let servers = flag(&mut problems, "servers", servers(&args.servers));
     let complete = id.zip(servers).map(|(id, servers)| proxy::smart_client::Config {
         cluster: args.identity.cluster.clone(),
-        pki: args.identity.certificate("smart-client", &id),
+        files: args.identity.files("smart-client", &id),
+        link_max_age: args.life.link_max_age,
         id,
-        trust_bundle: args.identity.trust_bundle.clone(),
         quic: args.quic,
         admin: args.life.admin,
         servers,

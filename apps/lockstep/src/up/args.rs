@@ -3,12 +3,13 @@
 use super::output::Format;
 use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote};
 use crate::parts::addresses::tcp_address;
-use crate::parts::common::{Logging, cluster_name, flag};
-use crate::parts::ingress::Clients;
+use crate::parts::common::{Logging, cluster_name, flag, link_max_age};
+use crate::parts::ingress::{Clients, ListenTls};
 use crate::parts::recovery::{self, Dialect, Recovery};
 use crate::parts::signatures::{Mode, Modes};
 use mesh::framing::Adapter;
 use mesh::limits::MEMBERS_MAX;
+use mesh::net::OutsideFiles;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
 use std::net::SocketAddr;
@@ -40,6 +41,11 @@ pub(crate) struct Args {
     sizes: Sizes,
     #[command(flatten)]
     clients: Clients,
+    #[command(flatten)]
+    tls: ListenTls,
+    /// Replace every link between parts before it is this old, without losing anything
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = link_max_age)]
+    link_max_age: Duration,
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
@@ -99,6 +105,8 @@ pub(crate) struct Settings {
     pub(crate) connections: Connections,
     pub(crate) adapter: Adapter,
     pub(crate) clients: Clients,
+    pub(crate) tls: Option<OutsideFiles>,
+    pub(crate) link_max_age: Duration,
     pub(crate) durability: Durability,
     pub(crate) recovery: Recovery,
     pub(crate) reply_vote: Vote,
@@ -144,6 +152,8 @@ impl Args {
             connections,
             adapter,
             clients: self.clients,
+            tls: self.tls.files(),
+            link_max_age: self.link_max_age,
             durability: self.durability,
             recovery: self.recovery,
             reply_vote: self.reply_vote,

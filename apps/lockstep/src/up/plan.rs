@@ -152,6 +152,8 @@ impl Builder<'_> {
         line.flag("cluster", &settings.cluster);
         line.flag("id", part.id.to_string());
         line.flag("pki", self.dir.join("pki").join(role).join(part.id.to_string()));
+        line.flag("crl", self.dir.join("pki").join("crl.pem"));
+        line.flag("link-max-age", human::format_duration(settings.link_max_age));
         line.flag("admin", part.admin.to_string());
         line.flag("drain-timeout", human::format_duration(self.drain(part.role)));
         line.flag("parent-pid", std::process::id().to_string());
@@ -175,6 +177,10 @@ impl Builder<'_> {
                 line.flag("reply-vote", adapter::name(&settings.reply_vote));
                 for (name, value) in settings.signatures.flags() {
                     line.flag(name, value);
+                }
+                if let Some(tls) = &settings.tls {
+                    line.flag("tls-cert", &tls.certificate);
+                    line.flag("tls-key", &tls.key);
                 }
                 for (name, value) in settings.clients.flags() {
                     line.flag(name, value);

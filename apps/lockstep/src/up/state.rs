@@ -112,6 +112,11 @@ impl State {
         self.parts.iter().filter(|part| part.role == Role::SmartClient).filter_map(of).collect()
     }
 
+    /// Where the revocation lists are, or will be.
+    pub(crate) fn revocations(&self) -> PathBuf {
+        self.pki.join("crl.pem")
+    }
+
     /// Processes that still run though their `up` has ended: parts first, then applications.
     pub(crate) fn leftovers(&self) -> Vec<Process> {
         if self.boot_id != boot_id() {

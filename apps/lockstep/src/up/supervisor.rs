@@ -88,6 +88,7 @@ impl Supervisor {
             cluster: self.settings.cluster.clone(),
             pki: operator,
             trust_bundle: None,
+            crl: Some(self.plan.pki.join("crl.pem")),
             members: self.plan.members.clone(),
             timeout: None,
         }

@@ -12,7 +12,7 @@ use super::sender::{Answer, Card, Carried, Config, Connection, Lending, Refused}
 use crate::auth::{Owner, Signatures};
 use crate::ids::{ClientId, Seq};
 use crate::limits::REQUEST_BYTES_MAX;
-use crate::net::{Endpoint, Role};
+use crate::net::{Endpoint, Files, LINK_MAX_AGE, Role, kept};
 use crate::node;
 use crate::node::identity::{self, Expected, IdentityError};
 use crate::node::signing::SigningError;
@@ -43,6 +43,8 @@ pub struct ClientConfig {
     pub pki: PathBuf,
     /// Whom to trust instead of the certificate's own `ca.crt`.
     pub trust_bundle: Option<PathBuf>,
+    /// Revocation lists, `pki/crl.pem`.
+    pub crl: Option<PathBuf>,
     /// The SMaRtClients: their ids where known, HOST:PORT. A name stands for all addresses that it is resolved to.
     pub smart_clients: Vec<(Option<String>, String)>,
     /// After this a request ends with what is known.
@@ -72,6 +74,7 @@ impl ClientConfig {
             id: id.into(),
             pki: pki.into(),
             trust_bundle: None,
+            crl: None,
             smart_clients: smart_clients.into_iter().map(|address| (None, address.into())).collect(),
             deadline: Duration::from_secs(10),
             request_signatures: Signatures::Off,
@@ -133,12 +136,13 @@ impl Client {
         }
         let mut registry = node::registry();
         let expected = Expected { cluster: &config.cluster, role: Role::Client, id: &config.id };
-        let (any, trust) = (identity::any_address(), config.trust_bundle.as_deref());
-        let (endpoint, _) = identity::bind(&expected, &config.pki, trust, any, &[], &mut registry)?;
+        let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
+        let (any, limits) = (identity::any_address(), kept::limits(LINK_MAX_AGE));
+        let endpoint = identity::bind(&expected, &files, any, &[], limits, &mut registry)?;
         let metrics = running::Metrics::new(&mut registry);
         let pool = Config::new(Lending::Pooled, 1, config.sessions.max(1), HELD, config.deadline);
         let modes = (config.request_signatures, config.reply_signatures);
-        let signing = Signing::load(endpoint.identity(), &config.pki, trust, modes, config.reply_vote)?;
+        let signing = Signing::load(endpoint.identity(), &files, modes, config.reply_vote)?;
         let card = signing.signer.as_ref().map(|signer| signer.card());
         let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, signing, &metrics)?;
         let connections = AtomicU64::new(0);

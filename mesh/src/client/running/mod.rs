@@ -8,7 +8,7 @@ use crate::client::ReplyVote;
 use crate::client::Sender;
 use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
 use crate::net::kept::{Line, Question};
-use crate::net::{self, Identity};
+use crate::net::{self, Files, Identity};
 use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
@@ -21,7 +21,6 @@ use bytes::Bytes;
 use roster::{Keeper, Roster};
 use signing::{Outgoing, Pen};
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -371,27 +370,23 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// Reads what is needed from the directory `pki` of a part of that identity; authorities from `bundle`.
+    /// Reads what is needed of the files of a part of that identity.
     ///
     /// # Errors
     /// A file that is missing or cannot be used.
     pub fn load(
         who: &Identity,
-        pki: &Path,
-        bundle: Option<&Path>,
+        files: &Files,
         (requests, replies): (Signatures, Signatures),
         vote: ReplyVote,
     ) -> Result<Self, SigningError> {
         let signer = match requests {
             Signatures::Off => None,
-            Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(pki, who)?)),
+            Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(&files.dir, who)?)),
         };
-        let bundle = bundle.map_or_else(|| pki.join("ca.crt"), Path::to_owned);
         let trust = match replies {
             Signatures::Off => None,
-            Signatures::Optional | Signatures::Required => {
-                Some(Arc::new(SignerTrust::load(&who.cluster, &bundle, None)?))
-            }
+            Signatures::Optional | Signatures::Required => Some(Arc::new(SignerTrust::load(&who.cluster, files)?)),
         };
         Ok(Self { cluster: who.cluster.clone(), signer, replies, vote, trust })
     }

@@ -132,7 +132,7 @@ async fn a_message_that_hangs_does_not_hold_up_the_next() {
 #[tokio::test]
 async fn what_is_half_received_is_bounded_over_all_streams() {
     let pki = Pki::new();
-    let many = LinkLimits { message_bytes: 10_000, uni_streams: 64, bidi_streams: 1 };
+    let many = LinkLimits { message_bytes: 10_000, uni_streams: 64, bidi_streams: 1, max_age: LINK_MAX_AGE };
     let one = Part::with_limits(pki.issue(Role::Server, "1").load(), many.clone());
     let two = Part::with_limits(pki.issue(Role::Server, "2").load(), many);
     let (to_two, to_one) = join(&one, LinkKind::Peer, &two).await;

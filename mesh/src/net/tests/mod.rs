@@ -3,6 +3,7 @@
 mod messages;
 mod pki;
 mod refusals;
+mod reloads;
 
 use super::*;
 use crate::node::Registry;
@@ -23,7 +24,7 @@ struct Part {
 }
 
 fn limits() -> LinkLimits {
-    LinkLimits { message_bytes: MESSAGE_BYTES, uni_streams: STREAMS, bidi_streams: STREAMS }
+    LinkLimits { message_bytes: MESSAGE_BYTES, uni_streams: STREAMS, bidi_streams: STREAMS, max_age: LINK_MAX_AGE }
 }
 
 fn loopback() -> SocketAddr {

@@ -6,6 +6,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -64,8 +66,27 @@ impl Pki {
         leaf
     }
 
+    /// A leaf that is its own authority; it trusts ours.
+    pub(super) fn self_signed(&self, role: Role, id: &str) -> Leaf {
+        let leaf = self.issue(role, id);
+        let who = Identity::new("c1", role, id).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![
+            SanType::DnsName(who.dns_name().try_into().unwrap()),
+            SanType::URI(who.uri(DEFAULT_TRUST_DOMAIN).try_into().unwrap()),
+        ];
+        let key = KeyPair::from_pem(&fs::read_to_string(leaf.dir.join("tls.key")).unwrap()).unwrap();
+        fs::write(leaf.dir.join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+        leaf
+    }
+
     pub(super) fn authority_pem(&self) -> String {
         self.authority.pem()
+    }
+
+    /// Where the revocation list is, or will be.
+    pub(super) fn crl(&self) -> PathBuf {
+        self.dir.join("crl.pem")
     }
 
     /// A revocation list with one serial number.
@@ -83,7 +104,7 @@ impl Pki {
             }],
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let file = self.dir.join("crl.pem");
+        let file = self.crl();
         fs::write(&file, list.signed_by(&self.authority).unwrap().pem().unwrap()).unwrap();
         file
     }
@@ -107,6 +128,23 @@ impl Leaf {
 
     pub(super) fn load(&self) -> Credentials {
         Credentials::load(&self.dir, None).unwrap()
+    }
+
+    /// With other names of the same length in the place of those that were signed.
+    pub(super) fn altered(self, from: &str, to: &str) -> Self {
+        let file = self.dir.join("tls.crt");
+        let mut der = CertificateDer::from_pem_file(&file).unwrap().to_vec();
+        for (from, to) in [(from, to), (&from.replace('-', "/"), &to.replace('-', "/"))] {
+            let at = der.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+            der[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        fs::write(file, pem::encode(&pem::Pem::new("CERTIFICATE", der))).unwrap();
+        self
+    }
+
+    /// With these revocation lists.
+    pub(super) fn load_with(&self, crl: &Path) -> Credentials {
+        self.load().with_revocations(crl).unwrap()
     }
 
     pub(super) fn trust(&self, bundle: &str) -> &Self {

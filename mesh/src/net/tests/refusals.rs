@@ -62,6 +62,23 @@ async fn another_authoritys_certificates_are_refused_at_both_ends() {
 }
 
 #[tokio::test]
+async fn a_self_signed_certificate_and_an_altered_one_are_refused_in_words_of_their_own() {
+    let pki = Pki::new();
+    let server = || Part::new(pki.issue(Role::Server, "2").load());
+    for (leaf, words) in [
+        (pki.self_signed(Role::Server, "1"), "self-signed"),
+        (pki.issue(Role::Server, "3").altered("server-3", "server-1"), "altered"),
+    ] {
+        let dialler = Part::new(leaf.load());
+        let refusal = refused(&dialler, LinkKind::Peer, &server(), None, RefusalReason::UnknownCa).await;
+        assert!(refusal.detail.contains(words) && refusal.by == RefusedBy::Peer, "{refusal}");
+        let acceptor = Part::new(leaf.load());
+        let refusal = refused(&server(), LinkKind::Peer, &acceptor, None, RefusalReason::UnknownCa).await;
+        assert!(refusal.detail.contains(words) && refusal.by == RefusedBy::Us, "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn certificates_outside_their_time_are_refused_at_both_ends() {
     let pki = Pki::new();
     let expired = || {
@@ -84,7 +101,7 @@ async fn revoked_certificates_are_refused_at_both_ends() {
     let list = pki.revoke(77);
     let revoked =
         || pki.issue_for("c1", Role::Server, "1", |params| params.serial_number = Some(SerialNumber::from(77)));
-    let good = || Part::new(pki.issue(Role::Server, "2").load().with_revocations(&list).unwrap());
+    let good = || Part::new(pki.issue(Role::Server, "2").load_with(&list));
     refused(&Part::new(revoked().load()), LinkKind::Peer, &good(), None, RefusalReason::Revoked).await;
     refused(&good(), LinkKind::Peer, &Part::new(revoked().load()), None, RefusalReason::Revoked).await;
     // Others of the same authority still link.

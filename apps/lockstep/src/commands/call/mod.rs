@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Trusted certificate authorities, instead of ca.crt beside the certificate
     #[arg(long, value_name = "FILE")]
     trust_bundle: Option<PathBuf>,
+    /// Revocation lists, as pki/crl.pem; with --data-dir those of the running `up`
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
     /// QUIC addresses of the SMaRtClients: HOST:PORT or ID=HOST:PORT
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = target)]
     smart_clients: Vec<Target>,
@@ -275,6 +278,7 @@ fn config(args: Args) -> Result<ClientConfig, Failure> {
         pki: certificate(&pki, "client", &args.id),
         id: args.id,
         trust_bundle: args.trust_bundle,
+        crl: args.crl.or_else(|| state.as_ref().map(State::revocations)),
         smart_clients,
         deadline: args.deadline,
         request_signatures: args.request_signatures.unwrap_or(modes.requests).into(),
