@@ -134,8 +134,9 @@ mod with_signatures {
         for verdict in try_all(true, group, mixed) {
             nothing_forged(&verdict);
             assert_eq!(verdict.failed, 0, "calls failed though there was an honest one: {verdict:#?}");
-            for wish in &verdict.wishes {
-                let names = name(wish.behaviour);
+            // Of several at once not each finds its occasion.
+            for behaviour in verdict.wishes.iter().map(|wish| wish.behaviour).filter(|one| verdict.done_of(*one) > 0) {
+                let names = name(behaviour);
                 if !names.is_empty() {
                     counted(&verdict, names);
                 }

@@ -9,7 +9,7 @@ mod victims;
 
 pub use table::table;
 
-use super::Wish;
+use super::{Behaviour, Wish};
 use crate::driver::{Up, lives};
 use anyhow::{Context, ensure};
 use certs::Pki;
@@ -79,6 +79,12 @@ impl Verdict {
     pub fn done(&self) -> u64 {
         let done = |did: &Value| did["done"].as_u64();
         self.did.as_object().map_or(0, |did| did.values().filter_map(done).sum())
+    }
+
+    /// How often it did one thing.
+    #[must_use]
+    pub fn done_of(&self, behaviour: Behaviour) -> u64 {
+        self.did[behaviour.name()]["done"].as_u64().unwrap_or_default()
     }
 
     /// How much was counted under names that begin so: `sidecar rejected`.
