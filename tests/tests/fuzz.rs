@@ -30,7 +30,7 @@ fn broken(bytes: &[u8], _: &mut Seen) {
 fn every_target_holds_for_a_moment_and_a_greedy_one_is_found() {
     for target in targets::all() {
         let run = engine::fuzz(&target, 1, INPUTS, METER, &mut ());
-        let greedy = run.greedy.as_ref().map(|(input, bytes)| (input.escape_ascii().to_string(), bytes));
+        let greedy = run.greedy.as_ref().map(|(input, bytes)| (input.escape_ascii().to_string(), *bytes));
         assert_eq!(greedy, None, "{}: allocates more than it may", target.name);
         assert!(run.inputs >= INPUTS.inputs && run.reached > 1, "{}: {run:?}", target.name);
     }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use lockstep_tests::fuzz::parent::{self, Options, Result};
-use lockstep_tests::fuzz::{Meter, Target, engine, targets};
+use lockstep_tests::fuzz::{Meter, Target, engine, remove_scratch, targets};
 use peak_alloc::PeakAlloc;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -127,6 +127,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let input = std::fs::read(file)?;
         let peak = engine::replay(&chosen[0], &input, METER);
         let bound = chosen[0].bound.of(input.len());
+        remove_scratch(std::process::id());
         println!("{} bytes of input, {peak} bytes allocated at the peak, {bound} allowed", input.len());
         return Ok(ExitCode::from(u8::from(peak > bound)));
     }

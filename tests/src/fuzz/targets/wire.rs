@@ -22,8 +22,9 @@ use std::sync::Arc;
 /// hundred in memory, twice that while the list grows. A list's announced length makes at most 1 MiB of room ahead.
 const BOUND: Bound = Bound { per_byte: 256, base: 4 << 20 };
 
-/// What others than servers send is one request.
-const BOUND_OF_ONE: Bound = Bound { per_byte: 8, base: 64 << 10 };
+/// What others than servers send is one request or one outcome, with short lists of proofs: of an announced length room is made
+/// ahead, up to 1 MiB for each of two lists within each other.
+const BOUND_OF_ONE: Bound = Bound { per_byte: 32, base: 5 << 19 };
 
 const fn target(
     name: &'static str,
