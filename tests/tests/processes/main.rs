@@ -23,6 +23,7 @@ mod recovery;
 mod redis;
 mod resp;
 mod scaling;
+mod signed_replies;
 mod snapshots;
 mod state;
 mod told;

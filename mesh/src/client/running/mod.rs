@@ -5,8 +5,6 @@ mod keys;
 mod roster;
 mod signing;
 mod witness;
-#[cfg(test)]
-mod witness_tests;
 
 use crate::auth::{PublicKey, Rejected, Signatures};
 use crate::client::ReplyVote;
