@@ -29,6 +29,13 @@ mod testing;
 mod transfer;
 mod waiting;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    //! Doors for the fuzzer: what is private here and reads what a disk or a peer gives.
+    pub use crate::app::fuzzing as marker;
+    pub use crate::journal::fuzzing as journal;
+    pub use crate::snapshot::fuzzing as snapshot;
+}
 pub use config::{App, Config, Dialect, Probe, SnapshotMode};
 pub use journal::tool as journal_tool;
 pub use run::run;

@@ -35,7 +35,7 @@ impl Proof {
     /// The root that it claims for a statement; `None` if the path is longer than any that we make.
     #[must_use]
     pub fn root(&self, statement: &Digest) -> Option<Digest> {
-        if self.path.len() > STEPS_MAX {
+        if !self.is_bounded() {
             return None;
         }
         let up = |below, step: &Step| if step.left { node(&step.beside, &below) } else { node(&below, &step.beside) };
@@ -46,6 +46,12 @@ impl Proof {
     #[must_use]
     pub fn holds(&self, statement: &Digest, key: &PublicKey) -> bool {
         self.root(statement).is_some_and(|root| key.has_signed(&root, &self.signature))
+    }
+
+    /// Whether its path is no longer than any that we make.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.path.len() <= STEPS_MAX
     }
 
     /// Bytes that it takes, about.

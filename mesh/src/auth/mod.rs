@@ -219,6 +219,9 @@ pub fn check(
     if matches!(request.body, Body::Refused(_)) {
         return Err(Rejected::NotForClients);
     }
+    if !request.is_bounded() {
+        return Err(Rejected::BadSignature);
+    }
     let (key, opens) = match (opening(&request, mode)?, needed) {
         (Some(key), _) => (key, true),
         (None, Needed::Key(key)) if !matches!(request.body, Body::Open { .. }) => (key, false),

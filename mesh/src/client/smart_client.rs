@@ -30,6 +30,8 @@ pub struct Config {
     pub margin: Duration,
     /// Requests held at most.
     pub held: usize,
+    /// Bytes of their bodies. A request is taken whatever its size while nothing else is held.
+    pub held_bytes: usize,
     /// Resends that the retry budget saves up at most ([`super::RESENDS_SAVED`]).
     pub resends_saved: u32,
 }
@@ -144,6 +146,8 @@ struct Pending {
 pub struct SmartClient {
     config: Config,
     pending: BTreeMap<Tag, Pending>,
+    /// Bytes of the bodies in it.
+    bytes: usize,
     tickets: BTreeMap<Ticket, Tag>,
     wakes: BTreeSet<(Instant, Tag)>,
     links: BTreeSet<ReplicaId>,
@@ -161,6 +165,7 @@ impl SmartClient {
             budget: Budget::new(config.resends_saved),
             config,
             pending: BTreeMap::new(),
+            bytes: 0,
             tickets: BTreeMap::new(),
             wakes: BTreeSet::new(),
             links: BTreeSet::new(),
@@ -212,6 +217,9 @@ impl SmartClient {
 
     fn on_ask(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
         let tag = request.tag();
+        if !request.is_bounded() {
+            return out.push(Output::Tell { ticket, told: Told::Unknown(Unknown::TooLarge) });
+        }
         if let Some(pending) = self.pending.get_mut(&tag) {
             if pending.request.body != request.body {
                 return out.push(Output::Tell { ticket, told: Told::Unknown(Unknown::OtherBody) });
@@ -221,6 +229,7 @@ impl SmartClient {
             self.tickets.insert(ticket, tag);
             // Which of two proofs holds is for the servers to say.
             if pending.request.proof != request.proof {
+                self.bytes = self.bytes - pending.request.body_bytes() + request.body_bytes();
                 pending.request = request;
                 pending.steers.clear();
                 if self.has_quorum() {
@@ -230,7 +239,10 @@ impl SmartClient {
             return self.set_wake(tag);
         }
         let refused = if self.draining { Some(NothingSent::Stopping) } else { None };
-        let full = (self.pending.len() >= self.config.held).then_some(NothingSent::Busy);
+        let bytes = self.bytes.saturating_add(request.body_bytes());
+        let full =
+            self.pending.len() >= self.config.held || (bytes > self.config.held_bytes && !self.pending.is_empty());
+        let full = full.then_some(NothingSent::Busy);
         if let Some(reason) = refused.or(full) {
             return out.push(Output::Tell { ticket, told: Told::NothingSent(reason) });
         }
@@ -248,6 +260,7 @@ impl SmartClient {
             body_at: None,
             wake: now,
         };
+        self.bytes = bytes;
         self.pending.insert(tag, pending);
         self.tickets.insert(ticket, tag);
         self.budget.earn();
@@ -310,6 +323,7 @@ impl SmartClient {
 
     fn forget(&mut self, tag: &Tag) -> Option<Pending> {
         let pending = self.pending.remove(tag)?;
+        self.bytes -= pending.request.body_bytes();
         self.wakes.remove(&(pending.wake, *tag));
         for ticket in &pending.tickets {
             self.tickets.remove(ticket);

@@ -377,6 +377,7 @@ fn smart_client(vote: ReplyVote) -> SmartClient {
         resend: Duration::from_millis(800),
         margin: Duration::from_millis(200),
         held: 4,
+        held_bytes: 64,
         resends_saved: 1000,
     })
 }
@@ -613,4 +614,22 @@ fn what_is_doubted_is_asked_of_another_smart_client_after_a_breath_and_blames_no
     told(&mut sender, 261, E1, &request, done());
     feed(&mut sender, 5_000, sender::Input::Timeout);
     assert_eq!((sender.ready(), sender.ejected().count()), (2, 0));
+}
+
+#[test]
+fn a_smart_client_holds_no_more_bytes_than_it_may() {
+    let mut client = smart_client(ReplyVote::Majority);
+    let ask = |ticket, seq, body: Body| smart_client::Input::Ask {
+        ticket: Ticket(ticket),
+        request: Request { seq: Seq(seq), body, ..request() },
+        deadline: at(10_000),
+    };
+    let call = |bytes: usize| Body::Call(Bytes::from(vec![b'a'; bytes]));
+    let busy =
+        |ticket| smart_client::Output::Tell { ticket: Ticket(ticket), told: Told::NothingSent(NothingSent::Busy) };
+    assert_eq!(push(&mut client, 0, ask(2, 1, call(100))), [], "the first is taken whatever its size");
+    assert_eq!(push(&mut client, 0, ask(3, 2, call(1))), [busy(3)]);
+    push(&mut client, 0, smart_client::Input::Gone(Ticket(2)));
+    assert_eq!(push(&mut client, 0, ask(4, 2, call(64))), [], "what is gone makes room");
+    assert_eq!(push(&mut client, 0, ask(5, 3, call(1))), [busy(5)]);
 }

@@ -11,6 +11,8 @@ mod endpoint;
 mod error;
 mod explain;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod inbox;
 pub mod kept;

@@ -70,7 +70,7 @@ pub(super) fn close_code(reason: RefusalReason) -> VarInt {
     VarInt::from_u32(REFUSED_CODE_BASE + u32::try_from(number).unwrap_or_default())
 }
 
-fn reason_of_code(code: VarInt) -> Option<RefusalReason> {
+pub(super) fn reason_of_code(code: VarInt) -> Option<RefusalReason> {
     let number = code.into_inner().checked_sub(u64::from(REFUSED_CODE_BASE))?;
     RefusalReason::ALL.get(usize::try_from(number).ok()?).copied()
 }
@@ -93,7 +93,7 @@ pub(super) fn reason_of(error: &Error) -> RefusalReason {
 
 /// Why TLS failed, from its alert (RFC 8446, section 6.2) and the text that came with it. The other end's text is not
 /// authenticated: it only chooses among the known labels.
-fn reason_of_alert(code: u64, text: &str) -> Option<RefusalReason> {
+pub(super) fn reason_of_alert(code: u64, text: &str) -> Option<RefusalReason> {
     // CRYPTO_ERROR codes are 0x100 plus the alert (RFC 9000, section 20.1).
     let alert = code.checked_sub(0x100).filter(|alert| *alert <= 0xff)?;
     Some(match alert {

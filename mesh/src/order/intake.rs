@@ -1,6 +1,7 @@
 //! Requests that are known here and not decided: the leader's source of batches, the followers' reason to suspect it.
 
 use super::{Event, Known, Message, Output, Replica, Timer, To};
+use crate::auth::Rejected;
 use crate::ids::{ClientId, Digest, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::submit::Steer;
@@ -92,8 +93,12 @@ impl Replica {
     /// Requests that came over links of SMaRtClients, or forwarded from members.
     pub(super) fn on_request(&mut self, now: Instant, request: Request, out: &mut Vec<Output>) -> Result<(), Steer> {
         let tag = request.tag();
-        if request.call_bytes() > self.config.cluster.request_bytes as usize {
+        if request.call_bytes() > self.config.cluster.request_bytes as usize || !request.is_bounded() {
             return Err(Steer::TooLarge);
+        }
+        // Only a leader makes these, out of a call of that number.
+        if matches!(request.body, Body::Refused(_)) {
+            return Err(Steer::Rejected(Rejected::NotForClients));
         }
         // Checked before it came, unless its session was opened meanwhile or a member forwarded it.
         self.authentic(&request).map_err(Steer::Rejected)?;

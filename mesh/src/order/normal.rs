@@ -128,7 +128,7 @@ impl Replica {
         let State::Leader(leading) = &self.state else { return false };
         let limits = &self.config.limits;
         self.may_open()
-            && leading.next.0 <= self.settled.0 + limits.unsettled_slots
+            && leading.next.0 <= self.settled.0.saturating_add(limits.unsettled_slots)
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
     }
 

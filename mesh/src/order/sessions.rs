@@ -175,7 +175,7 @@ impl Sessions {
             _ if tag.seq > session.last => Known::New,
             Body::Cancel => done(session.active, Outcome::Settled),
             Body::Call(bytes) => session.number(tag.seq).map_or(Known::TooOld, |number| number.known(bytes)),
-            // No client sends the latter, and the ordered one came as a call.
+            // The latter is refused before it is looked up, and the ordered one came as a call.
             Body::Open { .. } | Body::Refused(_) => Known::New,
         }
     }

@@ -613,3 +613,56 @@ fn deadlines_are_asked_for_until_everything_is_quiet() {
     step(&mut learner, 1, Input::Timeout);
     step(&mut follower, 1, Input::Timeout);
 }
+
+#[test]
+fn a_refusal_that_only_a_leader_makes_is_taken_from_nobody() {
+    // With look_up's word for it alone it was ordered, and settled another client's number as refused.
+    let refused = |seq| Request { body: Body::Refused(crate::wire::Refusal::LogFull), ..call(seq, "") };
+    let mut leader = leader();
+    step(&mut leader, 1100, requests(vec![open()]));
+    persisted(&mut leader, 1100, 2);
+    let vote = Message::Accepted { ballot: ballot(1, R0), slots: vec![Slot(1)], marks: Marks::default() };
+    message(&mut leader, 1100, R1, vote);
+    assert_eq!(leader.status().sessions, 1);
+    for seq in [1, 2] {
+        let tag = refused(seq).tag();
+        let out = step(&mut leader, 1101, requests(vec![refused(seq)]));
+        assert_eq!(out, [Output::Steer { tag, steer: Steer::Rejected(Rejected::NotForClients) }]);
+        let out = message(&mut leader, 1101, R1, Message::Forward { request: refused(seq) });
+        assert_eq!(out, [Output::Send { to: To::One(R1), message: Message::ForwardRefused { tag } }]);
+    }
+    assert_eq!(leader.status().held, 0);
+}
+
+/// A request whose proof has so many steps; what it proves is nothing.
+fn with_proof_of(request: &Request, steps: u64) -> Request {
+    let mut bytes = crate::wire::encode(request).to_vec();
+    assert_eq!(bytes.pop(), Some(0), "the proof is last, and there is none");
+    bytes.push(1);
+    bytes.extend([0; 64]);
+    bytes.extend(crate::wire::encode(&steps));
+    bytes.extend(vec![0; 33 * steps as usize]);
+    crate::wire::decode(&bytes).expect("a request")
+}
+
+#[test]
+fn a_proof_or_certificate_longer_than_any_is_not_ordered_where_nobody_looks_at_it() {
+    // A batch with it would be larger than a link carries: its slot would never be decided, by any leader.
+    let mut leader = leader();
+    let owner = crate::auth::Owner {
+        key: crate::auth::PublicKey([0; 32]),
+        nonce: 0,
+        certificate: Bytes::from(vec![0; crate::auth::CERTIFICATE_BYTES_MAX + 1]),
+    };
+    let body = Body::Open { window: 4, owner: Some(Box::new(owner)) };
+    for request in [with_proof_of(&open(), 13), Request { body, ..open() }] {
+        let tag = request.tag();
+        let out = step(&mut leader, 1100, requests(vec![request.clone()]));
+        assert_eq!(out, [Output::Steer { tag, steer: Steer::TooLarge }]);
+        let out = message(&mut leader, 1100, R1, Message::Forward { request });
+        assert_eq!(out, [Output::Send { to: To::One(R1), message: Message::ForwardRefused { tag } }]);
+    }
+    assert_eq!(leader.status().held, 0);
+    let out = step(&mut leader, 1100, requests(vec![with_proof_of(&open(), 12)]));
+    assert!(matches!(&out[..], [Output::Persist { .. }, Output::Send { .. }]), "one of twelve steps is: {out:?}");
+}

@@ -1,6 +1,6 @@
 //! Requests, their names and their outcomes: what clients send and what is ordered.
 
-use crate::auth::{Owner, SharedProof};
+use crate::auth::{CERTIFICATE_BYTES_MAX, Owner, SharedProof};
 use crate::ids::{ClientId, Digest, Seq, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,17 @@ impl Request {
             Body::Call(bytes) => bytes.len(),
             _ => 0,
         }
+    }
+
+    /// Whether what is beside the application's request is no longer than any that we make. Where signatures are off
+    /// nobody looks at proofs, and a batch with a longer one would be larger than a link carries.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        let short = match &self.body {
+            Body::Open { owner: Some(owner), .. } => owner.certificate.len() <= CERTIFICATE_BYTES_MAX,
+            _ => true,
+        };
+        short && self.proof.as_ref().is_none_or(|proof| proof.is_bounded())
     }
 
     /// Bytes that it takes beyond [`REQUEST_ENVELOPE_BYTES`](crate::limits::REQUEST_ENVELOPE_BYTES).

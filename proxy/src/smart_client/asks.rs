@@ -9,12 +9,14 @@ use mesh::wire::client::{Ask, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 /// A sender's patience counts up to here.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
+/// Bytes of requests that wait for the driver, of all links: whoever brings more waits, and with it the streams of its link.
+const WAITING_BYTES: usize = 64 << 20;
 /// Before certificates that could not be shown are shown again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 struct Desk {
     events: mpsc::Sender<Event>,
+    room: Arc<Semaphore>,
     /// The servers' signing certificates, as they are shown; empty as long as there are none.
     signers: watch::Receiver<Bytes>,
     rejected: Counts,
@@ -36,7 +39,8 @@ pub(super) async fn accept(
     signers: watch::Receiver<Bytes>,
     rejected: Counts,
 ) {
-    let desk = Desk { events, signers, rejected, tickets: Arc::default() };
+    let room = Arc::new(Semaphore::new(WAITING_BYTES));
+    let desk = Desk { events, room, signers, rejected, tickets: Arc::default() };
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
             tokio::spawn(introduce(link.clone(), desk.signers.clone()));
@@ -71,6 +75,7 @@ async fn introduce(link: Link, mut signers: watch::Receiver<Bytes>) {
 
 /// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
 async fn serve(link: Link, desk: Desk) {
+    let mut complained = false;
     info!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
     loop {
         let (bytes, responder) = match link.accept_ask().await {
@@ -82,13 +87,19 @@ async fn serve(link: Link, desk: Desk) {
         };
         let Ok(Ask { request, within_ms }) = mesh::wire::decode(&bytes) else {
             desk.rejected.count("malformed");
-            warn!(id = %link.peer().id, "bytes that are no request; do both run the same version?");
+            if !std::mem::replace(&mut complained, true) {
+                let id = &link.peer().id;
+                warn!(%id, "bytes that are no request: do both run the same version? More over this link are counted, not logged");
+            }
             continue;
         };
+        // The last handle of the semaphore is not gone while this runs, and messages are smaller than its whole.
+        let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let Ok(share) = Arc::clone(&desk.room).acquire_many_owned(bytes).await else { return };
         let ticket = Ticket(desk.tickets.fetch_add(1, Ordering::Relaxed));
         let within = Duration::from_millis(within_ms.into()).min(PATIENCE_MAX);
         let (answer, told) = oneshot::channel();
-        if desk.events.send(Event::Ask { ticket, request, within, answer }).await.is_err() {
+        if desk.events.send(Event::Ask { ticket, request, within, answer, share }).await.is_err() {
             return;
         }
         tokio::spawn(finish(ticket, told, responder, desk.events.clone()));

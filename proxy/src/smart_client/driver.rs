@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::warn;
 
 /// How long a stream to a server may wait for its answer. The protocol asks again earlier; this gives credit back
@@ -39,6 +39,8 @@ pub(super) enum Event {
         within: Duration,
         /// Where the answer goes.
         answer: oneshot::Sender<Told>,
+        /// Its share of the memory for requests that wait for the driver.
+        share: OwnedSemaphorePermit,
     },
     /// The asking stream is gone.
     Gone(Ticket),
@@ -156,7 +158,8 @@ impl Shell<SmartClient> for Around {
 
     fn on_event(&mut self, now: Instant, event: Event) -> Option<Input> {
         Some(match event {
-            Event::Ask { ticket, request, within, answer } => {
+            Event::Ask { ticket, request, within, answer, share } => {
+                drop(share);
                 self.asked.insert(ticket, (answer, now));
                 Input::Ask { ticket, request, deadline: now + within }
             }

@@ -32,8 +32,9 @@ use tracing::{info, warn};
 const RESEND: Duration = Duration::from_millis(250);
 /// How long before the sender's deadline an unsent request is given back.
 const MARGIN: Duration = Duration::from_millis(100);
-/// Requests held at most.
+/// Requests held at most, and bytes of their bodies.
 const HELD: usize = 16_384;
+const HELD_BYTES: usize = 128 << 20;
 /// The last answers get this long to leave before the links are closed.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -176,6 +177,7 @@ fn start(
         resend: RESEND,
         margin: MARGIN,
         held: HELD,
+        held_bytes: HELD_BYTES,
         resends_saved: RESENDS_SAVED,
     });
     let mut tasks = JoinSet::new();

@@ -239,9 +239,12 @@ fn hash(body: &[u8]) -> [u8; 8] {
 
 /// A marker of this boot of the machine; what is not synced means nothing after another.
 fn read(path: &Path) -> Option<Read> {
-    let bytes = std::fs::read(path).ok()?;
+    parse(&std::fs::read(path).ok()?, &boot().ok()?)
+}
+
+fn parse(bytes: &[u8], boot: &[u8; 32]) -> Option<Read> {
     let (front, mut rest) = bytes.split_at_checked(FRONT_BYTES)?;
-    if !front.starts_with(MAGIC) || front.get(16..)? != boot().ok()? {
+    if !front.starts_with(MAGIC) || front.get(16..)? != boot {
         return None;
     }
     let floor = u64::from_le_bytes(front.get(8..16)?.try_into().ok()?);
@@ -271,6 +274,54 @@ fn decode(bytes: &[u8]) -> Option<(Record, &[u8])> {
         return None;
     }
     Some((postcard::from_bytes(body).ok()?, rest))
+}
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    //! Doors for the fuzzer.
+
+    use super::{FRONT_BYTES, MAGIC, Record, UNKNOWN, encode, parse};
+    use mesh::ids::{Digest, Slot};
+    use mesh::order::AppReply;
+
+    /// The front of every marker here.
+    fn front() -> Vec<u8> {
+        [&MAGIC[..], &UNKNOWN.to_le_bytes(), &[7; 32]].concat()
+    }
+
+    /// Markers of one run.
+    #[must_use]
+    pub fn seeds() -> Vec<Vec<u8>> {
+        let reply = AppReply { bytes: bytes::Bytes::from_static(b"OK\n"), form: Digest::of(b"OK\n") };
+        let records = [
+            Record::Run { incarnation: "1234.5".to_owned(), base: Slot(10) },
+            Record::Intent(Slot(11)),
+            Record::Outcome(Slot(11), vec![reply.clone(), reply]),
+        ];
+        (0..=records.len())
+            .map(|count| [front(), records[..count].iter().flat_map(encode).collect()].concat())
+            .collect()
+    }
+
+    /// Bytes as the body of a record whose check is right.
+    #[must_use]
+    pub fn sealed(body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        [front(), length.to_le_bytes().to_vec(), super::hash(body).to_vec(), body.to_vec()].concat()
+    }
+
+    /// The body of the record in what [`sealed`] made.
+    #[must_use]
+    pub fn body(sealed: &[u8]) -> &[u8] {
+        sealed.get(FRONT_BYTES + super::HEAD_BYTES..).unwrap_or_default()
+    }
+
+    /// Reads a marker: whether it proves what was executed, and how many outcomes and what else it says.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<(bool, usize, Option<Slot>)> {
+        let read = parse(bytes, &[7; 32])?;
+        Some((read.is_whole(), read.outcomes.len(), read.answered()))
+    }
 }
 
 #[cfg(test)]

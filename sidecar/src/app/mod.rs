@@ -24,6 +24,8 @@ mod wipe;
 mod worker;
 
 pub(crate) use evidence::Evidence;
+#[cfg(feature = "fuzzing")]
+pub use marker::fuzzing;
 pub(crate) use marker::resumable;
 pub(crate) use worker::{Handle, spawn};
 

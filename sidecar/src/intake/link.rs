@@ -1,14 +1,12 @@
 //! The tasks of one SMaRtClient's link: one takes requests, one sends what the driver has for it.
 
 use super::Delivery;
+use super::outbox::{Deliveries, Outbox, outbox};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use mesh::net::{Link, Responder};
 use mesh::wire::submit::Submit;
 use tokio::sync::mpsc;
-
-/// Answers and messages that wait for one link: a turn's worth of answers to all that may wait, and then some.
-const OUT_MAX: usize = 8192;
 
 /// One link of a SMaRtClient, numbered by this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +29,7 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A link is up.
-    Up(LinkId, mpsc::Sender<Delivery<Responder>>),
+    Up(LinkId, Outbox<Responder>),
     /// A request came.
     Ask(Ask),
     /// A link is gone.
@@ -40,7 +38,7 @@ pub(crate) enum Event {
 
 /// Serves a link until it is gone. What it asks waits while the driver is busy: the streams' credit holds the asker back.
 pub(crate) async fn serve(link: Link, id: LinkId, events: mpsc::Sender<Event>, budget: Budget, metrics: Metrics) {
-    let (out, deliveries) = mpsc::channel(OUT_MAX);
+    let (out, deliveries) = outbox();
     if events.send(Event::Up(id, out)).await.is_err() {
         return;
     }
@@ -60,8 +58,8 @@ pub(crate) async fn serve(link: Link, id: LinkId, events: mpsc::Sender<Event>, b
     let _ = events.send(Event::Down(id)).await;
 }
 
-async fn deliver(link: Link, mut deliveries: mpsc::Receiver<Delivery<Responder>>) {
-    while let Some(delivery) = deliveries.recv().await {
+async fn deliver(link: Link, mut deliveries: Deliveries<Responder>) {
+    while let Some(delivery) = deliveries.next().await {
         // A stream or link that is gone loses its answer: it is asked again.
         let _ = match delivery {
             Delivery::Answer(stream, bytes) => stream.answer(bytes).await,

@@ -2,6 +2,7 @@
 
 mod checker;
 mod link;
+mod outbox;
 mod signatory;
 mod waiters;
 

@@ -5,6 +5,7 @@
 //! made for all of them.
 
 use super::LinkId;
+use super::outbox::Outbox;
 use super::signatory::{Saying, Signatory, Voice};
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Vote};
 use mesh::wire::{Outcome, Tag, encode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Requests of one link that wait at most; further ones are told to come back.
 const WAITERS_MAX: usize = 4096;
@@ -33,6 +33,15 @@ pub(crate) enum Delivery<R> {
     Message(Bytes),
 }
 
+impl<R> Delivery<R> {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Answer(_, bytes) | Self::Message(bytes) => bytes.len(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiter<R> {
     link: LinkId,
@@ -45,7 +54,7 @@ struct Waiter<R> {
 
 #[derive(Debug)]
 struct Link<R> {
-    out: mpsc::Sender<Delivery<R>>,
+    out: Outbox<R>,
     waiting: HashSet<Tag>,
     votes: Vec<Vote>,
 }
@@ -97,7 +106,7 @@ impl<R> Waiters<R> {
     }
 
     /// A link is up.
-    pub(crate) fn link_up(&mut self, link: LinkId, out: mpsc::Sender<Delivery<R>>) {
+    pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
         let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };
         for signer in self.signatory.iter().flat_map(Signatory::signers) {
             introduce(&self.metrics, &entry, signer);
@@ -258,7 +267,7 @@ fn forget<R>(waiting: &mut HashMap<Tag, Vec<Waiter<R>>>, tag: &Tag, link: LinkId
 }
 
 fn deliver<R>(metrics: &Metrics, link: &Link<R>, delivery: Delivery<R>) {
-    if link.out.try_send(delivery).is_err() {
+    if !link.out.put(delivery) {
         metrics.rejected.get_or_create(&crate::metrics::Reason { reason: "reply_queue_full" }).inc();
     }
 }
@@ -275,6 +284,7 @@ fn steered(steer: Steer) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outbox::{Deliveries, outbox};
     use super::*;
     use mesh::auth::{self, Asked, SecretKey, Verifier};
     use mesh::ids::{ClientId, ReplicaId, Seq};
@@ -285,12 +295,11 @@ mod tests {
     const B: LinkId = LinkId(2);
 
     /// Streams are numbers here.
-    type Out = mpsc::Receiver<Delivery<u32>>;
+    type Out = Deliveries<u32>;
 
     fn waiters() -> (Waiters<u32>, Out, Out) {
         let mut waiters = Waiters::new(Metrics::new(&mut mesh::node::Registry::default()));
-        let (out_a, a) = mpsc::channel(WAITERS_MAX * 3);
-        let (out_b, b) = mpsc::channel(WAITERS_MAX * 3);
+        let ((out_a, a), (out_b, b)) = (outbox(), outbox());
         waiters.link_up(A, out_a);
         waiters.link_up(B, out_b);
         (waiters, a, b)
@@ -311,7 +320,7 @@ mod tests {
     /// What a link was given: streams with their decoded replies (`None`: ended empty), and votes.
     fn given(out: &mut Out) -> (Vec<(u32, Option<Reply>)>, Vec<Vote>) {
         let (mut answers, mut votes) = (Vec::new(), Vec::new());
-        while let Ok(delivery) = out.try_recv() {
+        while let Some(delivery) = out.try_next() {
             match delivery {
                 Delivery::Answer(stream, bytes) if bytes.is_empty() => answers.push((stream, None)),
                 Delivery::Answer(stream, bytes) => answers.push((stream, Some(decode(&bytes).expect("a reply")))),
@@ -356,7 +365,7 @@ mod tests {
         }
         waiters.finish_turn();
         let mut messages = 0;
-        while let Ok(delivery) = a.try_recv() {
+        while let Some(delivery) = a.try_next() {
             messages += u32::from(matches!(delivery, Delivery::Message(_)));
         }
         assert_eq!(messages, 1);
@@ -447,7 +456,7 @@ mod tests {
     /// What a link was given, with the certificates that it was shown first.
     fn given_signed(out: &mut Out) -> (Vec<u8>, Vec<Vote>) {
         let (mut certificates, mut votes) = (Vec::new(), Vec::new());
-        while let Ok(delivery) = out.try_recv() {
+        while let Some(delivery) = out.try_next() {
             match delivery {
                 Delivery::Answer(_, bytes) if bytes.is_empty() => {}
                 Delivery::Answer(_, bytes) => match decode(&bytes) {
@@ -496,8 +505,7 @@ mod tests {
             let said = auth::reply_statement("c", ReplicaId(2), &tag(seq), Slot(seq), 3, &form(), &word.content);
             if let Asked::Sought(question) = verifier.question(&word.proof, &said, &key.public()) {
                 asked += 1;
-                assert!(question.answer());
-                verifier.remember(&question);
+                verifier.remember(&question.answer().expect("it was signed"));
             }
             assert!(holds(vote, &key, &mut verifier));
         }
@@ -531,7 +539,7 @@ mod tests {
         let (shown, votes) = said(&mut waiters, T0 + Duration::from_secs(1), 1);
         assert_eq!(shown, [7, 8]);
         assert!(holds(&votes[0], &old, &mut Verifier::default()), "too early for the new one");
-        let (out, mut late) = mpsc::channel(8);
+        let (out, mut late) = outbox();
         waiters.link_up(LinkId(3), out);
         assert_eq!(given_signed(&mut late).0, [7, 8], "a new link is shown both");
         let (_, votes) = said(&mut waiters, T0 + Duration::from_secs(3), 2);

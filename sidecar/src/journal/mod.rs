@@ -9,6 +9,8 @@ mod entry;
 mod error;
 mod file;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod scan;
 mod segment;
 mod start;

@@ -6,6 +6,8 @@
 mod draft;
 mod file;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod offline;
 mod part;
 mod reader;

@@ -4,6 +4,7 @@
 //! | request | reply |
 //! | --- | --- |
 //! | `INC key` | the counter, one higher |
+//! | `STEP key` | the key and the counter, one higher: `key=3`. No two requests have the same reply |
 //! | `GET key` | the counter |
 //! | `SIZE` | how many counters there are |
 //! | `DUMP` | all of them: `key=count,key=count` |
@@ -88,6 +89,11 @@ impl Counters {
                 let count = self.counts.entry(rest.to_owned()).or_default();
                 *count += 1;
                 (*count + self.lie).to_string()
+            }
+            "STEP" => {
+                let count = self.counts.entry(rest.to_owned()).or_default();
+                *count += 1;
+                format!("{rest}={count}")
             }
             "GET" => self.counts.get(rest).copied().unwrap_or_default().to_string(),
             "SIZE" => self.counts.len().to_string(),

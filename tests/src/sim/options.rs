@@ -261,6 +261,7 @@ fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config
         resend: ms(rng.between(20, 500)),
         margin: ms(rng.between(5, 50)),
         held: if few { rng.between(1, 4) as usize } else { 4096 },
+        held_bytes: 64 << 20,
         resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
     }
 }

@@ -16,6 +16,7 @@ mod diverge;
 mod hashmap;
 mod http_adapter;
 mod life;
+mod malicious;
 mod misbehave;
 mod native;
 mod poison;

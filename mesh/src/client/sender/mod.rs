@@ -7,6 +7,7 @@
 mod calls;
 mod endpoints;
 mod flights;
+mod names;
 mod pace;
 mod pool;
 
@@ -19,6 +20,7 @@ use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::{Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
 use endpoints::Endpoints;
+use names::Names;
 use pace::Pace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -329,7 +331,7 @@ struct Flight {
 #[derive(Debug)]
 pub struct Sender {
     config: Config,
-    ids: Rng,
+    ids: Names,
     choices: Rng,
     /// Who opens sessions; nobody without signatures.
     signer: Option<Card>,
@@ -361,7 +363,6 @@ pub struct Sender {
     /// Each connection's first deadline of a call that was not sent.
     waits: BTreeSet<(Instant, Connection)>,
     outstanding: usize,
-    salt: u64,
 }
 
 impl Sender {
@@ -373,7 +374,7 @@ impl Sender {
             pace: Pace::new(config.in_flight, config.within),
             budget: Budget::new(config.resends_saved),
             config,
-            ids: Rng::from_seed(seed[0] ^ seed[1].rotate_left(32)),
+            ids: Names::new(seed),
             choices: Rng::from_seed(seed[2]),
             signer: None,
             endpoints: Endpoints::default(),
@@ -392,7 +393,6 @@ impl Sender {
             line: VecDeque::new(),
             waits: BTreeSet::new(),
             outstanding: 0,
-            salt: seed[3],
         }
     }
 

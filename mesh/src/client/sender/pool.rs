@@ -41,7 +41,7 @@ impl Sender {
     }
 
     pub(super) fn open_session(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let chance = u128::from(self.ids.next_u64() ^ self.salt) << 64 | u128::from(self.ids.next_u64());
+        let chance = self.ids.next();
         let owner = self.signer.as_ref().map(|signer| signer.owner(chance));
         let id = owner.as_ref().map_or_else(|| ClientId::unowned(chance), Owner::client);
         let session = Session {

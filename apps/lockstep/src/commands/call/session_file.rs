@@ -213,6 +213,29 @@ mod tests {
     }
 
     #[test]
+    fn no_damage_makes_a_panic_and_what_is_loaded_is_stored_the_same() {
+        let folder = Folder::new("damage");
+        let file = SessionFile::take(&folder.0.join("s"), "demo").expect("free");
+        file.store(&stored(Some(b"PUT a \xff\n"))).expect("a writable directory");
+        let whole = std::fs::read(file.path()).expect("it is there");
+        let mut loaded = 0;
+        for at in 0..whole.len() {
+            for change in [b'0', b'"', b'{', b'-', 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] = change;
+                for damaged in [&damaged[..], &damaged[..at], &[&whole[..at], &damaged[at..], &whole[at..]].concat()] {
+                    std::fs::write(file.path(), damaged).expect("a writable directory");
+                    let Ok(Some(read)) = file.load() else { continue };
+                    loaded += 1;
+                    file.store(&read).expect("a writable directory");
+                    assert_eq!(file.load().expect("it is whole"), Some(read));
+                }
+            }
+        }
+        assert!(loaded > 0, "a digit more or less is a number still");
+    }
+
+    #[test]
     fn digits_that_are_no_bytes_are_refused() {
         assert_eq!(from_hex("00ff").as_deref(), Some(&[0, 0xff][..]));
         for wrong in ["0", "0g", "+1", "00f"] {
