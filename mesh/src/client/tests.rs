@@ -19,6 +19,11 @@ fn at(millis: u64) -> Instant {
 }
 
 fn sender(window: u16) -> Sender {
+    doubting(window, false)
+}
+
+/// One that may take SMaRtClients for liars.
+fn doubting(window: u16, doubts: bool) -> Sender {
     let resend = Duration::from_secs(1);
     let config = sender::Config {
         lending: Lending::Pooled,
@@ -30,7 +35,7 @@ fn sender(window: u16) -> Sender {
         turn: 64,
         resend,
         resends_saved: 1000,
-        doubts: false,
+        doubts,
     };
     Sender::new(config, [1, 2, 3, 4])
 }
@@ -571,6 +576,44 @@ fn refusing_everybody_who_waits_takes_no_stack() {
     let refused = |output: &&Sent| matches!(output, Sent::Answer { answer: Answer::Refused(Refused::Overloaded), .. });
     assert_eq!(out.iter().filter(refused).count() as u64, WAITING - 1);
     assert_eq!(sender.outstanding(), 0);
+}
+
+/// With signed replies a SMaRtClient may lie: "nothing sent" may be its excuse for a request that it sent.
+#[test]
+fn where_smart_clients_may_lie_nothing_sent_is_not_definite() {
+    for doubts in [false, true] {
+        let mut sender = doubting(4, doubts);
+        let request = with_session(&mut sender, "a", 2_000);
+        let nothing = Told::NothingSent(NothingSent::Busy);
+        assert_eq!(told(&mut sender, 2, E0, &request, nothing.clone()), [], "asked again after a breath");
+        let mut millis = 100;
+        let answer = loop {
+            let out = feed(&mut sender, millis, sender::Input::Timeout);
+            if let Some(Sent::Answer { answer, .. }) = out.iter().find(|sent| matches!(sent, Sent::Answer { .. })) {
+                break answer.clone();
+            }
+            for (endpoint, request) in asked(&out) {
+                told(&mut sender, millis, endpoint, &request, nothing.clone());
+            }
+            millis += 100;
+        };
+        let unknown = Answer::Unknown(Unknown::Deadline);
+        let refused = Answer::Refused(Refused::NothingSent(NothingSent::Busy));
+        assert_eq!(answer, if doubts { unknown } else { refused });
+    }
+}
+
+#[test]
+fn what_is_doubted_is_asked_of_another_smart_client_after_a_breath_and_blames_nobody() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 60_000);
+    feed(&mut sender, 2, sender::Input::Up(E1));
+    assert_eq!(feed(&mut sender, 3, sender::Input::Doubted { endpoint: E0, tag: request.tag() }), []);
+    let out = feed(&mut sender, 260, sender::Input::Timeout);
+    assert_eq!(asked(&out), [(E1, request.clone())]);
+    told(&mut sender, 261, E1, &request, done());
+    feed(&mut sender, 5_000, sender::Input::Timeout);
+    assert_eq!((sender.ready(), sender.ejected().count()), (2, 0));
 }
 
 #[test]

@@ -166,11 +166,11 @@ impl<R> Waiters<R> {
     }
 
     /// Answers everybody who waited for an outcome.
-    fn give(&mut self, reached: Reached<R>, signed: Option<Signed>) {
+    fn give(&mut self, reached: Reached<R>, signed: Option<&Signed>) {
         let Reached { said: Saying { tag, slot, form }, outcome, waiters } = reached;
         // Usually only one link asks for the whole.
         let whole = waiters.iter().any(|waiter| waiter.whole).then(|| match outcome {
-            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: signed.clone() })),
+            Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: signed.cloned() })),
             None => steered(Steer::TooOld),
         });
         for waiter in waiters {
@@ -180,7 +180,7 @@ impl<R> Waiters<R> {
                     deliver(&self.metrics, entry, Delivery::Answer(stream, answer.clone()));
                 }
                 (_, false, stream) => {
-                    entry.votes.push(Vote { tag, slot, form, signed: signed.clone() });
+                    entry.votes.push(Vote { tag, slot, form, signed: signed.cloned() });
                     if let Some(stream) = stream {
                         deliver(&self.metrics, entry, Delivery::Answer(stream, Bytes::new()));
                     }
@@ -209,7 +209,7 @@ impl<R> Waiters<R> {
         let reached = std::mem::take(&mut self.unsigned);
         let signed = signatory.sign(reached.iter().map(|reached| (&reached.said, reached.outcome.as_ref())));
         for (reached, signed) in reached.into_iter().zip(signed) {
-            self.give(reached, Some(signed));
+            self.give(reached, Some(&signed));
         }
     }
 

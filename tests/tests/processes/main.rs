@@ -24,6 +24,7 @@ mod recovery;
 mod redis;
 mod resp;
 mod scaling;
+mod signed_replies;
 mod snapshots;
 mod state;
 mod told;

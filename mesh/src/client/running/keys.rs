@@ -117,6 +117,12 @@ impl Keys {
         let wall = i64::try_from((self.clock)()).unwrap_or(i64::MAX);
         known.iter().filter(|known| wall <= known.not_after).map(|known| known.key).collect()
     }
+
+    /// Lives at that time, in tests.
+    #[cfg(test)]
+    pub(super) fn at(&mut self, clock: fn() -> u64) {
+        self.clock = clock;
+    }
 }
 
 fn wall() -> u64 {

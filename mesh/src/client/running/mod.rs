@@ -5,8 +5,6 @@ mod keys;
 mod roster;
 mod signing;
 mod witness;
-#[cfg(test)]
-mod witness_tests;
 
 use crate::auth::{PublicKey, Rejected, Signatures};
 use crate::client::ReplyVote;
@@ -479,7 +477,7 @@ impl Signing {
 
 /// Starts a sender with a link to each of `smart_clients` (id where known, HOST:PORT); a call may take `patience`.
 pub fn start(
-    config: Config,
+    mut config: Config,
     patience: Duration,
     smart_clients: Vec<(Option<String>, String)>,
     endpoint: &net::Endpoint,
@@ -510,7 +508,7 @@ pub fn start(
         signature_failures: metrics.signature_failures.clone(),
     };
     let mut tasks = JoinSet::new();
-    let config = Config { doubts: signing.replies == Signatures::Required, ..config };
+    config.doubts = signing.replies == Signatures::Required;
     let mut sender = Sender::new(config, seed);
     if let Some(signer) = signing.signer {
         sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());

@@ -1,6 +1,9 @@
 //! Whether a SMaRtClient's word is believed. With signed replies it can delay, and nothing else: an outcome needs the
 //! words of as many servers as the reply rule says (rule 29), and what no server signs is not definite (rule 22).
 
+#[cfg(test)]
+mod tests;
+
 use super::doubts::Doubts;
 use super::keys::Keys;
 use crate::auth::{Signatures, Verifier, Vouched};
