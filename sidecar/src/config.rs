@@ -6,6 +6,7 @@ use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
 use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, MEMBERS_MAX, Timing};
+use mesh::net::Files;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -152,6 +153,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where certificate, keys and trust come from.
+    pub(crate) fn files(&self) -> Files {
+        Files::new(&self.pki, self.trust_bundle.as_deref(), self.crl.as_deref())
+    }
+
     pub(crate) const fn replica(&self) -> ReplicaId {
         ReplicaId(self.id)
     }

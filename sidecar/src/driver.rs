@@ -11,6 +11,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
+use crate::run::voice;
 use crate::snapshot::Snapshots;
 use crate::store::Membership;
 use crate::transfer::Transfers;
@@ -22,6 +23,7 @@ use mesh::framing::Adapter;
 use mesh::ids::Position;
 use mesh::net::Responder;
 use mesh::node::failpoint;
+use mesh::node::signing::News;
 use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
@@ -430,6 +432,15 @@ impl Driver {
 
     fn on_control(&mut self, order: Control) {
         match order {
+            Control::Signing(News::Signer(signer)) => {
+                return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
+            }
+            Control::Signing(News::Trust(trust)) => {
+                if let Some(checker) = &mut self.checker {
+                    checker.trust(trust);
+                }
+                return;
+            }
             Control::Drain(done) => self.drain.waiting.push(done),
             Control::Stop => self.drain.stop = true,
         }

@@ -4,6 +4,7 @@ use crate::intake;
 use crate::metrics::Metrics;
 use crate::peers::Incoming;
 use mesh::net::{Link, Responder};
+use mesh::node::signing::News;
 use mesh::wire::admin::{AdminReply, AdminRequest};
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +41,8 @@ impl AdminAsk {
 pub(crate) enum Control {
     /// Hand leadership over; say so when it is done.
     Drain(oneshot::Sender<()>),
+    /// Other keys, from now on: to sign replies with, or to believe openers of sessions by.
+    Signing(News),
     /// Drain, take no requests, and end when nothing is in flight.
     Stop,
 }

@@ -21,13 +21,13 @@ use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
 use mesh::limits::Limits;
-use mesh::net::{Endpoint, Files, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::net::{Endpoint, Link, LinkKind, LinkLimits, Responder, Role};
 use mesh::node::identity::{self, Expected};
-use mesh::node::signing::{Signer, SignerTrust};
+use mesh::node::signing::{Followed, Signer, SignerTrust};
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -53,21 +53,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = mesh::node::registry();
     let metrics = Metrics::new(&mut registry);
     let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
-    let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
+    let files = config.files();
     let id = config.id.to_string();
     let expected = Expected { cluster: &config.cluster, role: Role::Server, id: &id };
     let limits = link_limits(config.link_max_age);
     let endpoint = identity::bind(&expected, &files, config.quic, &kinds, limits, &mut registry)?;
-    let signer = match config.reply_signatures {
-        Signatures::Off => None,
-        Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(&config.pki, endpoint.identity())?)),
-    };
+    let Signing { checker, signer, followed } = Signing::load(&config, &endpoint)?;
     let (stop_app, app_stopped) = watch::channel(false);
     let settings = app_settings(&config, &metrics);
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
     let (transfer, transfers) = watch::channel(None);
     let (control, orders) = mpsc::channel(inputs::CONTROL);
+    let following = followed.follow(endpoint.reloads(), control.clone(), Control::Signing);
+    let _following = AbortOnDrop(tokio::spawn(following));
     let admin = AdminState {
         config: config.clone(),
         endpoint: endpoint.clone(),
@@ -83,7 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served = serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, metrics));
+    let served =
+        serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, checker, metrics));
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Nobody listens if the task ended already.
@@ -135,7 +135,7 @@ async fn serve(
     (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
-    (signer, metrics): (Option<Arc<Signer>>, Metrics),
+    (signer, mut checker, metrics): (Option<Arc<Signer>>, Option<Checker<Responder>>, Metrics),
 ) -> anyhow::Result<()> {
     let settings = config.clone();
     // Reading a long journal must not keep the admin port from answering.
@@ -156,8 +156,8 @@ async fn serve(
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
-    let checker = checker(&config)?;
     let mut waiters = Waiters::new(metrics.clone());
+    let mut newest = signer;
     let waiting = Waiting {
         config: &config,
         store: &mut store,
@@ -166,11 +166,13 @@ async fn serve(
         peers: &peers,
         waiters: &mut waiters,
         inputs: &mut inputs,
+        signer: &mut newest,
+        checker: &mut checker,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
     let clock = Clock::start();
-    if let Some(signer) = signer {
+    if let Some(signer) = newest {
         waiters.sign_with(clock.now(), voice(&config, &membership), signer);
     }
 
@@ -210,21 +212,33 @@ async fn serve(
     Driver::new(parts).run().await
 }
 
+/// What signatures need in this process.
+struct Signing {
+    /// Checks those of requests.
+    checker: Option<Checker<Responder>>,
+    /// Makes those of replies.
+    signer: Option<Arc<Signer>>,
+    followed: Followed,
+}
+
+impl Signing {
+    fn load(config: &Config, endpoint: &Endpoint) -> anyhow::Result<Self> {
+        let (signs, checks) =
+            (config.reply_signatures != Signatures::Off, config.request_signatures != Signatures::Off);
+        let (files, who) = (config.files(), endpoint.identity());
+        let followed = Followed::new(&files, who, (signs, checks));
+        let trust = checks.then(|| SignerTrust::load(&config.cluster, &files)).transpose()?;
+        let checker = trust.map(|trust| Checker::start(Arc::new(trust))).transpose()?;
+        let signer = signs.then(|| Signer::load(&files.dir, who)).transpose()?.map(Arc::new);
+        Ok(Self { checker, signer, followed })
+    }
+}
+
 /// Who signs replies here.
-fn voice(config: &Config, membership: &Membership) -> Voice {
+pub(crate) fn voice(config: &Config, membership: &Membership) -> Voice {
     // Every member has an application, and there are few.
     let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
-}
-
-/// What checks the signatures of requests, where there are any.
-fn checker(config: &Config) -> anyhow::Result<Option<Checker<Responder>>> {
-    if config.request_signatures == Signatures::Off {
-        return Ok(None);
-    }
-    let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
-    let trust = SignerTrust::load(&config.cluster, &files)?;
-    Ok(Some(Checker::start(&Arc::new(RwLock::new(Arc::new(trust))))?))
 }
 
 /// What the core starts with: what the journal, the newest snapshot and the application's marker say.

@@ -7,7 +7,7 @@
 
 use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
-use crate::intake::{self, Waiters};
+use crate::intake::{self, Checker, Waiters};
 use crate::journal::{Entry, History};
 use crate::peers::Peers;
 use crate::store::{Membership, Store};
@@ -15,10 +15,12 @@ use anyhow::Context;
 use mesh::config::ClusterConfig;
 use mesh::ids::ReplicaId;
 use mesh::net::Responder;
+use mesh::node::signing::{News, Signer};
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::Steer;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -39,6 +41,9 @@ pub(crate) struct Waiting<'a> {
     pub(crate) peers: &'a Peers,
     pub(crate) waiters: &'a mut Waiters<Responder>,
     pub(crate) inputs: &'a mut Inputs,
+    /// What signs replies later.
+    pub(crate) signer: &'a mut Option<Arc<Signer>>,
+    pub(crate) checker: &'a mut Option<Checker<Responder>>,
 }
 
 impl Waiting<'_> {
@@ -64,6 +69,12 @@ impl Waiting<'_> {
                     Control::Drain(done) => {
                         // There is nothing to hand over.
                         let _ = done.send(());
+                    }
+                    Control::Signing(News::Signer(signer)) => *self.signer = Some(signer),
+                    Control::Signing(News::Trust(trust)) => {
+                        if let Some(checker) = self.checker {
+                            checker.trust(trust);
+                        }
                     }
                     Control::Stop => return Ok(None),
                 },

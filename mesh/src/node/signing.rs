@@ -6,11 +6,14 @@
 use crate::auth::{BadKey, CERTIFICATE_BYTES_MAX, PublicKey, SecretKey};
 use crate::client::sender::Card;
 use crate::names::{Identity, Role};
-use crate::net::{Files, read_identity};
+use crate::net::{Changes, Files, POLL, Reloads, read_identity};
 use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::mpsc;
 use webpki::{EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -168,6 +171,108 @@ impl SignerTrust {
         let not_after = not_after(certificate)?;
         Ok(Trusted { identity, key, not_after })
     }
+}
+
+/// What changed in the files.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Another key signs from now on.
+    Signer(Arc<Signer>),
+    /// Others are trusted from now on.
+    Trust(Arc<SignerTrust>),
+}
+
+/// The files of a part, as they were when somebody first looked.
+#[derive(Debug)]
+pub struct Followed {
+    files: Files,
+    who: Identity,
+    keys: Option<Changes>,
+    authorities: Option<Changes>,
+}
+
+impl Followed {
+    /// The files of `who`: those that it signs with, if it does, and those that tell whom it trusts. To be made before they
+    /// are read, so that no change is missed.
+    #[must_use]
+    pub fn new(files: &Files, who: &Identity, (signs, trusts): (bool, bool)) -> Self {
+        Self {
+            files: files.clone(),
+            who: who.clone(),
+            keys: signs.then(|| Changes::new(content(&keys(files)))),
+            authorities: trusts.then(|| Changes::new(content(&authorities(files)))),
+        }
+    }
+
+    /// Follows the files until nobody listens: looks at them every two seconds, and tells what is new and good. What is
+    /// not good is said and counted once, and the old stays.
+    pub async fn follow<E>(mut self, reloads: Reloads, out: mpsc::Sender<E>, event: impl Fn(News) -> E) {
+        while self.keys.is_some() || self.authorities.is_some() {
+            tokio::time::sleep(POLL).await;
+            // A file system that hangs must not hang this process.
+            let Ok((back, news)) = tokio::task::spawn_blocking(move || self.look()).await else { return };
+            self = back;
+            for new in news {
+                match new {
+                    Ok(new) => {
+                        reloads.ok.inc();
+                        tracing::info!("new files for signatures are used");
+                        if out.send(event(new)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        reloads.failed.inc();
+                        tracing::error!("new files for signatures are not used, the old ones stay: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(mut self) -> (Self, Vec<Result<News, SigningError>>) {
+        let Self { files, who, keys: signs, authorities: trusts } = &mut self;
+        let (files, who) = (&*files, &*who);
+        let mut news = Vec::new();
+        if let Some(changes) = signs {
+            let found = changes.look(content(&keys(files)), || successor(files, who));
+            news.extend(found.map(|new| new.map(|new| News::Signer(Arc::new(new)))));
+        }
+        if let Some(changes) = trusts {
+            let load = || SignerTrust::load(&who.cluster, files);
+            let found = changes.look(content(&authorities(files)), load);
+            news.extend(found.map(|new| new.map(|new| News::Trust(Arc::new(new)))));
+        }
+        (self, news)
+    }
+}
+
+/// The key that the files hold now, if others will trust it.
+fn successor(files: &Files, who: &Identity) -> Result<Signer, SigningError> {
+    let signer = Signer::load(&files.dir, who)?;
+    let trust = SignerTrust::load(&who.cluster, files)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let judged = trust.judge(signer.certificate(), &[who.role], now);
+    judged.map_err(|why| fault(&files.dir.join("signing.crt"), why))?;
+    Ok(signer)
+}
+
+fn keys(files: &Files) -> Vec<PathBuf> {
+    vec![files.dir.join("signing.crt"), files.dir.join("signing.key")]
+}
+
+fn authorities(files: &Files) -> Vec<PathBuf> {
+    std::iter::once(files.bundle()).chain(files.crl.clone()).collect()
+}
+
+/// What tells the content of files from another.
+fn content(paths: &[PathBuf]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for path in paths {
+        let bytes = read(path, false).unwrap_or_default();
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+    }
+    hasher.finalize()
 }
 
 /// The name and the key in a signing certificate (DER). Says nothing of whether it is to be trusted.

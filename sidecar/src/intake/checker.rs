@@ -23,7 +23,7 @@ const WAITING: usize = 8192;
 const THREADS: usize = 4;
 
 /// Whose certificates are believed; another one takes its place when the files change.
-pub(crate) type Trust = Arc<RwLock<Arc<SignerTrust>>>;
+type Trust = Arc<RwLock<Arc<SignerTrust>>>;
 
 /// A request that waits, and how it is answered. `R` is what its stream is answered with.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ struct Done {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Checker<R> {
+    trust: Trust,
     jobs: SyncSender<Job>,
     done: mpsc::Receiver<Done>,
     next: u64,
@@ -76,7 +77,8 @@ impl<R> Checker<R> {
     ///
     /// # Errors
     /// The system has none to spare.
-    pub(crate) fn start(trust: &Trust) -> anyhow::Result<Self> {
+    pub(crate) fn start(trust: Arc<SignerTrust>) -> anyhow::Result<Self> {
+        let trust = Arc::new(RwLock::new(trust));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
         let (jobs, inbox) = sync_channel(JOBS);
         let inbox = Arc::new(Mutex::new(inbox));
@@ -88,7 +90,12 @@ impl<R> Checker<R> {
                 .spawn(move || work(&inbox, &out, &trust))
                 .context("cannot start a thread for signatures")?;
         }
-        Ok(Self { jobs, done, next: 0, waiting: HashMap::new(), asked: HashMap::new(), count: 0 })
+        Ok(Self { trust, jobs, done, next: 0, waiting: HashMap::new(), asked: HashMap::new(), count: 0 })
+    }
+
+    /// Believes others' certificates from now on.
+    pub(crate) fn trust(&mut self, trust: Arc<SignerTrust>) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 
     /// Takes the questions of one turn; returns what is known at once.
@@ -253,7 +260,7 @@ mod tests {
         let pki = certs::Pki::init(dir.path(), "demo").expect("an authority");
         let files = Files::new(dir.path(), Some(&pki.bundle_path()), None);
         let trust = SignerTrust::load("demo", &files).expect("trust");
-        Checker::start(&Arc::new(RwLock::new(Arc::new(trust)))).expect("threads")
+        Checker::start(Arc::new(trust)).expect("threads")
     }
 
     #[tokio::test]

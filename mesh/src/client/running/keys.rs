@@ -65,6 +65,21 @@ impl Keys {
         self.look_again(now, endpoint);
     }
 
+    /// Trusts others from now on: what is known is judged again.
+    pub(super) fn trust(&mut self, now: Instant, trust: Arc<SignerTrust>) {
+        let wall = (self.clock)();
+        for known in self.known.values_mut() {
+            known.retain(|known| trust.judge(&known.certificate, &[Role::Server], wall).is_ok());
+        }
+        self.known.retain(|_, known| !known.is_empty());
+        self.trust = Some(trust);
+        self.shown.values_mut().for_each(|shown| shown.looked = None);
+        let endpoints: Vec<Endpoint> = self.shown.keys().copied().collect();
+        for endpoint in endpoints {
+            self.look_again(now, endpoint);
+        }
+    }
+
     /// A SMaRtClient is gone. What was learned from it stays true.
     pub(super) fn down(&mut self, endpoint: Endpoint) {
         self.shown.remove(&endpoint);

@@ -16,7 +16,7 @@ use crate::net::{self, Files, Identity};
 use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
-use crate::node::signing::{Signer, SignerTrust, SigningError};
+use crate::node::signing::{Followed, News, Signer, SignerTrust, SigningError};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, FromSmartClient, Told, Unknown};
@@ -77,8 +77,8 @@ pub enum Event {
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
     Down(Endpoint),
-    /// Sessions are opened with this key from now on.
-    Signer(Arc<Signer>),
+    /// Other keys, from now on: to open sessions with, or to believe servers by.
+    Signing(News),
 }
 
 /// A request on its way to a SMaRtClient.
@@ -223,7 +223,11 @@ impl Shell<Sender> for Around {
                 self.witness.down(endpoint);
                 Input::Down(endpoint)
             }
-            Event::Signer(signer) => {
+            Event::Signing(News::Trust(trust)) => {
+                self.witness.trust(now, trust);
+                return None;
+            }
+            Event::Signing(News::Signer(signer)) => {
                 let card = signer.card();
                 self.pen.take(signer);
                 Input::Signer(card)
@@ -438,7 +442,7 @@ impl Running {
 }
 
 /// What a running sender signs with, and whose replies it believes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Signing {
     /// The cluster's name, to which signatures are bound.
     pub cluster: String,
@@ -450,6 +454,8 @@ pub struct Signing {
     pub vote: ReplyVote,
     /// Whose certificates are believed, where replies may be signed.
     pub trust: Option<Arc<SignerTrust>>,
+    /// Where both come from.
+    pub followed: Followed,
 }
 
 impl Signing {
@@ -463,6 +469,8 @@ impl Signing {
         (requests, replies): (Signatures, Signatures),
         vote: ReplyVote,
     ) -> Result<Self, SigningError> {
+        let modes = (requests != Signatures::Off, replies != Signatures::Off);
+        let followed = Followed::new(files, who, modes);
         let signer = match requests {
             Signatures::Off => None,
             Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(&files.dir, who)?)),
@@ -471,7 +479,7 @@ impl Signing {
             Signatures::Off => None,
             Signatures::Optional | Signatures::Required => Some(Arc::new(SignerTrust::load(&who.cluster, files)?)),
         };
-        Ok(Self { cluster: who.cluster.clone(), signer, replies, vote, trust })
+        Ok(Self { cluster: who.cluster.clone(), signer, replies, vote, trust, followed })
     }
 }
 
@@ -508,6 +516,7 @@ pub fn start(
         signature_failures: metrics.signature_failures.clone(),
     };
     let mut tasks = JoinSet::new();
+    tasks.spawn(signing.followed.follow(endpoint.reloads(), events.clone(), Event::Signing));
     config.doubts = signing.replies == Signatures::Required;
     let mut sender = Sender::new(config, seed);
     if let Some(signer) = signing.signer {

@@ -87,6 +87,11 @@ impl Witness {
         }
     }
 
+    /// Believes other authorities from now on, and those servers only whose certificates they accept.
+    pub(super) fn trust(&mut self, now: Instant, trust: Arc<SignerTrust>) {
+        self.keys.trust(now, trust);
+    }
+
     /// A SMaRtClient is gone.
     pub(super) fn down(&mut self, endpoint: Endpoint) {
         self.keys.down(endpoint);
