@@ -136,8 +136,9 @@ impl Facts {
                     (usage.time_stamping, "timeStamping"),
                     (usage.ocsp_signing, "OCSPSigning"),
                 ];
-                let known = names.into_iter().filter_map(|(is_set, name)| is_set.then(|| name.to_owned()));
-                self.extended_key_usage = known.chain(usage.other.iter().map(|oid| oid.to_id_string())).collect();
+                let known = names.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name.to_owned());
+                self.extended_key_usage =
+                    known.chain(usage.other.iter().map(x509_parser::oid_registry::Oid::to_id_string)).collect();
             }
             ParsedExtension::SubjectKeyIdentifier(id) => self.subject_key_id = Some(hex(id.0)),
             ParsedExtension::AuthorityKeyIdentifier(id) => {

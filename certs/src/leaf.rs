@@ -266,7 +266,7 @@ impl OnDisk {
 /// A serial number as people may write it, made comparable: colons, case and leading zeros do not matter.
 pub(crate) fn normal_serial(text: &str) -> Option<String> {
     let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
-    let digits = if digits.len() % 2 == 0 { digits } else { format!("0{digits}") };
+    let digits = if digits.len().is_multiple_of(2) { digits } else { format!("0{digits}") };
     let bytes = crate::facts::unhex(&digits)?;
     let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     Some(hex(&bytes[first..]))

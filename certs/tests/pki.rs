@@ -99,7 +99,10 @@ fn a_leaf_for_signatures_has_the_same_names_and_no_use_in_tls() {
     assert_eq!(signing.public_key().algorithm.algorithm.to_id_string(), "1.3.101.112");
     let usage = signing.extended_key_usage().unwrap().unwrap().value;
     assert!(!usage.any && !usage.client_auth && !usage.server_auth);
-    assert_eq!(usage.other.iter().map(|oid| oid.to_id_string()).collect::<Vec<_>>(), ["1.3.6.1.5.5.7.3.36"]);
+    assert_eq!(
+        usage.other.iter().map(x509_parser::oid_registry::Oid::to_id_string).collect::<Vec<_>>(),
+        ["1.3.6.1.5.5.7.3.36"]
+    );
     assert_eq!(signing.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature alone");
     // Left alone while it is good.
     let before = serial(&paths.signing_certificate);

@@ -172,9 +172,7 @@ async fn serve(
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
     let clock = Clock::start();
-    if let Some(signer) = newest {
-        waiters.sign_with(clock.now(), voice(&config, &membership), signer);
-    }
+    newest.into_iter().for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership), signer));
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;

@@ -31,7 +31,7 @@ pub struct SigningError {
     problem: String,
 }
 
-fn fault(path: &Path, problem: impl ToString) -> SigningError {
+fn fault(path: &Path, problem: impl std::fmt::Display) -> SigningError {
     SigningError { path: path.to_owned(), problem: problem.to_string() }
 }
 

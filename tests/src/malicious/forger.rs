@@ -92,7 +92,7 @@ mod tests {
         let verifier = Verifier::default();
         let checked = auth::check(open.clone(), Needed::Nothing, Signatures::Required, "local", &verifier).unwrap();
         let Checked::Sought(seeking) = checked else { panic!("an opening is looked at") };
-        assert_eq!(seeking.opener().map(|owner| owner.client()), Some(open.client));
+        assert_eq!(seeking.opener().map(mesh::auth::Owner::client), Some(open.client));
         seeking.finish().unwrap();
 
         let tag = forger.call(open.client, Slot(3), Bytes::from_static(b"x\n")).tag();

@@ -286,7 +286,7 @@ fn asked_anything(script: &[u8], seen: &mut Seen) {
                 inputs.push(smart_client::Input::Ask { ticket: Ticket(tickets), request, deadline: now + PATIENCE });
             }
             VOTES => {
-                inputs.extend(decode::<Vec<Vote>>(bytes).ok().map(|votes| smart_client::Input::Votes { from, votes }))
+                inputs.extend(decode::<Vec<Vote>>(bytes).ok().map(|votes| smart_client::Input::Votes { from, votes }));
             }
             WHOLE => inputs.extend(decode(bytes).ok().map(|answer| smart_client::Input::Answer { from, answer })),
             STEER => {

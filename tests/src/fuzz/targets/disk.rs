@@ -94,7 +94,7 @@ fn journal_start(input: &[u8], seen: &mut Seen) {
     let each = payloads.len().div_ceil(count.max(1));
     let mut files: Vec<Vec<u8>> = payloads
         .chunks(each)
-        .map(|payloads| payloads.to_vec())
+        .map(<[&[u8]]>::to_vec)
         .enumerate()
         .map(|(at, payloads)| journal::segment(at as u64 + 1, &payloads))
         .collect();
@@ -134,7 +134,7 @@ fn started(dir: &Path, seen: &mut Seen) {
     match journal::start(dir) {
         Ok((verdict, entries)) => seen.note(("start", format!("{verdict:?}"), entries.min(8))),
         Err(words) => {
-            seen.note(("refused", words.chars().filter(char::is_ascii_alphabetic).take(60).collect::<String>()))
+            seen.note(("refused", words.chars().filter(char::is_ascii_alphabetic).take(60).collect::<String>()));
         }
     }
 }
@@ -206,7 +206,10 @@ fn snapshot_read(input: &[u8], seen: &mut Seen) {
     match snapshot::read(&path) {
         Ok(bytes) => seen.note((kind % 3, bytes.checked_ilog2())),
         Err(words) => {
-            seen.note((kind % 3, words.chars().filter(char::is_ascii_alphabetic).skip(20).take(80).collect::<String>()))
+            seen.note((
+                kind % 3,
+                words.chars().filter(char::is_ascii_alphabetic).skip(20).take(80).collect::<String>(),
+            ));
         }
     }
     seen.length("snapshot", bytes.len());

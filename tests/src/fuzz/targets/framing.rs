@@ -278,7 +278,7 @@ fn connection(input: &[u8], seen: &mut Seen) {
         let instead = adapter.instead(&state, request, all);
         let reply: &[u8] = match fails >> (count % 8) & 1 {
             1 => b"-ERR x\r\n",
-            _ if count % 3 == 0 => b"*1\r\n+OK\r\n",
+            _ if count.is_multiple_of(3) => b"*1\r\n+OK\r\n",
             _ => b"+OK\r\n",
         };
         let given = adapter.executed(&mut state, request, instead.as_ref(), Bytes::from_static(reply));

@@ -36,7 +36,7 @@ const fn target(
 }
 
 pub(super) const TARGETS: &[Target] = &[
-    target("wire-peer", "messages between servers", peer_seeds, |bytes, seen| check::<PeerFrame>(bytes, seen)),
+    target("wire-peer", "messages between servers", peer_seeds, check::<PeerFrame>),
     Target {
         bound: BOUND_OF_ONE,
         ..target("wire-submit", "a SMaRtClient's request to a server", submit_seeds, |bytes, seen| {
@@ -67,7 +67,7 @@ pub(super) const TARGETS: &[Target] = &[
         }
     }),
     target("proof", "proofs and keys: no mutated one holds", proof_seeds, proofs),
-    target("wire-record", "the core's records in a journal", record_seeds, |bytes, seen| check::<Record>(bytes, seen)),
+    target("wire-record", "the core's records in a journal", record_seeds, check::<Record>),
 ];
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8], seen: &mut Seen) {
