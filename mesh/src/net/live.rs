@@ -20,6 +20,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 const YOUNG: Duration = Duration::from_secs(60);
 /// Within this time after a new certificate of ours all links that we keep are replaced, not all at once.
 const RENEWAL_SPREAD: Duration = Duration::from_secs(3);
+/// Links of one kind that one identity may have opened to us. The pods of a Deployment share one, and so do the calls of
+/// a script.
+pub(super) const LINKS_OF_IDENTITY: usize = 256;
 /// Links that are judged before others get a turn.
 const JUDGED_AT_ONCE: usize = 32;
 
@@ -89,7 +92,22 @@ impl Live {
         Term { not_after: named.not_after, replace_at, close_at, renewals, hesitation }
     }
 
+    /// One more. Of what one identity opened to us the oldest goes when it has too many: one certificate must not take
+    /// the places of all.
     pub(super) fn add(&self, link: &Arc<LinkInner>) {
+        let same: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|other| {
+                other.side() == Side::Accepted
+                    && (other.kind(), other.peer()) == (link.kind(), link.peer())
+                    && other.connection().close_reason().is_none()
+            })
+            .collect();
+        if link.side() == Side::Accepted && same.len() >= LINKS_OF_IDENTITY {
+            tracing::warn!(peer = %link.peer(), links = same.len(), "one identity has too many links: its oldest is closed");
+            same[0].connection().close(CLOSE_ORDERLY, b"too many links of one identity");
+        }
         lock(&self.links).push(Arc::downgrade(link));
     }
 

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 const JOBS: usize = 1024;
 /// Requests that wait for their answers, at most; further ones are told to come back.
 const WAITING: usize = 8192;
+/// Of these questions those of one link: whoever makes them up faster than they can be answered leaves room for others.
+const JOBS_OF_LINK: usize = 64;
 /// Threads, at most.
 const THREADS: usize = 4;
 
@@ -70,6 +72,8 @@ pub(crate) struct Checker<R> {
     /// another certificate.
     asked: HashMap<Question, u64>,
     count: usize,
+    /// How many of the questions each link asked.
+    asking: HashMap<LinkId, usize>,
 }
 
 impl<R> Checker<R> {
@@ -90,7 +94,16 @@ impl<R> Checker<R> {
                 .spawn(move || work(&inbox, &out, &trust))
                 .context("cannot start a thread for signatures")?;
         }
-        Ok(Self { trust, jobs, done, next: 0, waiting: HashMap::new(), asked: HashMap::new(), count: 0 })
+        Ok(Self {
+            trust,
+            jobs,
+            done,
+            next: 0,
+            waiting: HashMap::new(),
+            asked: HashMap::new(),
+            count: 0,
+            asking: HashMap::new(),
+        })
     }
 
     /// Believes others' certificates from now on.
@@ -130,10 +143,15 @@ impl<R> Checker<R> {
             None => {
                 let number = self.next;
                 let opens = opener.is_some();
+                let asking = self.asking.entry(held.link).or_default();
+                if *asking >= JOBS_OF_LINK {
+                    return Err(held);
+                }
                 match self.jobs.try_send(Job { number, question, opener }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(held),
                 }
+                *asking += 1;
                 self.next += 1;
                 if !opens {
                     self.asked.insert(question, number);
@@ -164,10 +182,16 @@ impl<R> Checker<R> {
     fn take(&mut self, done: &Done) -> Vec<Judged<R>> {
         let waiting = self.waiting.remove(&done.number).unwrap_or_default();
         self.count -= waiting.len();
-        if let Some((seeking, _)) = waiting.first()
-            && self.asked.get(seeking.question()) == Some(&done.number)
-        {
-            self.asked.remove(seeking.question());
+        if let Some((seeking, held)) = waiting.first() {
+            if self.asked.get(seeking.question()) == Some(&done.number) {
+                self.asked.remove(seeking.question());
+            }
+            if let Some(asking) = self.asking.get_mut(&held.link) {
+                *asking -= 1;
+                if *asking == 0 {
+                    self.asking.remove(&held.link);
+                }
+            }
         }
         let judge = |(seeking, held): (Seeking, Held<R>)| match &done.verdict {
             Ok(answered) => judged(seeking, held, Some(answered)),
@@ -286,6 +310,28 @@ mod tests {
             assert_eq!(judged.verdict, Err(Steer::Rejected(Rejected::BadSignature)));
         }
         assert_eq!((checker.waiting.len(), checker.asked.len(), checker.count), (0, 0, 0));
+    }
+
+    /// Mutant: without a bound for each link the first to come fills the queue for all.
+    #[tokio::test]
+    async fn one_link_leaves_room_for_others() {
+        let mut checker = checker();
+        let mut batch = Vec::new();
+        for seed in 1..=u8::try_from(JOBS_OF_LINK + 8).unwrap() {
+            let key = SecretKey::from_seed(&[seed; 32]).unwrap();
+            batch.push(sought(signed(&key, 1).remove(0), &key).await);
+        }
+        let key = SecretKey::from_seed(&[255; 32]).unwrap();
+        let (seeking, held) = sought(signed(&key, 1).remove(0), &key).await;
+        batch.push((seeking, Held { link: LinkId(2), ..held }));
+        let refused = checker.ask(batch);
+        assert_eq!(refused.len(), 8);
+        assert!(refused.iter().all(|judged| judged.held.link == LinkId(1) && judged.verdict == Err(Steer::Busy)));
+        let mut judged = 0;
+        while judged < JOBS_OF_LINK + 1 {
+            judged += checker.next().await.len();
+        }
+        assert!(checker.asking.is_empty() && checker.count == 0);
     }
 
     #[tokio::test]

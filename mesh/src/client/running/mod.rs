@@ -296,7 +296,10 @@ impl Around {
                     );
                 }
                 // Whether it passed the request on is not known, and others may do better.
-                Input::Told { endpoint, tag, told: Told::Unknown(Unknown::Lost) }
+                match why {
+                    Unbelieved::Altered | Unbelieved::BadSignature => Input::Lied { endpoint, tag },
+                    _ => Input::Told { endpoint, tag, told: Told::Unknown(Unknown::Lost) },
+                }
             }
         }
     }

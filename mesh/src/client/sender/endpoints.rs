@@ -194,6 +194,16 @@ impl Endpoints {
         self.unsettled = true;
     }
 
+    /// It was caught at a lie: it is ejected at once, unless it is the last one. False: it is.
+    pub(super) fn lied(&mut self, now: Instant, endpoint: Endpoint, chance: &mut Rng) -> bool {
+        let others = self.ready.iter().any(|ready| *ready != endpoint);
+        if others && let Some(known) = self.known.get_mut(&endpoint) {
+            known.eject(now, chance);
+            self.list_ready();
+        }
+        others
+    }
+
     /// Ejects whoever is to blame, and whoever did not answer its probe again.
     fn judge(&mut self, now: Instant, chance: &mut Rng) {
         if !self.unsettled {
@@ -217,10 +227,7 @@ impl Endpoints {
             };
             if out {
                 changed = true;
-                let pause = PAUSE * (1 << known.ejections.min(DOUBLINGS));
-                known.ejections += 1;
-                // Jitter, so that those that were ejected together are not probed together.
-                known.standing = Standing::Ejected { until: now + pause + chance.duration(pause / 4) };
+                known.eject(now, chance);
             }
         }
         if changed {
@@ -263,6 +270,13 @@ impl Endpoints {
 }
 
 impl Known {
+    fn eject(&mut self, now: Instant, chance: &mut Rng) {
+        let pause = PAUSE * (1 << self.ejections.min(DOUBLINGS));
+        self.ejections += 1;
+        // Jitter, so that those that were ejected together are not probed together.
+        self.standing = Standing::Ejected { until: now + pause + chance.duration(pause / 4) };
+    }
+
     /// A peak counts at once, so that one that stalls is avoided at once; it is forgotten slowly.
     fn sample(&mut self, now: Instant, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -368,6 +382,21 @@ mod tests {
         assert!(endpoints.told(at(6001), A, tag(2)));
         eject(&mut endpoints, 70_000, &mut chance);
         assert_eq!(endpoints.probe(at(71_500), tag(3), PATIENCE), Some(A));
+    }
+
+    /// Mutant: a liar that waits for others to answer first is the quickest and is asked for nearly everything.
+    #[test]
+    fn a_liar_is_ejected_at_once_and_for_longer_each_time() {
+        let (mut endpoints, mut chance) = both();
+        assert!(endpoints.lied(at(10), A, &mut chance));
+        assert_eq!(chosen(&mut endpoints, at(10), &mut chance), [B]);
+        assert_eq!(endpoints.probe(at(1500), tag(1), PATIENCE), Some(A));
+        assert!(endpoints.told(at(1501), A, tag(1)), "it tells the truth when it is watched");
+        assert!(endpoints.lied(at(1600), A, &mut chance));
+        assert_eq!(endpoints.probe(at(3500), tag(2), PATIENCE), None);
+        assert_eq!(endpoints.probe(at(4200), tag(2), PATIENCE), Some(A));
+        assert!(!endpoints.lied(at(4200), B, &mut chance), "somebody has to be asked");
+        assert_eq!(endpoints.ready(), 1);
     }
 
     #[test]

@@ -187,6 +187,23 @@ impl Sender {
         self.retry_soon(now, tag);
     }
 
+    /// In the place of the attempt that it spoilt, as after a lost link: no matter of the budget.
+    pub(super) fn on_lied(&mut self, now: Instant, endpoint: Endpoint, tag: Tag, out: &mut Vec<Output>) {
+        let alone = !self.endpoints.lied(now, endpoint, &mut self.choices);
+        let Some(flight) = self.flights.get_mut(&tag) else { return };
+        let asked = flight.forget(endpoint).is_some();
+        flight.unsure = true;
+        let latest = flight.latest == Some(endpoint);
+        if asked {
+            self.endpoints.released(endpoint);
+        }
+        if alone {
+            self.retry_soon(now, tag);
+        } else if asked && latest {
+            self.ask(now, tag, out);
+        }
+    }
+
     /// An attempt came to nothing: the next one follows after a breath, not at once, so that refusals do not spin.
     pub(super) fn retry_soon(&mut self, now: Instant, tag: Tag) {
         let Some(flight) = self.flights.get_mut(&tag) else { return };

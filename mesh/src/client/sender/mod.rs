@@ -128,6 +128,13 @@ pub enum Input {
         /// Which request.
         tag: Tag,
     },
+    /// A SMaRtClient altered an answer or made it up: that is proved, so it is left alone, and another one is asked at once.
+    Lied {
+        /// Which SMaRtClient.
+        endpoint: Endpoint,
+        /// Which request.
+        tag: Tag,
+    },
     /// A link to a SMaRtClient is up.
     Up(Endpoint),
     /// It is gone; what was sent over it goes to another one at once.
@@ -405,6 +412,7 @@ impl Sender {
             Input::Gone(connection) => self.on_gone(now, connection, out),
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
             Input::Doubted { endpoint, tag } => self.on_doubted(now, endpoint, tag),
+            Input::Lied { endpoint, tag } => self.on_lied(now, endpoint, tag, out),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
             Input::Signer(card) => self.signer = Some(card),

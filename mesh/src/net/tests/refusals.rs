@@ -274,3 +274,23 @@ async fn the_expiry_of_our_certificate_is_a_metric() {
         Part::new(pki.issue_for("c1", Role::Server, "1", |params| params.not_after = date_time_ymd(2100, 1, 1)).load());
     assert_eq!(part.metric("tls_certificate_expiry_timestamp_seconds"), 4_102_444_800);
 }
+
+/// Mutant: without the bound one certificate takes the places of all.
+#[tokio::test]
+async fn of_too_many_links_of_one_identity_the_oldest_goes() {
+    let pki = Pki::new();
+    let server = Part::new(pki.issue(Role::Server, "0").load());
+    let (one, other) =
+        (Part::new(pki.issue(Role::SmartClient, "1").load()), Part::new(pki.issue(Role::SmartClient, "2").load()));
+    let (others, others_there) = join(&other, LinkKind::Submit, &server).await;
+    let mut links = Vec::new();
+    for _ in 0..=crate::net::live::LINKS_OF_IDENTITY {
+        links.push(soon("a link", join(&one, LinkKind::Submit, &server)).await);
+    }
+    soon("the oldest goes", links[0].0.closed()).await;
+    // The next one and another identity's still carry messages.
+    for (link, there) in [(&links[1].0, &links[1].1), (&others, &others_there)] {
+        link.send(Bytes::from_static(b"still here")).await.unwrap();
+        assert_eq!(soon("a message", there.receive()).await.unwrap(), Bytes::from_static(b"still here"));
+    }
+}
