@@ -49,13 +49,6 @@ fn wrong_usage_is_reported_whole_and_exits_with_2() {
 }
 
 #[test]
-fn options_of_later_versions_are_refused() {
-    let output = lockstep(&["up", "--signatures"]);
-    assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("--signatures required"), "{}", stderr(&output));
-}
-
-#[test]
 fn a_certificate_authority_is_never_made_twice() {
     let dir = scratch("pki");
     let shown = dir.to_str().expect("an ASCII path");

@@ -1,6 +1,7 @@
 //! Who may link with whom, and that each refusal is counted at both ends under the right reason.
 
 use super::*;
+use bytes::Bytes;
 use rcgen::{ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
 
 /// Dials and checks that both ends count one refusal for `reason`, and nothing else.
