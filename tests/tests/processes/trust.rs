@@ -230,8 +230,8 @@ fn all_certificates_and_then_the_authority_are_replaced_under_load() {
     first.renew_all(&up);
     every_part(&up, "renewed", |_, tls| !old.iter().any(|old| tls["serial"] == *old));
     writers.progress("with new certificates");
-    put(&up.data_dir().join("pki/crl.pem"), &first.list(1, &old));
-    every_part(&up, "told of the revocation", |_, tls| tls["crl_number"] == 1);
+    put(&up.data_dir().join("pki/crl.pem"), &first.list(101, &old));
+    every_part(&up, "told of the revocation", |_, tls| tls["crl_number"] == 101);
     let refused = dial(&kept, &server);
     assert!(
         matches!(&refused, Err(NetError::Refused { refusal, .. }) if refusal.reason == RefusalReason::Revoked),
@@ -244,7 +244,7 @@ fn all_certificates_and_then_the_authority_are_replaced_under_load() {
     every_part(&up, "trusting both", |_, tls| tls["bundle_sha256"].as_array().is_some_and(|all| all.len() == 2));
     let renewed: Vec<String> = up.processes().iter().map(serial).collect();
     second.renew_all(&up);
-    put(&up.data_dir().join("pki/crl.pem"), &(first.list(2, &old) + &second.list(3, &[])));
+    put(&up.data_dir().join("pki/crl.pem"), &(first.list(102, &old) + &second.list(103, &[])));
     every_part(&up, "of the new authority", |_, tls| !renewed.iter().any(|old| tls["serial"] == *old));
     writers.progress("while both are trusted");
     trust(&up, &second.certificate());

@@ -73,12 +73,11 @@ pub(crate) struct Args {
     /// For experts: the request's number in the session of --client-id. The first is 1, each the one after the last
     #[arg(long, value_name = "N", requires = "client_id", value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
-    /// Whether the request is signed, with signing.key beside the certificate; by default as the running `up` has it.
-    /// Without MODE: required
-    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    /// Whether the request is signed, with signing.key beside the certificate; by default as the running `up` has it
+    #[arg(long, value_enum, value_name = "MODE")]
     request_signatures: Option<Mode>,
-    /// Whether the reply must be signed by the servers; by default as the running `up` has it. Without MODE: required
-    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    /// Whether the reply must be signed by the servers; by default as the running `up` has it
+    #[arg(long, value_enum, value_name = "MODE")]
     reply_signatures: Option<Mode>,
     /// So many servers must have signed it; by default as the running `up` has it, or a majority
     #[arg(long, value_enum, value_name = "RULE")]
