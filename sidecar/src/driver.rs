@@ -23,7 +23,6 @@ use mesh::framing::Adapter;
 use mesh::ids::Position;
 use mesh::net::Responder;
 use mesh::node::failpoint;
-use mesh::node::signing::News;
 use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
@@ -432,14 +431,8 @@ impl Driver {
 
     fn on_control(&mut self, order: Control) {
         match order {
-            Control::Signing(News::Signer(signer)) => {
+            Control::Sign(signer) => {
                 return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
-            }
-            Control::Signing(News::Trust(trust)) => {
-                if let Some(checker) = &mut self.checker {
-                    checker.trust(trust);
-                }
-                return;
             }
             Control::Drain(done) => self.drain.waiting.push(done),
             Control::Stop => self.drain.stop = true,

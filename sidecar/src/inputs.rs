@@ -3,9 +3,9 @@
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::peers::Incoming;
-use mesh::net::{Link, Responder};
-use mesh::node::signing::News;
+use mesh::net::{Link, Responder, Signer};
 use mesh::wire::admin::{AdminReply, AdminRequest};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait for the driver; their bytes are bounded by a budget.
@@ -41,8 +41,8 @@ impl AdminAsk {
 pub(crate) enum Control {
     /// Hand leadership over; say so when it is done.
     Drain(oneshot::Sender<()>),
-    /// Other keys, from now on: to sign replies with, or to believe openers of sessions by.
-    Signing(News),
+    /// Sign replies with this key from now on.
+    Sign(Arc<Signer>),
     /// Drain, take no requests, and end when nothing is in flight.
     Stop,
 }

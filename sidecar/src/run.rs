@@ -21,9 +21,8 @@ use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
 use mesh::limits::Limits;
-use mesh::net::{Endpoint, Link, LinkKind, LinkLimits, Responder, Role};
+use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
-use mesh::node::signing::{Followed, Signer, SignerTrust};
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use std::pin::pin;
@@ -58,15 +57,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let expected = Expected { cluster: &config.cluster, role: Role::Server, id: &id };
     let limits = link_limits(config.link_max_age);
     let endpoint = identity::bind(&expected, &files, config.quic, &kinds, limits, &mut registry)?;
-    let Signing { checker, signer, followed } = Signing::load(&config, &endpoint)?;
+    let checks = config.request_signatures != Signatures::Off;
+    let checker = checks.then(|| Checker::start(&endpoint.signer_trust())).transpose()?;
     let (stop_app, app_stopped) = watch::channel(false);
     let settings = app_settings(&config, &metrics);
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
     let (transfer, transfers) = watch::channel(None);
     let (control, orders) = mpsc::channel(inputs::CONTROL);
-    let following = followed.follow(endpoint.reloads(), control.clone(), Control::Signing);
-    let _following = AbortOnDrop(tokio::spawn(following));
+    let (signer, _following) = signer(&config, &endpoint, &control)?.unzip();
     let admin = AdminState {
         config: config.clone(),
         endpoint: endpoint.clone(),
@@ -135,7 +134,7 @@ async fn serve(
     (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
-    (signer, mut checker, metrics): (Option<Arc<Signer>>, Option<Checker<Responder>>, Metrics),
+    (signer, checker, metrics): (Option<Arc<Signer>>, Option<Checker<Responder>>, Metrics),
 ) -> anyhow::Result<()> {
     let settings = config.clone();
     // Reading a long journal must not keep the admin port from answering.
@@ -167,7 +166,6 @@ async fn serve(
         waiters: &mut waiters,
         inputs: &mut inputs,
         signer: &mut newest,
-        checker: &mut checker,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
@@ -210,26 +208,20 @@ async fn serve(
     Driver::new(parts).run().await
 }
 
-/// What signatures need in this process.
-struct Signing {
-    /// Checks those of requests.
-    checker: Option<Checker<Responder>>,
-    /// Makes those of replies.
-    signer: Option<Arc<Signer>>,
-    followed: Followed,
-}
-
-impl Signing {
-    fn load(config: &Config, endpoint: &Endpoint) -> anyhow::Result<Self> {
-        let (signs, checks) =
-            (config.reply_signatures != Signatures::Off, config.request_signatures != Signatures::Off);
-        let (files, who) = (config.files(), endpoint.identity());
-        let followed = Followed::new(&files, who, (signs, checks));
-        let trust = checks.then(|| SignerTrust::load(&config.cluster, &files)).transpose()?;
-        let checker = trust.map(|trust| Checker::start(Arc::new(trust))).transpose()?;
-        let signer = signs.then(|| Signer::load(&files.dir, who)).transpose()?.map(Arc::new);
-        Ok(Self { checker, signer, followed })
+/// What signs replies, if they are signed, and follows its files: the driver is told of another key.
+fn signer(
+    config: &Config,
+    endpoint: &Endpoint,
+    control: &mpsc::Sender<Control>,
+) -> anyhow::Result<Option<(Arc<Signer>, AbortOnDrop)>> {
+    if config.reply_signatures == Signatures::Off {
+        return Ok(None);
     }
+    let files = config.files();
+    let followed = Followed::new(&files);
+    let signer = Arc::new(Signer::load(&files, endpoint.identity())?);
+    let following = followed.follow(endpoint.clone(), control.clone(), Control::Sign);
+    Ok(Some((signer, AbortOnDrop(tokio::spawn(following)))))
 }
 
 /// Who signs replies here.

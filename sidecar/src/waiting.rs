@@ -7,15 +7,14 @@
 
 use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
-use crate::intake::{self, Checker, Waiters};
+use crate::intake::{self, Waiters};
 use crate::journal::{Entry, History};
 use crate::peers::Peers;
 use crate::store::{Membership, Store};
 use anyhow::Context;
 use mesh::config::ClusterConfig;
 use mesh::ids::ReplicaId;
-use mesh::net::Responder;
-use mesh::node::signing::{News, Signer};
+use mesh::net::{Responder, Signer};
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
 use mesh::wire::peer::PeerFrame;
@@ -43,7 +42,6 @@ pub(crate) struct Waiting<'a> {
     pub(crate) inputs: &'a mut Inputs,
     /// What signs replies later.
     pub(crate) signer: &'a mut Option<Arc<Signer>>,
-    pub(crate) checker: &'a mut Option<Checker<Responder>>,
 }
 
 impl Waiting<'_> {
@@ -70,12 +68,7 @@ impl Waiting<'_> {
                         // There is nothing to hand over.
                         let _ = done.send(());
                     }
-                    Control::Signing(News::Signer(signer)) => *self.signer = Some(signer),
-                    Control::Signing(News::Trust(trust)) => {
-                        if let Some(checker) = self.checker {
-                            checker.trust(trust);
-                        }
-                    }
+                    Control::Sign(signer) => *self.signer = Some(signer),
                     Control::Stop => return Ok(None),
                 },
                 _ = tick.tick() => self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster),

@@ -7,6 +7,7 @@ use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::live::{self, Live, unix_now};
 use super::metrics::Metrics;
 use super::reload::{self, Reloads};
+use super::signing::SignerTrust;
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     /// Stays the same when certificates are renewed.
     names: Named,
     tls: RwLock<Arc<Tls>>,
+    signers: watch::Sender<Arc<SignerTrust>>,
     pub(super) transport: Arc<TransportConfig>,
     pub(super) limits: LinkLimits,
     pub(super) metrics: Metrics,
@@ -80,6 +82,7 @@ impl Shared {
         let renewed = !credentials.presents_the_same_as(&old.credentials);
         tracing::info!(who = %self.identity(), expires_at = credentials.expires_at(), renewed, "new certificate files are used");
         credentials.warn_if_due(unix_now());
+        self.signers.send_replace(credentials.signer_trust());
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = new;
         if renewed {
             self.live.renewed();
@@ -153,6 +156,7 @@ impl Endpoint {
         let shared = Arc::new(Shared {
             quinn,
             names: tls.credentials.named.clone(),
+            signers: watch::Sender::new(tls.credentials.signer_trust()),
             tls: RwLock::new(Arc::new(tls)),
             transport,
             live: Live::new(limits.max_age, seed),
@@ -187,6 +191,12 @@ impl Endpoint {
     #[must_use]
     pub fn tls_status(&self) -> Value {
         self.0.shared.tls().credentials.status()
+    }
+
+    /// Whose signatures are believed, now and after every new set of authorities and revocations.
+    #[must_use]
+    pub fn signer_trust(&self) -> watch::Receiver<Arc<SignerTrust>> {
+        self.0.shared.signers.subscribe()
     }
 
     /// What counts new certificates, for whoever has others beside those of the links.

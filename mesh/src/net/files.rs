@@ -73,13 +73,18 @@ pub(super) struct Contents {
 impl Contents {
     /// Tells one set of contents from another.
     pub(super) fn fingerprint(&self) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new();
         let parts = [Some(&self.certificate), Some(&self.key), Some(&self.bundle), self.crl.as_ref()];
-        for part in parts.into_iter().flatten() {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        hasher.finalize()
+        fingerprint(parts.into_iter().flatten())
     }
+}
+
+/// Tells the contents of some files from others.
+pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a Vec<u8>>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.finalize()
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, NetError> {

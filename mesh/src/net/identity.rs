@@ -4,6 +4,7 @@ use super::error::NetError;
 use super::files::{Contents, Files, fault};
 use super::refusal::reason_of;
 use super::revocation::Revocations;
+use super::signing::SignerTrust;
 use super::{RefusalReason, explain};
 use crate::names::Identity;
 use rustls::RootCertStore;
@@ -66,14 +67,6 @@ pub(super) fn read_names(certificate: &CertificateDer<'_>) -> Result<Named, &'st
     }
 }
 
-/// Whose certificate (DER) this is, as its names say. Says nothing of whether it is to be trusted.
-///
-/// # Errors
-/// It names no part of a cluster, or is malformed.
-pub fn read_identity(certificate: &[u8]) -> Result<Identity, &'static str> {
-    read_names(&CertificateDer::from(certificate)).map(|named| named.identity)
-}
-
 /// Our certificate, its key and whom we trust, read from `pki/<role>/<id>`.
 pub struct Credentials {
     pub(super) named: Named,
@@ -86,6 +79,8 @@ pub struct Credentials {
     authorities: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     revocations: Revocations,
+    /// Whose signatures of requests and replies are believed: the same authorities', minus the same revocations.
+    signers: Arc<SignerTrust>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -140,6 +135,9 @@ impl Credentials {
             (Some(path), Some(pem)) => Revocations::parse(path, pem, &authorities)?,
             _ => Revocations::default(),
         };
+        let roots = Arc::new(roots);
+        let signers = SignerTrust::new(&named.identity.cluster, roots.clone(), &revocations.lists)
+            .map_err(|problem| fault(files.crl.as_ref().unwrap_or(&bundle), &problem.to_string()))?;
         Ok(Self {
             named,
             provider,
@@ -148,8 +146,9 @@ impl Credentials {
             fingerprint,
             chain,
             authorities,
-            roots: Arc::new(roots),
+            roots,
             revocations,
+            signers: Arc::new(signers),
         })
     }
 
@@ -163,6 +162,12 @@ impl Credentials {
     #[must_use]
     pub const fn expires_at(&self) -> i64 {
         self.named.not_after
+    }
+
+    /// Whose signatures are believed by who trusts the same authorities.
+    #[must_use]
+    pub fn signer_trust(&self) -> Arc<SignerTrust> {
+        self.signers.clone()
     }
 
     /// The `tls` of `/status`.

@@ -180,7 +180,9 @@ fn chain_of(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
     connection.peer_identity()?.downcast().ok().map(|chain| *chain)
 }
 
-pub(super) fn unix_now() -> i64 {
+/// The system's clock: Unix time, seconds.
+#[must_use]
+pub fn unix_now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     i64::try_from(now).unwrap_or(i64::MAX)
 }

@@ -26,6 +26,7 @@ mod probe;
 mod refusal;
 mod reload;
 mod revocation;
+mod signing;
 mod tls;
 mod transport;
 
@@ -38,12 +39,14 @@ pub use endpoint::Endpoint;
 pub use error::{NetError, Refusal, RefusalReason, RefusedBy};
 pub use examine::{Finding, Standing, examine};
 pub use files::Files;
-pub use identity::{Credentials, read_identity};
+pub use identity::Credentials;
 pub use link::Link;
+pub use live::unix_now;
 pub use outgoing::Responder;
 pub use outside::{Outside, OutsideFiles};
 pub use probe::presented_certificates;
 pub use reload::{Changes, POLL, Reloads};
+pub use signing::{Followed, Signer, SignerTrust, Trusted};
 
 use crate::wire;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The certificate that outside clients are shown: any authority's, for any names, theirs to judge.
 
 use super::error::NetError;
-use super::files::{fault, read};
+use super::files::{fault, fingerprint, read};
 use super::identity::{certificates, rfc3339, serial};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
@@ -36,11 +36,7 @@ impl OutsideFiles {
         let contents = read(&self.certificate, false).and_then(|certificate| Ok((certificate, read(&self.key, true)?)));
         match contents {
             Err(error) => (blake3::hash(error.to_string().as_bytes()), Err(error)),
-            Ok((certificate, key)) => {
-                let both =
-                    blake3::hash(&[blake3::hash(&certificate).as_bytes(), &blake3::hash(&key).as_bytes()[..]].concat());
-                (both, self.parse(&certificate, &key))
-            }
+            Ok((certificate, key)) => (fingerprint([&certificate, &key]), self.parse(&certificate, &key)),
         }
     }
 

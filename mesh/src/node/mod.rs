@@ -14,7 +14,6 @@ pub mod logging;
 mod metrics;
 mod router;
 mod signals;
-pub mod signing;
 mod version;
 
 pub use admin::AdminServer;

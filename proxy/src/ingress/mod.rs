@@ -151,7 +151,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         accepts: counts::counter(&mut registry, "tcp_accepts", "Connections of external clients that were accepted"),
     };
     let modes = (config.request_signatures, config.reply_signatures);
-    let signing = Signing::load(endpoint.identity(), &config.files, modes, config.reply_vote)?;
+    let signing = Signing::load(&endpoint, &config.files, modes, config.reply_vote)?;
     let (sender, smart_clients) = (config.sender(), config.smart_clients.clone());
     let running = Arc::new(running::start(sender, config.deadline, smart_clients, &endpoint, signing, &calls)?);
     // From the first look on they are there, at zero.

@@ -7,13 +7,12 @@ use crate::budget::Share;
 use anyhow::Context;
 use mesh::auth::{Answered, Owner, Question, Rejected, Seeking, Verified};
 use mesh::names::Role;
-use mesh::node::signing::SignerTrust;
+use mesh::net::{SignerTrust, unix_now};
 use mesh::wire::submit::Steer;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
 
 /// Questions that wait for a thread, at most.
 const JOBS: usize = 1024;
@@ -24,8 +23,8 @@ const JOBS_OF_LINK: usize = 64;
 /// Threads, at most.
 const THREADS: usize = 4;
 
-/// Whose certificates are believed; another one takes its place when the files change.
-type Trust = Arc<RwLock<Arc<SignerTrust>>>;
+/// Whose certificates are believed now.
+type Trust = watch::Receiver<Arc<SignerTrust>>;
 
 /// A request that waits, and how it is answered. `R` is what its stream is answered with.
 #[derive(Debug)]
@@ -63,7 +62,6 @@ struct Done {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Checker<R> {
-    trust: Trust,
     jobs: SyncSender<Job>,
     done: mpsc::Receiver<Done>,
     next: u64,
@@ -81,8 +79,7 @@ impl<R> Checker<R> {
     ///
     /// # Errors
     /// The system has none to spare.
-    pub(crate) fn start(trust: Arc<SignerTrust>) -> anyhow::Result<Self> {
-        let trust = Arc::new(RwLock::new(trust));
+    pub(crate) fn start(trust: &Trust) -> anyhow::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
         let (jobs, inbox) = sync_channel(JOBS);
         let inbox = Arc::new(Mutex::new(inbox));
@@ -95,7 +92,6 @@ impl<R> Checker<R> {
                 .context("cannot start a thread for signatures")?;
         }
         Ok(Self {
-            trust,
             jobs,
             done,
             next: 0,
@@ -104,11 +100,6 @@ impl<R> Checker<R> {
             count: 0,
             asking: HashMap::new(),
         })
-    }
-
-    /// Believes others' certificates from now on.
-    pub(crate) fn trust(&mut self, trust: Arc<SignerTrust>) {
-        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 
     /// Takes the questions of one turn; returns what is known at once.
@@ -224,9 +215,8 @@ fn work(inbox: &Mutex<Receiver<Job>>, out: &mpsc::Sender<Done>, trust: &Trust) {
 
 /// Whether the certificate of whoever opens a session is to be trusted now (rule 16).
 fn look_at(owner: &Owner, trust: &Trust) -> Result<(), Rejected> {
-    let trust = trust.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let judged = trust.judge(&owner.certificate, &[Role::Ingress, Role::Client], now);
+    let trust = trust.borrow().clone();
+    let judged = trust.judge(&owner.certificate, &[Role::Ingress, Role::Client], unix_now());
     let judged = judged.and_then(|trusted| {
         let same = trusted.key == owner.key;
         if same { Ok(trusted.identity) } else { Err("its key is another one than the request names".to_owned()) }
@@ -249,7 +239,7 @@ mod tests {
     use bytes::Bytes;
     use mesh::auth::{self, Checked, Needed, SecretKey, SharedProof, Signatures, Verifier};
     use mesh::ids::{ClientId, Seq, Slot};
-    use mesh::net::Files;
+    use mesh::net::Credentials;
     use mesh::wire::{Body, Request};
 
     /// Requests of one client, signed together.
@@ -282,9 +272,9 @@ mod tests {
     fn checker() -> Checker<Seq> {
         let dir = crate::testing::TempDir::new();
         let pki = certs::Pki::init(dir.path(), "demo").expect("an authority");
-        let files = Files::new(dir.path(), Some(&pki.bundle_path()), None);
-        let trust = SignerTrust::load("demo", &files).expect("trust");
-        Checker::start(Arc::new(trust)).expect("threads")
+        let paths = pki.issue("server", "0").expect("a leaf");
+        let credentials = Credentials::load(&paths.dir, None).expect("credentials");
+        Checker::start(&watch::channel(credentials.signer_trust()).1).expect("threads")
     }
 
     #[tokio::test]

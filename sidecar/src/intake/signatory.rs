@@ -2,7 +2,7 @@
 
 use mesh::auth::{self, BATCH_MAX, SharedProof};
 use mesh::ids::{Digest, ReplicaId, Slot};
-use mesh::node::signing::Signer;
+use mesh::net::Signer;
 use mesh::time::{Duration, Instant};
 use mesh::wire::submit::Signed;
 use mesh::wire::{Outcome, Tag};

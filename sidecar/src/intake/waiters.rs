@@ -10,7 +10,7 @@ use super::signatory::{Saying, Signatory, Voice};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh::ids::{Digest, Slot};
-use mesh::node::signing::Signer;
+use mesh::net::Signer;
 use mesh::time::{Duration, Instant};
 use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Vote};
 use mesh::wire::{Outcome, Tag, encode};

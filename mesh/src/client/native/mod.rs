@@ -12,10 +12,9 @@ use super::sender::{Answer, Card, Carried, Config, Connection, Lending, Refused}
 use crate::auth::{Owner, Signatures};
 use crate::ids::{ClientId, Seq};
 use crate::limits::REQUEST_BYTES_MAX;
-use crate::net::{Endpoint, Files, LINK_MAX_AGE, Role, kept};
+use crate::net::{Endpoint, Files, LINK_MAX_AGE, NetError, Role, kept};
 use crate::node;
 use crate::node::identity::{self, Expected, IdentityError};
-use crate::node::signing::SigningError;
 use crate::wire::Request;
 use crate::wire::client::Unknown as Told;
 use bytes::Bytes;
@@ -96,7 +95,7 @@ pub enum ConnectError {
     Identity(#[from] IdentityError),
     /// The signing certificate or its key cannot be used.
     #[error(transparent)]
-    Signing(#[from] SigningError),
+    Signing(#[from] NetError),
     /// The system's source of chance cannot be read.
     #[error("cannot read /dev/urandom: {0}")]
     Chance(#[from] std::io::Error),
@@ -142,8 +141,8 @@ impl Client {
         let metrics = running::Metrics::new(&mut registry);
         let pool = Config::new(Lending::Pooled, 1, config.sessions.max(1), HELD, config.deadline);
         let modes = (config.request_signatures, config.reply_signatures);
-        let signing = Signing::load(endpoint.identity(), &files, modes, config.reply_vote)?;
-        let card = signing.signer.as_ref().map(|signer| signer.card());
+        let signing = Signing::load(&endpoint, &files, modes, config.reply_vote)?;
+        let card = signing.card();
         let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, signing, &metrics)?;
         let connections = AtomicU64::new(0);
         let inner = Inner { running, endpoint, deadline: config.deadline, connections, card };

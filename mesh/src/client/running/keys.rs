@@ -8,12 +8,11 @@ use crate::client::sender::Endpoint;
 use crate::ids::ReplicaId;
 use crate::limits::MEMBERS_MAX;
 use crate::names::Role;
-use crate::node::signing::{SignerTrust, Trusted};
+use crate::net::{SignerTrust, Trusted, unix_now};
 use crate::time::{Duration, Instant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Keys of one server that are kept: those whose certificates end last.
 const KEPT: usize = 4;
@@ -41,18 +40,18 @@ struct Known {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Keys {
-    trust: Option<Arc<SignerTrust>>,
+    trust: Arc<SignerTrust>,
     shown: HashMap<Endpoint, Shown>,
     /// The one that ends last is the first.
     known: BTreeMap<ReplicaId, Vec<Known>>,
     /// Of the system's clock: Unix time, seconds.
-    clock: fn() -> u64,
+    clock: fn() -> i64,
 }
 
 impl Keys {
     /// None yet.
-    pub(super) fn new(trust: Option<Arc<SignerTrust>>) -> Self {
-        Self { trust, shown: HashMap::new(), known: BTreeMap::new(), clock: wall }
+    pub(super) fn new(trust: Arc<SignerTrust>) -> Self {
+        Self { trust, shown: HashMap::new(), known: BTreeMap::new(), clock: unix_now }
     }
 
     /// A SMaRtClient shows these, and not any more what it showed before.
@@ -72,7 +71,7 @@ impl Keys {
             known.retain(|known| trust.judge(&known.certificate, &[Role::Server], wall).is_ok());
         }
         self.known.retain(|_, known| !known.is_empty());
-        self.trust = Some(trust);
+        self.trust = trust;
         self.shown.values_mut().for_each(|shown| shown.looked = None);
         let endpoints: Vec<Endpoint> = self.shown.keys().copied().collect();
         for endpoint in endpoints {
@@ -87,7 +86,7 @@ impl Keys {
 
     /// Looks at what a SMaRtClient shows, unless that was done just now.
     pub(super) fn look_again(&mut self, now: Instant, endpoint: Endpoint) {
-        let (Some(trust), Some(shown)) = (self.trust.clone(), self.shown.get_mut(&endpoint)) else { return };
+        let Some(shown) = self.shown.get_mut(&endpoint) else { return };
         if shown.looked.is_some_and(|looked| now.since(looked) < LOOK_EVERY) {
             return;
         }
@@ -98,7 +97,7 @@ impl Keys {
         };
         let news: Vec<_> = shown.certificates.iter().filter(|(server, one)| !known(server, one)).cloned().collect();
         for (server, certificate) in news {
-            match trust.judge(&certificate, &[Role::Server], wall) {
+            match self.trust.judge(&certificate, &[Role::Server], wall) {
                 Ok(trusted) if trusted.identity.id == server.to_string() => self.learn(server, certificate, &trusted),
                 Ok(trusted) => {
                     tracing::debug!(%server, identity = %trusted.identity, "another server's signing certificate");
@@ -129,17 +128,13 @@ impl Keys {
     /// A server's keys whose certificates have not ended.
     pub(super) fn of(&self, server: ReplicaId) -> Vec<PublicKey> {
         let Some(known) = self.known.get(&server) else { return Vec::new() };
-        let wall = i64::try_from((self.clock)()).unwrap_or(i64::MAX);
+        let wall = (self.clock)();
         known.iter().filter(|known| wall <= known.not_after).map(|known| known.key).collect()
     }
 
     /// Lives at that time, in tests.
     #[cfg(test)]
-    pub(super) fn at(&mut self, clock: fn() -> u64) {
+    pub(super) fn at(&mut self, clock: fn() -> i64) {
         self.clock = clock;
     }
-}
-
-fn wall() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

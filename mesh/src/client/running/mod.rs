@@ -9,14 +9,13 @@ mod witness;
 use crate::auth::{PublicKey, Rejected, Signatures};
 use crate::client::ReplyVote;
 use crate::client::Sender;
-use crate::client::sender::{Answer, Carried, Config, Connection, Endpoint, Input, Output, Refused};
+use crate::client::sender::{Answer, Card, Carried, Config, Connection, Endpoint, Input, Output, Refused};
 use crate::ids::ReplicaId;
 use crate::net::kept::{Line, Question};
-use crate::net::{self, Files, Identity};
+use crate::net::{self, Files, Followed, NetError, Signer, SignerTrust};
 use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
-use crate::node::signing::{Followed, News, Signer, SignerTrust, SigningError};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, FromSmartClient, Told, Unknown};
@@ -27,7 +26,7 @@ use signing::{Outgoing, Pen};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 use witness::{Judged, Unbelieved, Witness};
@@ -77,8 +76,10 @@ pub enum Event {
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
     Down(Endpoint),
-    /// Other keys, from now on: to open sessions with, or to believe servers by.
-    Signing(News),
+    /// Sessions are opened with this key from now on.
+    Signer(Arc<Signer>),
+    /// Servers are believed by these authorities from now on.
+    Trust(Arc<SignerTrust>),
 }
 
 /// A request on its way to a SMaRtClient.
@@ -223,11 +224,11 @@ impl Shell<Sender> for Around {
                 self.witness.down(endpoint);
                 Input::Down(endpoint)
             }
-            Event::Signing(News::Trust(trust)) => {
+            Event::Trust(trust) => {
                 self.witness.trust(now, trust);
                 return None;
             }
-            Event::Signing(News::Signer(signer)) => {
+            Event::Signer(signer) => {
                 let card = signer.card();
                 self.pen.take(signer);
                 Input::Signer(card)
@@ -444,45 +445,52 @@ impl Running {
     }
 }
 
-/// What a running sender signs with, and whose replies it believes.
+/// What a running sender signs with, and what it asks of replies.
 #[derive(Debug)]
 pub struct Signing {
-    /// The cluster's name, to which signatures are bound.
-    pub cluster: String,
-    /// Signs requests, if they are to be signed.
-    pub signer: Option<Arc<Signer>>,
+    /// Signs requests, if they are to be signed, and where the key comes from.
+    signer: Option<(Arc<Signer>, Followed)>,
     /// Whether replies must be signed.
-    pub replies: Signatures,
+    replies: Signatures,
     /// So many servers must have signed one.
-    pub vote: ReplyVote,
-    /// Whose certificates are believed, where replies may be signed.
-    pub trust: Option<Arc<SignerTrust>>,
-    /// Where both come from.
-    pub followed: Followed,
+    vote: ReplyVote,
 }
 
 impl Signing {
-    /// Reads what is needed of the files of a part of that identity.
+    /// Reads what `endpoint` signs with from the files that its identity comes from.
     ///
     /// # Errors
     /// A file that is missing or cannot be used.
     pub fn load(
-        who: &Identity,
+        endpoint: &net::Endpoint,
         files: &Files,
         (requests, replies): (Signatures, Signatures),
         vote: ReplyVote,
-    ) -> Result<Self, SigningError> {
-        let modes = (requests != Signatures::Off, replies != Signatures::Off);
-        let followed = Followed::new(files, who, modes);
+    ) -> Result<Self, NetError> {
         let signer = match requests {
             Signatures::Off => None,
-            Signatures::Optional | Signatures::Required => Some(Arc::new(Signer::load(&files.dir, who)?)),
+            Signatures::Optional | Signatures::Required => {
+                let followed = Followed::new(files);
+                Some((Arc::new(Signer::load(files, endpoint.identity())?), followed))
+            }
         };
-        let trust = match replies {
-            Signatures::Off => None,
-            Signatures::Optional | Signatures::Required => Some(Arc::new(SignerTrust::load(&who.cluster, files)?)),
-        };
-        Ok(Self { cluster: who.cluster.clone(), signer, replies, vote, trust, followed })
+        Ok(Self { signer, replies, vote })
+    }
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn card(&self) -> Option<Card> {
+        self.signer.as_ref().map(|(signer, _)| signer.card())
+    }
+}
+
+/// Tells of every new set of authorities.
+async fn follow_trust(mut trust: watch::Receiver<Arc<SignerTrust>>, events: mpsc::Sender<Event>) {
+    while trust.changed().await.is_ok() {
+        let new = trust.borrow_and_update().clone();
+        if events.send(Event::Trust(new)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -501,13 +509,14 @@ pub fn start(
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
     let roster = Roster::new(metrics.endpoints.clone());
+    let (cluster, trust) = (&endpoint.identity().cluster, endpoint.signer_trust());
     let around = Around {
         clock,
         patience,
         calls: HashMap::new(),
         carried: HashMap::new(),
-        pen: Pen::new(&signing.cluster, signing.signer.clone()),
-        witness: Witness::new(&signing.cluster, signing.replies, signing.vote, signing.trust),
+        pen: Pen::new(cluster, signing.signer.as_ref().map(|(signer, _)| signer.clone())),
+        witness: Witness::new(cluster, signing.replies, signing.vote, trust.borrow().clone()),
         complained: None,
         queues: HashMap::new(),
         roster: roster.clone(),
@@ -519,11 +528,14 @@ pub fn start(
         signature_failures: metrics.signature_failures.clone(),
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(signing.followed.follow(endpoint.reloads(), events.clone(), Event::Signing));
+    if signing.replies != Signatures::Off {
+        tasks.spawn(follow_trust(trust, events.clone()));
+    }
     config.doubts = signing.replies == Signatures::Required;
     let mut sender = Sender::new(config, seed);
-    if let Some(signer) = signing.signer {
+    if let Some((signer, followed)) = signing.signer {
         sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());
+        tasks.spawn(followed.follow(endpoint.clone(), events.clone(), Event::Signer));
     }
     tasks.spawn(drive::drive(sender, around, clock, inbox));
     let keeper = Keeper {

@@ -2,7 +2,7 @@
 
 use crate::auth::{self, BATCH_MAX, PublicKey, SharedProof};
 use crate::client::sender::Endpoint;
-use crate::node::signing::Signer;
+use crate::net::Signer;
 use crate::time::Duration;
 use crate::wire::Request;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use crate::client::ReplyVote;
 use crate::client::sender::Endpoint;
 use crate::ids::ReplicaId;
 use crate::limits::MEMBERS_MAX;
-use crate::node::signing::SignerTrust;
+use crate::net::SignerTrust;
 use crate::time::Instant;
 use crate::wire::client::{Told, Unknown};
 use crate::wire::{Outcome, Tag};
@@ -75,7 +75,7 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Believes the servers whose certificates `trust` accepts.
-    pub(super) fn new(cluster: &str, mode: Signatures, vote: ReplyVote, trust: Option<Arc<SignerTrust>>) -> Self {
+    pub(super) fn new(cluster: &str, mode: Signatures, vote: ReplyVote, trust: Arc<SignerTrust>) -> Self {
         let (keys, verifier, doubts) = (Keys::new(trust), Verifier::default(), Doubts::default());
         Self { cluster: cluster.to_owned(), mode, vote, keys, verifier, doubts }
     }

@@ -2,9 +2,8 @@
 
 use super::{Args, Check, Verdict};
 use mesh::names::{Identity, Role};
-use mesh::net::{Files, Finding, Standing, examine};
+use mesh::net::{Files, Finding, Standing, examine, unix_now};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A certificate, and whose it should be.
 struct Leaf {
@@ -25,8 +24,7 @@ pub(super) fn check(pki: &Path, args: &Args) -> Vec<Check> {
             hint: Some("run `lockstep certs init` and `lockstep certs issue`, or check --pki".to_owned()),
         }];
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = unix_now();
     let crl = args.crl.clone().or_else(|| Some(pki.join("crl.pem")).filter(|path| path.exists()));
     let files = |leaf: &Leaf| Files::new(&leaf.dir, args.trust_bundle.as_deref(), crl.as_deref());
     let cluster =

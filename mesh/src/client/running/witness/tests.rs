@@ -4,15 +4,14 @@ use super::*;
 use crate::auth::{self, SecretKey, SharedProof};
 use crate::ids::{ClientId, Digest, Seq, Slot};
 use crate::names::{DEFAULT_TRUST_DOMAIN, Identity, Role};
-use crate::net::Files;
-use crate::node::signing::Trusted;
+use crate::net::Trusted;
 use crate::wire::Kind;
 use crate::wire::client::NothingSent;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, PKCS_ED25519,
     SanType, date_time_ymd,
 };
-use std::path::PathBuf;
+use rustls::RootCertStore;
 
 const T0: Instant = Instant::ZERO;
 const E: Endpoint = Endpoint(1);
@@ -49,7 +48,7 @@ fn words(servers: &[u32], tag: &Tag, text: &'static str) -> Vec<Vouched> {
 
 /// One that knows the keys of the servers 0, 1 and 2, until the second 1000.
 fn witness(mode: Signatures) -> Witness {
-    let mut witness = Witness::new(CLUSTER, mode, ReplyVote::Majority, None);
+    let mut witness = Witness::new(CLUSTER, mode, ReplyVote::Majority, believing_nobody());
     witness.keys.at(|| 1000);
     for server in 0..3 {
         let identity = Identity::new(CLUSTER, Role::Server, &server.to_string()).unwrap();
@@ -167,25 +166,25 @@ fn the_final_word_of_one_smart_client_is_doubted_until_others_say_the_same() {
     assert_eq!(said(3, gone()), Judged::Believed(gone()));
     let nothing = Told::NothingSent(NothingSent::Busy);
     assert_eq!(said(1, nothing.clone()), Judged::Believed(nothing), "the sender makes nothing definite of it");
-    let mut optional = super::Witness::new(CLUSTER, Signatures::Optional, ReplyVote::Majority, None);
+    let mut optional = super::Witness::new(CLUSTER, Signatures::Optional, ReplyVote::Majority, believing_nobody());
     assert_eq!(optional.judge(T0, (E, 3), &tag(1), gone()), Judged::Believed(gone()));
 }
 
-/// An authority with a directory that goes away.
+/// Whom a witness believes whose keys are given to it.
+fn believing_nobody() -> Arc<SignerTrust> {
+    Arc::new(SignerTrust::new(CLUSTER, Arc::new(RootCertStore::empty()), &[]).unwrap())
+}
+
+/// An authority.
 struct Authority {
-    dir: PathBuf,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("lockstep-witness-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+    fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(dir.join("ca.crt"), issuer.pem()).unwrap();
-        Self { dir, issuer }
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
     /// A signing leaf and its key.
@@ -204,19 +203,15 @@ impl Authority {
     }
 
     fn trust(&self) -> Arc<SignerTrust> {
-        Arc::new(SignerTrust::load(CLUSTER, &Files::new(&self.dir, None, None)).unwrap())
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        Arc::new(SignerTrust::new(CLUSTER, Arc::new(roots), &[]).unwrap())
     }
 }
 
 /// Whether a word that is signed with a key is believed once its certificate was shown as server 0's.
 fn certified(trust: &Authority, (certificate, key): (Bytes, SecretKey)) -> Option<Unbelieved> {
-    let mut witness = Witness::new(CLUSTER, Signatures::Required, ReplyVote::First, Some(trust.trust()));
+    let mut witness = Witness::new(CLUSTER, Signatures::Required, ReplyVote::First, trust.trust());
     witness.shown(T0, E, vec![(ReplicaId(0), certificate)]);
     let word = word_of(&key, 0, 3, &tag(1), Digest::of(b"OK"), outcome("OK").content());
     refused(&mut witness, "OK", vec![word])
@@ -224,7 +219,7 @@ fn certified(trust: &Authority, (certificate, key): (Bytes, SecretKey)) -> Optio
 
 #[test]
 fn only_a_certificate_of_that_server_from_our_authority_makes_a_key_known() {
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (ours, theirs) = (Authority::new(), Authority::new());
     let unknown = Some(Unbelieved::UnknownSigner);
     assert_eq!(certified(&ours, ours.issue(Role::Server, "0", |_| {})), None);
     assert_eq!(certified(&ours, theirs.issue(Role::Server, "0", |_| {})), unknown);
@@ -242,8 +237,8 @@ fn only_a_certificate_of_that_server_from_our_authority_makes_a_key_known() {
 
 #[test]
 fn certificates_that_came_too_fast_are_looked_at_when_a_word_needs_them_and_old_ones_do_not_push_the_newest_out() {
-    let ours = Authority::new("many");
-    let mut witness = Witness::new(CLUSTER, Signatures::Required, ReplyVote::First, Some(ours.trust()));
+    let ours = Authority::new();
+    let mut witness = Witness::new(CLUSTER, Signatures::Required, ReplyVote::First, ours.trust());
     let until = |year| ours.issue(Role::Server, "0", |params| params.not_after = date_time_ymd(year, 1, 1));
     let (newest, key) = until(3000);
     witness.shown(T0, E, vec![(ReplicaId(0), Bytes::from_static(b"rubbish"))]);
