@@ -2,8 +2,8 @@
 
 use crate::clock::Moment;
 use crate::leaf::Kind;
+use aws_lc_rs::digest;
 use mesh::names::{Identity, parse_cluster_uri};
-use ring::digest;
 use serde::Serialize;
 use std::net::IpAddr;
 use x509_parser::extensions::{GeneralName, ParsedExtension};

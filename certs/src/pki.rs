@@ -34,7 +34,7 @@ pub struct IssuedPaths {
     pub authorities: PathBuf,
     /// The certificate for signatures, `signing.crt`, which only [`Pki::ensure_signing`] makes.
     pub signing_certificate: PathBuf,
-    /// Its key, `signing.key`, mode 0600: ed25519 in PKCS#8 version 1 (of ring,
+    /// Its key, `signing.key`, mode 0600: ed25519 in PKCS#8 version 1 (of AWS-LC,
     /// `Ed25519KeyPair::from_pkcs8_maybe_unchecked` reads it; OpenSSL before 3.2 reads no other).
     pub signing_key: PathBuf,
 }

@@ -219,7 +219,7 @@ fn signer(
     }
     let files = config.files();
     let followed = Followed::new(&files);
-    let signer = Arc::new(Signer::load(&files, endpoint.identity())?);
+    let signer = Arc::new(Signer::load(&files, endpoint)?);
     let following = followed.follow(endpoint.clone(), control.clone(), Control::Sign);
     Ok(Some((signer, AbortOnDrop(tokio::spawn(following)))))
 }

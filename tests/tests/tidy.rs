@@ -19,7 +19,7 @@ const BANNED: [(&str, &str, &str); 6] = [
 ];
 
 /// Crates that must not be in the tree: a second crypto provider, or a second TLS.
-const BANNED_CRATES: [&str; 5] = ["aws-lc-rs", "aws-lc-sys", "openssl", "native-tls", "async-std"];
+const BANNED_CRATES: [&str; 4] = ["ring", "openssl", "native-tls", "async-std"];
 
 /// Crates that are there in two versions because two of our dependencies ask for different ones.
 const DOUBLED: [&str; 2] = ["getrandom", "syn"];

@@ -11,7 +11,11 @@ mod up;
 use cli::{Cli, Command};
 use exit::Failure;
 use mesh::node::{Version, config, set_version};
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     set_version(Version { number: env!("CARGO_PKG_VERSION"), commit: env!("LOCKSTEP_BUILD_COMMIT") });

@@ -1,7 +1,7 @@
 //! Ed25519 keys and signatures (RFC 8032), and the one rule by which a signature is judged.
 
 use crate::ids::Digest;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -57,13 +57,20 @@ const SMALL_ORDER: [[u8; 32]; 14] = {
     ]
 };
 
+/// Whether an encoding's coordinate is below the field's prime, 2^255 - 19. Implementations differ in whether they take
+/// others (RFC 8032, section 5.1.3, does not), and the library has one for each family of processors: it is never asked.
+fn is_canonical(key: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = key;
+    *first < 0xed || middle.iter().any(|byte| *byte != 0xff) || last & 0x7f != 0x7f
+}
+
 impl PublicKey {
     /// Whether `signature` over `root` was made with this key. The strict rule, the same wherever it is asked: a
-    /// canonical scalar, no cofactor, no key of small order; never a batch of signatures at a time, which may judge
-    /// differently.
+    /// canonical scalar and key, no cofactor, no key of small order; never a batch of signatures at a time, which may
+    /// judge differently.
     #[must_use]
     pub fn has_signed(&self, root: &Digest, signature: &Signature) -> bool {
-        if SMALL_ORDER.contains(&self.0) {
+        if !is_canonical(&self.0) || SMALL_ORDER.contains(&self.0) {
             return false;
         }
         let mut bytes = [0; 64];
@@ -195,6 +202,24 @@ mod tests {
         }
         assert_eq!(carry, 0, "it fits into 32 bytes, so only the rule refuses it");
         assert!(!key.public().has_signed(&root, &signature));
+    }
+
+    #[test]
+    fn a_key_of_a_coordinate_at_or_above_the_prime_is_refused() {
+        let mut key = [0xff; 32];
+        for sign in [0x7f, 0xff] {
+            key[31] = sign;
+            for (first, canonical) in [(0xec, true), (0xed, false), (0xee, false), (0xff, false)] {
+                key[0] = first;
+                assert_eq!(is_canonical(&key), canonical, "{first:x}");
+            }
+            key[0] = 0xff;
+            for place in 1..31 {
+                key[place] = 0xfe;
+                assert!(is_canonical(&key));
+                key[place] = 0xff;
+            }
+        }
     }
 
     /// Mutant: without the list the identity's signature (R = S·B with S = 0, so R is the identity too) fits any message.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Before the two children of a node: no statement begins so.
-const NODE: &[u8] = b"lockstep node v1\0";
+/// The key of a node's hash, so that it is the hash of no statement: those are hashed without a key. A node is one block.
+const NODE: &[u8; 32] = b"lockstep node v2: left and right";
 
 /// Statements under one signature at most.
 pub const BATCH_MAX: usize = 1 << STEPS_MAX;
@@ -93,9 +93,10 @@ pub fn sign(key: &SecretKey, statements: &[Digest]) -> Vec<Proof> {
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(NODE).update(&left.0).update(&right.0);
-    Digest(*hasher.finalize().as_bytes())
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&left.0);
+    both[32..].copy_from_slice(&right.0);
+    Digest(*blake3::keyed_hash(NODE, &both).as_bytes())
 }
 
 /// Judges proofs, and remembers the newest roots that held: the statements of one batch cost one signature. What is

@@ -7,7 +7,7 @@ use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::live::{self, Live, unix_now};
 use super::metrics::Metrics;
 use super::reload::{self, Reloads};
-use super::signing::SignerTrust;
+use super::signing::{InUse, SignerTrust};
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
@@ -43,6 +43,7 @@ pub(super) struct Shared {
     names: Named,
     tls: RwLock<Arc<Tls>>,
     signers: watch::Sender<Arc<SignerTrust>>,
+    signing: InUse,
     pub(super) transport: Arc<TransportConfig>,
     pub(super) limits: LinkLimits,
     pub(super) metrics: Metrics,
@@ -157,6 +158,7 @@ impl Endpoint {
             quinn,
             names: tls.credentials.named.clone(),
             signers: watch::Sender::new(tls.credentials.signer_trust()),
+            signing: InUse::default(),
             tls: RwLock::new(Arc::new(tls)),
             transport,
             live: Live::new(limits.max_age, seed),
@@ -187,10 +189,16 @@ impl Endpoint {
         self.0.shared.identity()
     }
 
-    /// The `tls` of `/status`, of the certificate that new links are made with.
+    /// The `tls` of `/status`, of the certificates that new links are made and that words are signed with.
     #[must_use]
     pub fn tls_status(&self) -> Value {
-        self.0.shared.tls().credentials.status()
+        let mut status = self.0.shared.tls().credentials.status();
+        status["signing_serial"] = self.signing().serial().into();
+        status
+    }
+
+    pub(super) fn signing(&self) -> &InUse {
+        &self.0.shared.signing
     }
 
     /// Whose signatures are believed, now and after every new set of authorities and revocations.

@@ -62,7 +62,7 @@ impl RefusalReason {
             Self::UnknownCa => "give both ends certificates of one authority, or both authorities in the trust bundle",
             Self::Expired => "renew the certificate (`lockstep certs renew`)",
             Self::NotYetValid => "check the clocks of both machines",
-            Self::Revoked => "issue a new certificate (`lockstep certs issue`)",
+            Self::Revoked => "renew the certificate (`lockstep certs renew ROLE/ID`)",
             Self::WrongRole => "check which certificate each part was given and which port was dialled",
             Self::WrongCluster => "check --cluster and the addresses: they lead to another cluster",
             Self::WrongId => "check --id and the addresses: another one answers there",

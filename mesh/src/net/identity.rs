@@ -117,7 +117,7 @@ impl Credentials {
 
     /// The same, of files that were read.
     pub(super) fn parse(files: &Files, contents: &Contents) -> Result<Self, NetError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (certificate, key, bundle) = (files.certificate(), files.key(), files.bundle());
         let fingerprint = contents.fingerprint();
         let chain = certificates(&certificate, &contents.certificate)?;
@@ -312,7 +312,7 @@ pub(super) fn rfc3339(unix: i64) -> Option<String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -47,7 +47,7 @@ impl OutsideFiles {
         let (not_after, serial) = (leaf.validity().not_after.timestamp(), serial(&leaf));
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| fault(&self.key, "no private key in PEM: put that of the certificate there"))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|problem| NetError::Tls(problem.to_string()))?

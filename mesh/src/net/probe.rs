@@ -36,7 +36,7 @@ pub async fn presented_certificates(target: &str) -> Result<(SocketAddr, Vec<Cer
 }
 
 async fn probe(address: SocketAddr) -> Result<Vec<CertificateDer<'static>>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let recorder = Arc::new(Recorder { provider: provider.clone(), seen: Mutex::default() });
     let shown = |problem: &dyn std::fmt::Display| problem.to_string();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)

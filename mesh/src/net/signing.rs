@@ -5,7 +5,7 @@
 
 use super::error::NetError;
 use super::files::{Files, fault, fingerprint, read};
-use super::identity::{Named, read_names};
+use super::identity::{Named, read_names, serial};
 use super::live::unix_now;
 use super::reload::{Changes, POLL};
 use super::{Endpoint, Identity, Role};
@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder};
@@ -26,24 +26,38 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// id-kp-documentSigning, 1.3.6.1.5.5.7.3.36, in DER without tag and length.
 const DOCUMENT_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x24];
 
+/// The certificate (DER) that this process signs with now, for `/status`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InUse(Arc<Mutex<Option<Bytes>>>);
+
+impl InUse {
+    /// Its serial number.
+    pub(super) fn serial(&self) -> Option<String> {
+        let certificate = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        X509Certificate::from_der(&certificate).ok().map(|(_, parsed)| serial(&parsed))
+    }
+}
+
 /// What signs for this process.
 #[derive(Debug)]
 pub struct Signer {
     key: SecretKey,
     certificate: Bytes,
+    in_use: InUse,
 }
 
 impl Signer {
-    /// Reads `signing.crt` and `signing.key` in the directory of `files`, which must be those of `who`.
+    /// Reads `signing.crt` and `signing.key` in the directory of `files`, which must be those of the part at `endpoint`.
     ///
     /// # Errors
     /// A file that is missing, cannot be used, is somebody else's, or a key that others may read.
-    pub fn load(files: &Files, who: &Identity) -> Result<Self, NetError> {
-        Self::parse(files, who, &Contents::read(files)?)
+    pub fn load(files: &Files, endpoint: &Endpoint) -> Result<Self, NetError> {
+        Self::parse(files, endpoint, &Contents::read(files)?)
     }
 
     /// The same, of files that were read.
-    fn parse(files: &Files, who: &Identity, contents: &Contents) -> Result<Self, NetError> {
+    fn parse(files: &Files, endpoint: &Endpoint, contents: &Contents) -> Result<Self, NetError> {
+        let who = endpoint.identity();
         let (path, key_path) = (certificate(files), key(files));
         let issue = format!("issue it with `lockstep certs issue {} {} --signing`", who.role, who.id);
         let certificate = CertificateDer::from_pem_slice(&contents.certificate)
@@ -59,13 +73,18 @@ impl Signer {
         if identity != *who {
             return Err(fault(&path, &format!("it is of {identity}, and this is {who}: {issue}")));
         }
-        Ok(Self { key, certificate: Bytes::copy_from_slice(&certificate) })
+        Ok(Self { key, certificate: Bytes::copy_from_slice(&certificate), in_use: endpoint.signing().clone() })
     }
 
     /// Of a key and a certificate that are taken to belong together: for tests.
     #[must_use]
     pub fn unchecked(key: SecretKey, certificate: Bytes) -> Self {
-        Self { key, certificate }
+        Self { key, certificate, in_use: InUse::default() }
+    }
+
+    /// Says in `/status` that this is what signs from now on.
+    pub fn is_in_use(&self) {
+        *self.in_use.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.certificate.clone());
     }
 
     /// The key.
@@ -204,7 +223,7 @@ impl Followed {
 /// The key that was found, if others will trust it.
 fn successor(files: &Files, endpoint: &Endpoint, found: Result<Contents, NetError>) -> Result<Signer, NetError> {
     let who = endpoint.identity();
-    let signer = Signer::parse(files, who, &found?)?;
+    let signer = Signer::parse(files, endpoint, &found?)?;
     let judged = endpoint.signer_trust().borrow().judge(signer.certificate(), &[who.role], unix_now());
     judged.map(|_| signer).map_err(|why| fault(&certificate(files), &why))
 }

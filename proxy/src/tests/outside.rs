@@ -31,7 +31,7 @@ impl Outside {
     async fn connect(&self, version: &'static SupportedProtocolVersion) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.dir.join("ca.crt")).unwrap()).unwrap();
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
         let config = TlsConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("client-outside.test.lockstep").unwrap();

@@ -41,6 +41,7 @@ pub(crate) struct Signatory {
 impl Signatory {
     /// Signs with that key until told of another.
     pub(crate) fn new(voice: Voice, signer: Arc<Signer>) -> Self {
+        signer.is_in_use();
         Self { voice, signer, next: None }
     }
 
@@ -58,6 +59,7 @@ impl Signatory {
     pub(crate) fn look_at_the_time(&mut self, now: Instant) {
         if let Some((_, signer)) = self.next.take_if(|(from, _)| *from <= now) {
             tracing::info!(key = %signer.key().public(), "replies are signed with another key from now on");
+            signer.is_in_use();
             self.signer = signer;
         }
     }

@@ -9,7 +9,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
@@ -55,7 +55,7 @@ impl Stranger {
         let key = PrivateKeyDer::from_pem_file(pki.join("tls.key")).context("tls.key")?;
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let (own, made) = ((chain?, key), pretend(&malice.options.cluster)?);
-        Ok(Self { malice: malice.clone(), endpoint, provider: Arc::new(ring::default_provider()), own, made })
+        Ok(Self { malice: malice.clone(), endpoint, provider: Arc::new(aws_lc_rs::default_provider()), own, made })
     }
 
     /// Asks every server to be let in, and says something before the answer is there.

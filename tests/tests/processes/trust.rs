@@ -4,13 +4,15 @@ use super::binary::{has_redis, lockstep};
 use super::hashmap::netcat;
 use super::up::{Process, Up};
 use super::wait;
-use certs::Pki;
+use certs::{Facts, Pki};
 use lockstep_tests::driver::http;
 use lockstep_tests::load;
 use mesh::net::{Credentials, Endpoint, LINK_MAX_AGE, LinkKind, NetError, RefusalReason, kept};
 use rcgen::{
     CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -262,6 +264,64 @@ fn all_certificates_and_then_the_authority_are_replaced_under_load() {
         assert!(metric(&part, "lockstep_tls_reloads_total{result=\"ok\"}").unwrap() >= 4, "{part:?}");
         assert_eq!(metric(&part, "lockstep_tls_reloads_total{result=\"failed\"}").unwrap(), 0, "{part:?}");
     }
+    writers.finish(&up);
+}
+
+/// The same with the commands that people use, and with keys that sign: every new session is opened with new ones.
+#[test]
+fn the_commands_renew_rotate_and_revoke_under_load_and_signatures() {
+    let up = Up::start(&["--signatures"]);
+    let pki = up.data_dir().join("pki");
+    let certs = |words: &[&str]| {
+        let mut command = Command::new(lockstep());
+        let output = command.arg("certs").args(words).arg("--dir").arg(&pki).stdin(Stdio::null()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let well = |words: &[&str]| {
+        let (well, said) = certs(words);
+        assert!(well, "{words:?}: {said}");
+    };
+    // Of the files of each part: servers announce a key for two seconds before they sign with it.
+    let all_use_what_is_there = |when: &str| {
+        let serial = |path| Facts::of(&CertificateDer::from_pem_file(path).unwrap()).unwrap().serial.to_uppercase();
+        every_part(&up, when, |part, tls| {
+            let place = leaf(&up, part);
+            let signs = part.role == "smart-client" || tls["signing_serial"] == serial(place.join("signing.crt"));
+            signs && tls["serial"] == serial(place.join("tls.crt"))
+        });
+    };
+    let writers = Writers::start(&up);
+    writers.progress("before");
+    well(&["renew", "--all"]);
+    all_use_what_is_there("renewed");
+    writers.progress("with new certificates");
+    well(&["rotate-ca", "start"]);
+    every_part(&up, "trusting both", |_, tls| tls["bundle_sha256"].as_array().is_some_and(|all| all.len() == 2));
+    let (finished, why) = certs(&["rotate-ca", "finish"]);
+    assert!(!finished && why.contains("renew"), "{why}");
+    well(&["renew", "--all"]);
+    all_use_what_is_there("of the new authority");
+    writers.progress("while both are trusted");
+    well(&["rotate-ca", "finish"]);
+    every_part(&up, "trusting the new one only", |_, tls| {
+        tls["bundle_sha256"].as_array().is_some_and(|all| all.len() == 1)
+    });
+    writers.progress("after the rotation");
+    // A session of a new connection is opened with the newest key, and believed.
+    assert_eq!(netcat(up.listen(), "PUT new 1\nGET new\n").unwrap(), "OK\nVALUE 1\n");
+    well(&["revoke", "smart-client/1"]);
+    let revoked = up.role("smart-client").remove(1);
+    wait::until("cut off", || {
+        let status = revoked.status()?;
+        let up = |peer: &serde_json::Value| peer["up"] == true;
+        if status["peers"].as_array().ok_or("it has peers")?.iter().any(up) { Err(status.to_string()) } else { Ok(()) }
+    });
+    writers.progress("without the one that was revoked");
+    for part in up.processes() {
+        assert_eq!(metric(&part, "lockstep_tls_reloads_total{result=\"failed\"}").unwrap(), 0, "{part:?}");
+    }
+    let ingress = up.role("ingress").remove(0);
+    assert_eq!(ingress.status().unwrap()["signature_failures"], 0);
     writers.finish(&up);
 }
 

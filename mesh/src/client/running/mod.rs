@@ -471,7 +471,7 @@ impl Signing {
             Signatures::Off => None,
             Signatures::Optional | Signatures::Required => {
                 let followed = Followed::new(files);
-                Some((Arc::new(Signer::load(files, endpoint.identity())?), followed))
+                Some((Arc::new(Signer::load(files, endpoint)?), followed))
             }
         };
         Ok(Self { signer, replies, vote })

@@ -29,12 +29,15 @@ pub(super) struct Pen {
 impl Pen {
     /// Without a signer requests go out as they are.
     pub(super) fn new(cluster: &str, signer: Option<Arc<Signer>>) -> Self {
-        Self { cluster: cluster.to_owned(), signers: signer.into_iter().collect(), waiting: Vec::new() }
+        let mut pen = Self { cluster: cluster.to_owned(), signers: Vec::new(), waiting: Vec::new() };
+        signer.into_iter().for_each(|signer| pen.take(signer));
+        pen
     }
 
     /// Signs with another key from now on, where the session does not have one.
     pub(super) fn take(&mut self, signer: Arc<Signer>) {
         self.signers.retain(|known| known.key().public() != signer.key().public());
+        signer.is_in_use();
         self.signers.push(signer);
     }
 
