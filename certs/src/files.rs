@@ -16,6 +16,8 @@ pub(crate) const PUBLIC: u32 = 0o644;
 
 /// Bytes of a certificate, key or bundle that are read at most.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+/// The record of what was issued: about 250 bytes for each certificate, so a million of them.
+const RECORD_BYTES_MAX: u64 = 256 << 20;
 
 /// Makes an error of `action` on `path`.
 pub(crate) fn failed(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> CertsError {
@@ -180,14 +182,23 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, CertsError> {
 
 /// The text of a file.
 pub(crate) fn read(path: &Path) -> Result<String, CertsError> {
-    read_open(path, File::open(path).map_err(failed(path, "opened"))?)
+    read_open(path, File::open(path).map_err(failed(path, "opened"))?, FILE_BYTES_MAX)
 }
 
 /// The text of a file, empty if there is none.
 pub(crate) fn read_if_there(path: &Path) -> Result<String, CertsError> {
+    read_at_most(path, FILE_BYTES_MAX)
+}
+
+/// The same of the record, which grows with every certificate.
+pub(crate) fn read_record(path: &Path) -> Result<String, CertsError> {
+    read_at_most(path, RECORD_BYTES_MAX)
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<String, CertsError> {
     match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        file => read_open(path, file.map_err(failed(path, "opened"))?),
+        file => read_open(path, file.map_err(failed(path, "opened"))?, most),
     }
 }
 
@@ -199,7 +210,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, CertsError> {
     if mode & 0o027 != 0 {
         return Err(CertsError::Insecure { path: path.to_owned(), mode: mode & 0o7777 });
     }
-    read_open(path, file)
+    read_open(path, file, FILE_BYTES_MAX)
 }
 
 /// 128 random bits of the system.
@@ -210,10 +221,10 @@ pub(crate) fn random() -> Result<[u8; 16], CertsError> {
     Ok(bytes)
 }
 
-fn read_open(path: &Path, file: File) -> Result<String, CertsError> {
+fn read_open(path: &Path, file: File, most: u64) -> Result<String, CertsError> {
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed(path, "read"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed(path, "read"))?;
+    if bytes.len() as u64 > most {
         return Err(CertsError::unusable(path, "too large to be what it should be"));
     }
     String::from_utf8(bytes).map_err(|_| CertsError::unusable(path, "not text: PEM is expected"))

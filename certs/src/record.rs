@@ -59,7 +59,7 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn read(dir: &Path) -> Result<Self, CertsError> {
         let path = dir.join("issued.jsonl");
-        let text = files::read_if_there(&path)?;
+        let text = files::read_record(&path)?;
         let mut records = Self { path, issued: Vec::new(), crl_number: 0 };
         // What follows the last line's end was not written whole, and nothing came of it.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -13,7 +13,7 @@ const DOMAIN: &[u8] = b"lockstep signed root v1\0";
 pub struct PublicKey(pub [u8; 32]);
 
 /// An ed25519 signature.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Signature {
     r: [u8; 32],
     s: [u8; 32],

@@ -99,12 +99,13 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     Digest(*blake3::keyed_hash(NODE, &both).as_bytes())
 }
 
-/// Judges proofs, and remembers the newest roots that held: the statements of one batch cost one signature. What is
-/// remembered changes what a judgement costs, never the judgement.
+/// Judges proofs, and remembers the newest roots whose signatures held: the statements of one batch cost one signature.
+/// What is remembered changes what a judgement costs, never the judgement: a known root says nothing of another
+/// signature over it, or replicas that have seen other requests of its batch would judge otherwise (rule 16).
 #[derive(Clone, Debug, Default)]
 pub struct Verifier {
-    held: BTreeSet<(PublicKey, Digest)>,
-    order: VecDeque<(PublicKey, Digest)>,
+    held: BTreeSet<Question>,
+    order: VecDeque<Question>,
 }
 
 /// Roots that are remembered.
@@ -131,16 +132,15 @@ impl Verifier {
     pub fn question(&self, proof: &Proof, statement: &Digest, key: &PublicKey) -> Asked {
         match Question::of(proof, statement, key) {
             None => Asked::Nonsense,
-            Some(question) if self.held.contains(&(question.key, question.root)) => Asked::Known,
+            Some(question) if self.held.contains(&question) => Asked::Known,
             Some(question) => Asked::Sought(question),
         }
     }
 
     /// Spares whoever asks the same again.
     pub fn remember(&mut self, Answered(question): &Answered) {
-        let root = (question.key, question.root);
-        if self.held.insert(root) {
-            self.order.push_back(root);
+        if self.held.insert(*question) {
+            self.order.push_back(*question);
         }
         if self.order.len() > ROOTS_MAX
             && let Some(oldest) = self.order.pop_front()
@@ -162,7 +162,7 @@ pub enum Asked {
 }
 
 /// Whether a key has signed a root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Question {
     key: PublicKey,
     root: Digest,
@@ -240,6 +240,12 @@ mod tests {
         verifier.remember(&question.answer().expect("it was signed"));
         for (statement, proof) in statements.iter().zip(&proofs) {
             assert_eq!(verifier.question(proof, statement, &key().public()), Asked::Known);
+        }
+        // Mutant: a memory of roots alone takes the garbled signature, and only where the root is remembered.
+        for (statement, proof) in statements.iter().zip(&proofs) {
+            let garbled = Proof { signature: key().sign(statement), path: proof.path.clone() };
+            assert!(matches!(verifier.question(&garbled, statement, &key().public()), Asked::Sought(_)));
+            assert!(!verifier.holds(&garbled, statement, &key().public()));
         }
         // A root that held for one key says nothing of another.
         let other = SecretKey::from_seed(&[8; 32]).unwrap().public();

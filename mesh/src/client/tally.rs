@@ -40,7 +40,8 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn vote(&mut self, from: ReplicaId, vote: Vote, body: Option<Outcome>) {
         if let Some(body) = body {
-            self.bodies.entry(vote.form).or_insert(body);
+            // The newest: the server's word beside it is about these bytes.
+            self.bodies.insert(vote.form, body);
         }
         self.votes.insert(from, vote);
     }

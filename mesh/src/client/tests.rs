@@ -3,6 +3,7 @@
 use super::sender::{self, Answer, Connection, Endpoint, Lending, Refused, Sender};
 use super::smart_client::{self, SmartClient, Ticket};
 use super::{ReplyVote, sender::Output as Sent};
+use crate::auth::{Rejected, SecretKey};
 use crate::ids::{ClientId, Digest, ReplicaId, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
@@ -632,4 +633,29 @@ fn a_smart_client_holds_no_more_bytes_than_it_may() {
     push(&mut client, 0, smart_client::Input::Gone(Ticket(2)));
     assert_eq!(push(&mut client, 0, ask(4, 2, call(64))), [], "what is gone makes room");
     assert_eq!(push(&mut client, 0, ask(5, 3, call(1))), [busy(5)]);
+}
+
+/// Mutant: keeping it means that openings whose certificate has ended are sent for ever and hold up everybody.
+#[test]
+fn openings_under_way_begin_again_with_a_new_key() {
+    let card = |seed: u8| {
+        let key = SecretKey::from_seed(&[seed; 32]).unwrap().public();
+        sender::Card { key, certificate: Bytes::copy_from_slice(&[seed]) }
+    };
+    let owner = |request: &Request| match &request.body {
+        Body::Open { owner, .. } => owner.as_ref().unwrap().certificate[0],
+        _ => panic!("{request:?} opens nothing"),
+    };
+    let mut sender = sender(4);
+    feed(&mut sender, 0, sender::Input::Up(E0));
+    feed(&mut sender, 0, sender::Input::Signer(card(1)));
+    let old = asked(&call(&mut sender, 0, "a", 10_000)).pop().unwrap().1;
+    assert_eq!(owner(&old), 1);
+    told(&mut sender, 1, E0, &old, Told::Unknown(Unknown::Rejected(Rejected::UntrustedSigner)));
+    let new = asked(&feed(&mut sender, 2, sender::Input::Signer(card(2)))).pop().unwrap().1;
+    assert_eq!(owner(&new), 2);
+    assert!(asked(&feed(&mut sender, 900, sender::Input::Timeout)).iter().all(|(_, request)| *request != old));
+    let opened = Told::Outcome { outcome: Outcome::Opened { opened: Slot(1), window: 4 }, vouched: Vec::new() };
+    let asked = asked(&told(&mut sender, 901, E0, &new, opened));
+    assert!(matches!(&asked[..], [(E0, Request { body: Body::Call(_), .. })]), "{asked:?}");
 }

@@ -136,8 +136,9 @@ impl Credentials {
             _ => Revocations::default(),
         };
         let roots = Arc::new(roots);
-        let signers = SignerTrust::new(&named.identity.cluster, roots.clone(), &revocations.lists)
-            .map_err(|problem| fault(files.crl.as_ref().unwrap_or(&bundle), &problem.to_string()))?;
+        let signers =
+            SignerTrust::new((&named.identity.cluster, &named.trust_domain), roots.clone(), &revocations.lists)
+                .map_err(|problem| fault(files.crl.as_ref().unwrap_or(&bundle), &problem.to_string()))?;
         Ok(Self {
             named,
             provider,

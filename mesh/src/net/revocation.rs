@@ -4,6 +4,7 @@ use super::error::NetError;
 use super::files::fault;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use std::collections::BTreeMap;
 use std::path::Path;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -29,8 +30,8 @@ impl Revocations {
         }
         let authorities: Vec<_> =
             authorities.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
-        let (mut lists, mut highest) = (Vec::new(), None);
-        for der in &found {
+        let (mut newest, mut highest) = (BTreeMap::new(), None);
+        for (at, der) in found.iter().enumerate() {
             let (_, list) = CertificateRevocationList::from_der(der)
                 .map_err(|_| fault(path, &format!("a malformed revocation list: {REMEDY}")))?;
             let mut issuers = authorities
@@ -41,14 +42,20 @@ impl Revocations {
                 tracing::debug!(path = %path.display(), issuer = %list.issuer(), "the list of an authority that is not trusted is left out");
                 continue;
             }
-            if !issuers.any(|authority| list.verify_signature(authority.public_key()).is_ok()) {
+            let Some(issuer) = issuers.find(|authority| list.verify_signature(authority.public_key()).is_ok()) else {
                 let problem =
                     format!("a revocation list that its authority, {}, did not sign: {REMEDY}", list.issuer());
                 return Err(fault(path, &problem));
+            };
+            let number = list.crl_number().cloned();
+            highest = highest.max(number.clone());
+            // Verifiers look at the first list of an authority: that must be its newest.
+            let known = newest.entry(issuer.public_key().raw.to_vec()).or_insert((number.clone(), at));
+            if known.0 < number {
+                *known = (number, at);
             }
-            highest = highest.max(list.crl_number().cloned());
-            lists.push(der.clone());
         }
+        let lists: Vec<_> = newest.values().map(|(_, at)| found[*at].clone()).collect();
         if lists.is_empty() {
             return Err(fault(path, &format!("none of its revocation lists is of a trusted authority: {REMEDY}")));
         }

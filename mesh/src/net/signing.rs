@@ -110,6 +110,7 @@ impl Signer {
 /// revoked, of a role that may sign what is asked about.
 pub struct SignerTrust {
     cluster: String,
+    trust_domain: String,
     roots: Arc<RootCertStore>,
     revoked: Vec<CertRevocationList<'static>>,
 }
@@ -134,13 +135,13 @@ pub struct Trusted {
 impl SignerTrust {
     /// Trusts the authorities among `roots`, minus what these lists of theirs name.
     pub(crate) fn new(
-        cluster: &str,
+        (cluster, trust_domain): (&str, &str),
         roots: Arc<RootCertStore>,
         lists: &[CertificateRevocationListDer<'_>],
     ) -> Result<Self, webpki::Error> {
         let list = |der: &CertificateRevocationListDer<'_>| OwnedCertRevocationList::from_der(der).map(Into::into);
         let revoked = lists.iter().map(list).collect::<Result<_, _>>()?;
-        Ok(Self { cluster: cluster.to_owned(), roots, revoked })
+        Ok(Self { cluster: cluster.to_owned(), trust_domain: trust_domain.to_owned(), roots, revoked })
     }
 
     /// Who a signing certificate (DER) is of, if it is to be trusted at the Unix time `now` (seconds) to sign as one of
@@ -153,8 +154,9 @@ impl SignerTrust {
             return Err(format!("a signing certificate may have {CERTIFICATE_BYTES_MAX} bytes"));
         }
         let der = CertificateDer::from(certificate);
-        let (Named { identity, not_after, .. }, key) = read_signer(&der)?;
-        if identity.cluster != self.cluster || !roles.contains(&identity.role) {
+        let (Named { identity, trust_domain, not_after }, key) = read_signer(&der)?;
+        let ours = identity.cluster == self.cluster && trust_domain == self.trust_domain;
+        if !ours || !roles.contains(&identity.role) {
             return Err(format!("it is of {identity}, who may not sign here"));
         }
         let leaf = EndEntityCert::try_from(&der).map_err(|problem| problem.to_string())?;

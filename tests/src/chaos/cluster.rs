@@ -99,6 +99,7 @@ impl OneMachine {
         let deadline = format!("{}s", options.deadline);
         let mut arguments = vec!["-n", &replicas, "--smart-clients", &smart_clients, "--protocol", "line"];
         arguments.extend(["--data-dir", data, "--deadline", &deadline]);
+        arguments.extend(options.signing());
         arguments.extend(setup.recovery.iter().map(String::as_str));
         Ok(Self(Up::start(command, &arguments, give_up)?))
     }

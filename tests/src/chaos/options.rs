@@ -36,6 +36,9 @@ pub struct Options {
     /// Each part in a network namespace of its own, and faults of the network (needs root, ip and iptables)
     #[arg(long)]
     pub network: bool,
+    /// Requests and replies are signed
+    #[arg(long)]
+    pub signatures: bool,
     /// The program under test
     #[arg(long, default_value = "target/release/lockstep")]
     pub lockstep: PathBuf,
@@ -45,6 +48,13 @@ pub struct Options {
     /// Run nothing: judge a history that was kept
     #[arg(long, value_name = "FILE")]
     pub check: Option<PathBuf>,
+}
+
+impl Options {
+    /// Flags of servers, of an ingress and of `up`.
+    pub(super) fn signing(&self) -> &'static [&'static str] {
+        if self.signatures { &["--request-signatures=required", "--reply-signatures=required"] } else { &[] }
+    }
 }
 
 /// What a seed draws.

@@ -54,7 +54,7 @@ impl Isolated {
     ) -> anyhow::Result<Self> {
         let program = options.lockstep.canonicalize().with_context(|| format!("{}", options.lockstep.display()))?;
         let parts = plan(options, setup, &program, data)?;
-        certificates(&program, &parts, data)?;
+        certificates(&program, &parts, options, data)?;
         let network = Network::create(parts.iter().map(|part| part.node).collect())?;
         let ingress = format!("{}:7000", Node::Ingress.address());
         let mut cluster = Self { parts, program, ingress, network };
@@ -209,6 +209,7 @@ fn plan(options: &Options, setup: &Setup, program: &Path, data: &Path) -> anyhow
         let mut rest = vec!["--quic", &quic, "--seeds", &seeds, "--data-dir", &dir, "--app-port", "9500"];
         rest.extend(["--app-timeout", &app_timeout]);
         rest.extend(["--protocol", "line", "--snapshot", "request", "--snapshot-dialect", "hashmap"]);
+        rest.extend(options.signing());
         rest.extend(setup.recovery.iter().map(String::as_str));
         rest.extend(["--", &program, "hashmap", "--listen", "127.0.0.1:{port}"]);
         parts.push(part(node, "sidecar", id, &rest));
@@ -222,12 +223,14 @@ fn plan(options: &Options, setup: &Setup, program: &Path, data: &Path) -> anyhow
         (0..options.smart_clients).map(|id| format!("{id}={}:7500", Node::SmartClient(id).address())).collect();
     let (clients, deadline) = (clients.join(","), format!("{}s", options.deadline));
     let listen = format!("{}:7000", Node::Ingress.address());
-    let rest = ["--smart-clients", &clients, "--protocol", "line", "--listen", &listen, "--deadline", &deadline];
+    let mut rest =
+        vec!["--smart-clients", &clients, "--protocol", "line", "--listen", &listen, "--deadline", &deadline];
+    rest.extend(options.signing());
     parts.push(part(Node::Ingress, "ingress", 0, &rest));
     Ok(parts)
 }
 
-fn certificates(program: &Path, parts: &[Part], data: &Path) -> anyhow::Result<()> {
+fn certificates(program: &Path, parts: &[Part], options: &Options, data: &Path) -> anyhow::Result<()> {
     let run = |words: &[&str]| {
         let mut command = Command::new(program);
         let output = command.arg("certs").args(words).arg("--dir").arg(data.join("pki")).output()?;
@@ -238,7 +241,8 @@ fn certificates(program: &Path, parts: &[Part], data: &Path) -> anyhow::Result<(
     run(&["issue", "admin", "0"])?;
     parts.iter().try_for_each(|part| {
         let role = if part.role == "sidecar" { "server" } else { part.role };
-        run(&["issue", role, &part.id.to_string()])
+        let signing = if options.signatures && role != "smart-client" { &["--signing"][..] } else { &[] };
+        run(&[&["issue", role, &part.id.to_string()], signing].concat())
     })
 }
 

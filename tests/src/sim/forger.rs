@@ -3,7 +3,7 @@
 use super::World;
 use crate::check::{Verdict, Violation};
 use bytes::Bytes;
-use mesh::auth::{self, Checked, Owner, Rejected, SecretKey, SharedProof, Signatures, Verified};
+use mesh::auth::{self, Checked, Owner, Proof, Rejected, SecretKey, SharedProof, Signatures, Verified};
 use mesh::client::sender::Card;
 use mesh::ids::{ClientId, Seq};
 use mesh::wire::{Body, Refusal, Request};
@@ -30,6 +30,13 @@ pub(super) fn sign<'a>(sender: usize, requests: impl Iterator<Item = &'a mut Req
     for (request, proof) in requests.iter_mut().zip(auth::sign(&key(sender), &statements)) {
         request.proof = Some(SharedProof::new(proof));
     }
+}
+
+/// A proof with its path, and another signature.
+fn garbled(proof: &Proof) -> SharedProof {
+    let mut bytes = mesh::wire::encode(proof).to_vec();
+    bytes[40] ^= 1;
+    SharedProof::new(mesh::wire::decode(&bytes).expect("it has the same shape"))
 }
 
 impl World {
@@ -71,13 +78,15 @@ impl World {
         self.forger.forged.insert(bytes.clone());
         let call = Body::Call(bytes);
         let forged = request.clone();
-        Some(match self.chance.below(7) {
+        Some(match self.chance.below(8) {
             0 => Request { body: call, ..forged },
             1 => Request { body: call, seq: Seq(request.seq.0 + 1), ..forged },
             2 => Request { body: call, proof: None, ..forged },
             3 => Request { body: Body::Cancel, ..forged },
             4 => Request { body: Body::Close, proof: None, ..forged },
             5 => Request { body: Body::Refused(Refusal::LogFull), ..forged },
+            // The request itself under another signature: nobody may take it, not even who knows the root.
+            6 => Request { proof: request.proof.as_deref().map(garbled), ..forged },
             _ => Request { seq: Seq(request.seq.0 + 1), ..forged },
         })
     }

@@ -8,8 +8,8 @@ pub use session::{CloseError, Session};
 use super::ReplyVote;
 use super::own::{InvokeError, NotRun, OwnSession, SessionName, Unknown};
 use super::running::{self, Event, Running, Signing};
-use super::sender::{Answer, Card, Carried, Config, Connection, Lending, Refused};
-use crate::auth::{Owner, Signatures};
+use super::sender::{Answer, Carried, Config, Connection, Lending, Refused};
+use crate::auth::{Owner, PublicKey, Signatures};
 use crate::ids::{ClientId, Seq};
 use crate::limits::REQUEST_BYTES_MAX;
 use crate::net::{Endpoint, Files, LINK_MAX_AGE, NetError, Role, kept};
@@ -113,8 +113,6 @@ struct Inner {
     endpoint: Endpoint,
     deadline: Duration,
     connections: AtomicU64,
-    /// What it signs with.
-    card: Option<Card>,
 }
 
 impl fmt::Debug for Client {
@@ -142,10 +140,9 @@ impl Client {
         let pool = Config::new(Lending::Pooled, 1, config.sessions.max(1), HELD, config.deadline);
         let modes = (config.request_signatures, config.reply_signatures);
         let signing = Signing::load(&endpoint, &files, modes, config.reply_vote)?;
-        let card = signing.card();
         let running = running::start(pool, config.deadline, config.smart_clients, &endpoint, signing, &metrics)?;
         let connections = AtomicU64::new(0);
-        let inner = Inner { running, endpoint, deadline: config.deadline, connections, card };
+        let inner = Inner { running, endpoint, deadline: config.deadline, connections };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -195,10 +192,11 @@ impl Client {
     ///
     /// With signatures the id is the nonce of which, with the key, the client id is made (rule 17).
     pub async fn open_session_as(&self, client: ClientId) -> Result<Session, InvokeError> {
-        let owner = self.inner.card.as_ref().map(|card| card.owner(client.0));
+        let owner = self.inner.running.card.borrow().as_ref().map(|card| card.owner(client.0));
+        let key = owner.as_ref().map(|owner| owner.key);
         let client = owner.as_ref().map_or_else(|| ClientId::unowned(client.0), Owner::client);
-        let end = self.carry(Request::open(client, WINDOW, owner), self.inner.deadline).await;
-        Ok(Session::new(self.clone(), OwnSession::opened(client, end)?))
+        let end = self.carry(Request::open(client, WINDOW, owner), key, self.inner.deadline).await;
+        Ok(Session::new(self.clone(), key, OwnSession::opened(client, end)?))
     }
 
     /// Takes up a session of an earlier life of this program, at the number that its next request has. Asks nobody.
@@ -207,21 +205,21 @@ impl Client {
     /// ran, and runs it if it did not. With another request it ends as [`Unknown::OtherBody`].
     #[must_use]
     pub fn resume(&self, name: SessionName, next: Seq) -> Session {
-        Session::new(self.clone(), OwnSession::resume(name, next))
+        Session::new(self.clone(), self.key(), OwnSession::resume(name, next))
     }
 
     /// The same, where the caller knows that no request of this number was ever sent, as it stores each before it sends
     /// it: then a request that cannot be sent now is definitely not run.
     #[must_use]
     pub fn resume_settled(&self, name: SessionName, next: Seq) -> Session {
-        Session::new(self.clone(), OwnSession::resume_settled(name, next))
+        Session::new(self.clone(), self.key(), OwnSession::resume_settled(name, next))
     }
 
     /// The same, where the caller stored the request too: nothing else is invoked before it is invoked again or
     /// [settled](Session::settle).
     #[must_use]
     pub fn resume_in_doubt(&self, name: SessionName, seq: Seq, request: impl Into<Bytes>) -> Session {
-        Session::new(self.clone(), OwnSession::resume_in_doubt(name, seq, request.into()))
+        Session::new(self.clone(), self.key(), OwnSession::resume_in_doubt(name, seq, request.into()))
     }
 
     /// Says goodbye to the SMaRtClients, for all clones: what is still on its way ends unheard.
@@ -229,12 +227,16 @@ impl Client {
         self.inner.endpoint.close().await;
     }
 
-    /// Has a request carried until its end or the deadline.
-    async fn carry(&self, request: Request, within: Duration) -> Carried {
+    /// What is signed with now.
+    fn key(&self) -> Option<PublicKey> {
+        self.inner.running.card.borrow().as_ref().map(|card| card.key)
+    }
+
+    /// Has a request carried, signed with that key, until its end or the deadline.
+    async fn carry(&self, request: Request, key: Option<PublicKey>, within: Duration) -> Carried {
         let events = &self.inner.running.events;
         let tag = request.tag();
         let (end, ended) = oneshot::channel();
-        let key = self.inner.card.as_ref().map(|card| card.key);
         if events.send(Event::Carry { request, within, key, end }).await.is_err() {
             return Carried::Refused(Refused::NoSmartClient);
         }

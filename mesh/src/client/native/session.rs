@@ -1,6 +1,7 @@
 //! A session of one's own, running.
 
 use super::Client;
+use crate::auth::PublicKey;
 use crate::client::own::{InvokeError, OwnSession, SessionName, Settled, Unknown};
 use crate::ids::Seq;
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Session {
     client: Client,
+    /// What its requests are signed with, whatever new sessions are opened with.
+    key: Option<PublicKey>,
     own: OwnSession,
     deadline: Duration,
 }
@@ -28,9 +31,9 @@ pub struct CloseError {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, own: OwnSession) -> Self {
+    pub(super) fn new(client: Client, key: Option<PublicKey>, own: OwnSession) -> Self {
         let deadline = client.inner.deadline;
-        Self { client, own, deadline }
+        Self { client, key, own, deadline }
     }
 
     /// How long each of its next requests may take; the client's deadline otherwise.
@@ -67,7 +70,7 @@ impl Session {
     /// Definite or unknown: see [`InvokeError`].
     pub async fn invoke(&mut self, request: impl Into<Bytes>) -> Result<Bytes, InvokeError> {
         let request = self.own.invoke(request.into())?;
-        let end = self.client.carry(request, self.deadline).await;
+        let end = self.client.carry(request, self.key, self.deadline).await;
         self.own.invoked(end)
     }
 
@@ -78,9 +81,9 @@ impl Session {
     /// It stays in doubt; with [`Unknown::SessionGone`], [`Unknown::TooOld`] and [`Unknown::OtherBody`] for ever.
     pub async fn settle(&mut self) -> Result<Option<Settled>, Unknown> {
         let Some(cancel) = self.own.cancel() else { return Ok(None) };
-        let end = self.client.carry(cancel, self.deadline).await;
+        let end = self.client.carry(cancel, self.key, self.deadline).await;
         let question = self.own.cancelled(end)?;
-        let end = self.client.carry(question, self.deadline).await;
+        let end = self.client.carry(question, self.key, self.deadline).await;
         self.own.settled(end).map(Some)
     }
 
@@ -90,7 +93,7 @@ impl Session {
     /// A request is in doubt, or nobody could be asked: the session is handed back.
     pub async fn close(self) -> Result<(), CloseError> {
         let closed = match self.own.close() {
-            Ok(request) => OwnSession::closed(self.client.carry(request, self.deadline).await),
+            Ok(request) => OwnSession::closed(self.client.carry(request, self.key, self.deadline).await),
             Err(why) => Err(why.into()),
         };
         closed.map_err(|error| CloseError { session: Box::new(self), error })

@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 struct Shown {
     certificates: Vec<(ReplicaId, Bytes)>,
     looked: Option<Instant>,
+    /// There are others than when it was looked at.
+    news: bool,
 }
 
 /// A key of a server.
@@ -60,7 +62,8 @@ impl Keys {
         certificates.retain(|(_, certificate)| certificate.len() <= CERTIFICATE_BYTES_MAX);
         // Not slices of a large message.
         let certificates = certificates.iter().map(|(server, one)| (*server, Bytes::copy_from_slice(one))).collect();
-        self.shown.entry(endpoint).or_default().certificates = certificates;
+        let shown = self.shown.entry(endpoint).or_default();
+        (shown.certificates, shown.news) = (certificates, true);
         self.look_again(now, endpoint);
     }
 
@@ -90,7 +93,7 @@ impl Keys {
         if shown.looked.is_some_and(|looked| now.since(looked) < LOOK_EVERY) {
             return;
         }
-        shown.looked = Some(now);
+        (shown.looked, shown.news) = (Some(now), false);
         let wall = (self.clock)();
         let known = |server: &ReplicaId, one: &Bytes| {
             self.known.get(server).is_some_and(|known| known.iter().any(|known| known.certificate == *one))
@@ -118,6 +121,11 @@ impl Keys {
         // One who shows old ones again does not push the newest out.
         known.sort_by_key(|known| std::cmp::Reverse(known.not_after));
         known.truncate(KEPT);
+    }
+
+    /// Whether a SMaRtClient shows certificates that were not looked at yet.
+    pub(super) fn has_news(&self, endpoint: Endpoint) -> bool {
+        self.shown.get(&endpoint).is_some_and(|shown| shown.news)
     }
 
     /// Whether any key of a server is known.

@@ -174,6 +174,7 @@ struct Around {
     calls: HashMap<Connection, VecDeque<Waiting>>,
     carried: HashMap<Tag, Carrying>,
     pen: Pen,
+    card: watch::Sender<Option<Card>>,
     witness: Witness,
     /// When signatures were complained about last.
     complained: Option<Instant>,
@@ -231,6 +232,7 @@ impl Shell<Sender> for Around {
             Event::Signer(signer) => {
                 let card = signer.card();
                 self.pen.take(signer);
+                self.card.send_replace(Some(card.clone()));
                 Input::Signer(card)
             }
         })
@@ -431,6 +433,8 @@ pub struct Running {
     pub events: mpsc::Sender<Event>,
     /// What it shows.
     pub view: Arc<View>,
+    /// What it opens sessions with.
+    pub card: watch::Receiver<Option<Card>>,
     /// Its links.
     roster: Arc<Roster>,
     /// Its tasks, which end with this.
@@ -510,8 +514,10 @@ pub fn start(
     let view = Arc::new(View::default());
     let roster = Roster::new(metrics.endpoints.clone());
     let (cluster, trust) = (&endpoint.identity().cluster, endpoint.signer_trust());
+    let (card, shown) = watch::channel(signing.card());
     let around = Around {
         clock,
+        card,
         patience,
         calls: HashMap::new(),
         carried: HashMap::new(),
@@ -531,7 +537,7 @@ pub fn start(
     if signing.replies != Signatures::Off {
         tasks.spawn(follow_trust(trust, events.clone()));
     }
-    config.doubts = signing.replies == Signatures::Required;
+    config.doubts = signing.replies != Signatures::Off;
     let mut sender = Sender::new(config, seed);
     if let Some((signer, followed)) = signing.signer {
         sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());
@@ -548,5 +554,5 @@ pub fn start(
     for (id, address) in smart_clients {
         tasks.spawn(keeper.clone().keep(id, address, rng.fork()));
     }
-    Ok(Running { events, view, roster, _tasks: tasks })
+    Ok(Running { events, view, card: shown, roster, _tasks: tasks })
 }

@@ -110,7 +110,7 @@ impl Witness {
         }
         match &told {
             Told::Outcome { outcome, vouched } => {
-                if vouched.iter().any(|word| !self.keys.knows(word.replica)) {
+                if self.keys.has_news(endpoint) || vouched.iter().any(|word| !self.keys.knows(word.replica)) {
                     // Its certificate may have come while others were looked at.
                     self.keys.look_again(now, endpoint);
                 }
@@ -118,6 +118,10 @@ impl Witness {
                     Ok(()) => {
                         self.doubts.settled(tag);
                         Judged::Believed(told)
+                    }
+                    // It may be signed with a key that could not be looked at yet: no lie.
+                    Err(Unbelieved::BadSignature) if self.keys.has_news(endpoint) => {
+                        Judged::Rejected(Unbelieved::UnknownSigner)
                     }
                     Err(why) => Judged::Rejected(why),
                 }

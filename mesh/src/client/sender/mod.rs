@@ -415,7 +415,7 @@ impl Sender {
             Input::Lied { endpoint, tag } => self.on_lied(now, endpoint, tag, out),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
-            Input::Signer(card) => self.signer = Some(card),
+            Input::Signer(card) => self.on_signer(now, card, out),
             Input::Timeout => {}
         }
         self.on_timers(now, out);

@@ -1,6 +1,6 @@
 //! The pool of sessions: opened as connections need them, lent, settled, taken back (rules 18 and 21).
 
-use super::{Call, Connection, Lending, Output, Sender, Session, Whom};
+use super::{Call, Card, Connection, Lending, Output, Sender, Session, Whom};
 use crate::auth::Owner;
 use crate::ids::{ClientId, Seq};
 use crate::time::Instant;
@@ -58,6 +58,20 @@ impl Sender {
         self.opening += 1;
         let request = Request::open(id, self.config.window, owner);
         self.launch(now, request, Whom::Session, None, out);
+    }
+
+    /// Sessions are opened with another key from now on. Openings under way with the old one are given up: its
+    /// certificate may have ended, and then no server will ever take them.
+    pub(super) fn on_signer(&mut self, now: Instant, card: Card, out: &mut Vec<Output>) {
+        let key = Some(card.key);
+        self.signer = Some(card);
+        let old =
+            |(id, session): (&ClientId, &Session)| (session.opened.is_none() && session.key != key).then_some(*id);
+        let given_up: Vec<ClientId> = self.sessions.iter().filter_map(old).collect();
+        for client in given_up {
+            self.land(&Request::open(client, 0, None).tag());
+            self.drop_session(now, client, out);
+        }
     }
 
     /// A session is nobody's: the next connection in line gets it.

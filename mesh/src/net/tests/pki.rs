@@ -91,10 +91,17 @@ impl Pki {
 
     /// A revocation list with one serial number.
     pub(super) fn revoke(&self, serial: u64) -> PathBuf {
+        let file = self.crl();
+        fs::write(&file, self.list(1, serial)).unwrap();
+        file
+    }
+
+    /// The text of one, under a number.
+    pub(super) fn list(&self, number: u64, serial: u64) -> String {
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
             next_update: date_time_ymd(4000, 1, 1),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
                 serial_number: SerialNumber::from(serial),
@@ -104,9 +111,7 @@ impl Pki {
             }],
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let file = self.crl();
-        fs::write(&file, list.signed_by(&self.authority).unwrap().pem().unwrap()).unwrap();
-        file
+        list.signed_by(&self.authority).unwrap().pem().unwrap()
     }
 }
 

@@ -105,6 +105,11 @@ async fn revoked_certificates_are_refused_at_both_ends() {
     let good = || Part::new(pki.issue(Role::Server, "2").load_with(&list));
     refused(&Part::new(revoked().load()), LinkKind::Peer, &good(), None, RefusalReason::Revoked).await;
     refused(&good(), LinkKind::Peer, &Part::new(revoked().load()), None, RefusalReason::Revoked).await;
+    // Of several lists of one authority the newest counts, wherever it stands.
+    for lists in [[(1, 78), (2, 77)], [(2, 77), (1, 78)]] {
+        std::fs::write(&list, lists.map(|(number, serial)| pki.list(number, serial)).concat()).unwrap();
+        refused(&good(), LinkKind::Peer, &Part::new(revoked().load()), None, RefusalReason::Revoked).await;
+    }
     // Others of the same authority still link.
     let third = Part::new(pki.issue(Role::Server, "3").load());
     join(&good(), LinkKind::Peer, &third).await;
