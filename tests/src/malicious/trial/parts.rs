@@ -10,10 +10,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// What only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Ports of the parts.
+const PORTS: std::ops::Range<u16> = 4000..7000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -141,8 +144,17 @@ impl Ingress {
     }
 }
 
+/// One that nobody has, and that the system gives to nobody who dials before the part has it: below its own range.
 fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(number % u32::from(PORTS.end - PORTS.start))?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?.to_string());
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
 }
 
 /// Polls until something is so.
