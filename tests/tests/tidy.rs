@@ -22,7 +22,7 @@ const BANNED: [(&str, &str, &str); 6] = [
 const BANNED_CRATES: [&str; 4] = ["ring", "openssl", "native-tls", "async-std"];
 
 /// Crates that are there in two versions because two of our dependencies ask for different ones.
-const DOUBLED: [&str; 2] = ["getrandom", "syn"];
+const DOUBLED: [&str; 3] = ["getrandom", "syn", "untrusted"];
 
 /// Licences of which a dependency offers at least one.
 const LICENCES: [&str; 9] =
