@@ -307,6 +307,7 @@ impl Replica {
                 self.propose(now, out);
             }
             Input::Drain => self.on_drain(now, out),
+            Input::Left { member } => self.on_left(now, member),
             Input::Timeout => {}
         }
         // Time passes with every input, so that a replica that is kept busy still notices what is due.

@@ -1,6 +1,7 @@
 //! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
 
 use super::Request;
+use super::roster::Roster;
 use crate::ids::{Ballot, Digest, Life, Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -254,4 +255,6 @@ pub enum PeerFrame {
     WhichCluster,
     /// The answer of a member that has history.
     Cluster(crate::config::ClusterConfig),
+    /// What the sender says of itself: first of all, and again whenever it changes.
+    Roster(Roster),
 }
