@@ -10,6 +10,7 @@ use mesh::net::Endpoint;
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) struct AdminState {
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
+    pub(crate) drain_state: Gauge,
     pub(crate) divergences: Counter,
     pub(crate) aborted_requests: Counter,
 }
@@ -61,6 +63,7 @@ impl Admin for AdminState {
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
             ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
+            ("not draining", self.drain_state.get() == 0),
         ]
     }
 
@@ -108,6 +111,7 @@ impl Admin for AdminState {
             "quic": config.quic.to_string(),
             "admin": config.admin.to_string(),
             "seeds": config.seeds.iter().map(|(id, address)| (id.to_string(), json!(address))).collect::<serde_json::Map<_, _>>(),
+            "advertise": config.advertise,
             "data_dir": config.data_dir,
             "app": app,
             "adapter": config.adapter.name(),
@@ -133,6 +137,10 @@ impl Admin for AdminState {
 
     fn drain(&self, wait: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(async move {
+            if self.app_awaits_restart.load(Ordering::Relaxed) {
+                // It is the application that ends, as this sidecar wished; the sidecar itself stays.
+                return true;
+            }
             let (done, drained) = oneshot::channel();
             if self.control.try_send(Control::Drain(done)).is_err() {
                 return false;
@@ -147,6 +155,7 @@ impl AdminState {
     fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
         json!({
             "kind": "sidecar",
+            "draining": self.drain_state.get() != 0,
             "id": self.config.id,
             "cluster": self.config.cluster,
             "journal_bytes": journal_bytes,

@@ -5,6 +5,7 @@
 
 use crate::app;
 use crate::clock::Clock;
+use crate::drain::{Around, Drain, Step};
 use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Checker, Held, Judged, Waiters};
 use crate::journal::Journal;
@@ -19,7 +20,7 @@ use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth::{self, Checked, Seeking};
-use mesh::config::Configuration;
+use mesh::config::{ClusterConfig, Configuration};
 use mesh::framing::Adapter;
 use mesh::ids::Position;
 use mesh::net::Responder;
@@ -28,10 +29,10 @@ use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
+use mesh::wire::roster::Seat;
 use mesh::wire::submit::{Steer, Submit};
 use mesh::wire::{Body, Message, Request};
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Frames of peers taken in one turn.
 const PEER_FRAMES: usize = 256;
@@ -71,17 +72,6 @@ pub(crate) struct Driver {
     drain: Drain,
     /// Another life of this member has its vote: this process must end.
     superseded: bool,
-}
-
-/// How far this replica is with stopping.
-#[derive(Default)]
-struct Drain {
-    /// When the core was told, and until when it takes that for the beginning of a stop.
-    until: Option<Instant>,
-    /// The process ends when nothing is in flight.
-    stop: bool,
-    /// Who waits for leadership to be handed over.
-    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Snapshots of this process.
@@ -156,9 +146,13 @@ impl Driver {
             divergence: config.divergence,
             wall_base: clock.wall_base(),
         };
+        let adapter = Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter };
+        let replica = Replica::new(core, seed, recovered, now);
+        peers.set_members(replica.status().epoch, seats(&membership.cluster));
+        let drain = Drain::new(config.replica(), config.timing.drain);
         Self {
-            adapter: Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter },
-            replica: Replica::new(core, seed, recovered, now),
+            adapter,
+            replica,
             config,
             membership,
             clock,
@@ -178,7 +172,7 @@ impl Driver {
             metrics,
             publisher,
             next_sweep: now + SWEEP_EVERY,
-            drain: Drain::default(),
+            drain,
             superseded: false,
         }
     }
@@ -200,7 +194,7 @@ impl Driver {
             if self.superseded {
                 bail!("{}", report::SUPERSEDED);
             }
-            if (self.drain.stop || !self.drain.waiting.is_empty()) && self.drained() {
+            if self.look_after_drain() {
                 return Ok(());
             }
         }
@@ -211,6 +205,7 @@ impl Driver {
         let mut wake = self.next_sweep;
         wake = self.replica.deadline().map_or(wake, |deadline| wake.min(deadline));
         wake = self.publisher.due().map_or(wake, |due| wake.min(due));
+        wake = self.drain.due().map_or(wake, |due| wake.min(due));
         let (takes_requests, wake) = (!self.journal.behind(), self.clock.timer(wake));
         let Inputs { peers, requests, admin, control } = &mut self.inputs;
         tokio::select! {
@@ -302,6 +297,7 @@ impl Driver {
     }
 
     fn on_frame(&mut self, Incoming { from, frame, share }: Incoming) {
+        let Some(frame) = frame else { return self.step(Input::Left { member: from }) };
         match frame {
             PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
             PeerFrame::WhichCluster => {
@@ -313,6 +309,8 @@ impl Driver {
                     self.reporter.other_cluster(self.now, from);
                 }
             }
+            // The peers' own business.
+            PeerFrame::Roster(_) => {}
         }
         drop(share);
     }
@@ -324,7 +322,7 @@ impl Driver {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
                 intake::Event::Down(link) => self.waiters.link_down(link),
-                intake::Event::Ask(ask) if self.drain.stop => {
+                intake::Event::Ask(ask) if self.drain.stops() => {
                     self.waiters.refuse(ask.link, ask.stream, Steer::NotReady);
                 }
                 intake::Event::Ask(ask) => self.on_ask(ask, judged, &mut sought),
@@ -435,14 +433,8 @@ impl Driver {
             Control::Sign(signer) => {
                 return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
             }
-            Control::Drain(done) => self.drain.waiting.push(done),
-            Control::Stop => self.drain.stop = true,
-        }
-        if self.drain.until.is_none() {
-            self.drain.until = Some(self.now + self.config.timing.drain);
-            self.metrics.drain_state.set(1);
-            tracing::info!("draining: leadership is handed over");
-            self.step(Input::Drain);
+            Control::Drain(done) => self.drain.ask(done),
+            Control::Stop => self.drain.stop(),
         }
     }
 
@@ -527,33 +519,51 @@ impl Driver {
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
-            if !self.drain.stop && self.drain.until.is_some_and(|until| until <= self.now) {
-                tracing::warn!("no stop followed the drain: this member takes part again");
-                self.drain = Drain::default();
-                self.metrics.drain_state.set(0);
-            }
             self.waiters.sweep(self.now, gave_up);
         }
         if self.publisher.is_due(self.now) {
-            self.publisher.publish(self.now, self.replica.status(), self.journal.bytes());
+            let status = self.replica.status();
+            self.peers.set_members(status.epoch, seats(&self.membership.cluster));
+            self.publisher.publish(self.now, status, self.journal.bytes());
         }
     }
 
-    /// Tells who waits for it when leadership is handed over; true when the process may end.
-    fn drained(&mut self) -> bool {
+    /// Does what stopping asks for; true when the process may end.
+    fn look_after_drain(&mut self) -> bool {
+        if !self.drain.wants() {
+            return false;
+        }
         let status = self.replica.status();
-        let alone = self.membership.cluster.members.len() == 1;
-        let handed_over = alone || status.role != Role::Leader;
-        if handed_over {
-            for waiting in self.drain.waiting.drain(..) {
-                // Who does not listen any more asks again.
-                let _ = waiting.send(());
+        let (leaving, staying) = self.peers.company();
+        let around = Around {
+            handed_over: status.role != Role::Leader || (staying.is_empty() && leaving.is_empty()),
+            // Without a leader nothing in flight will end soon: its senders ask elsewhere.
+            idle: !self.waiters.anybody_waits() || status.leader.is_none(),
+            successor: !staying.is_empty(),
+            leaving,
+        };
+        let mut ends = false;
+        for step in self.drain.steps(self.now, &around) {
+            match step {
+                Step::Say(leaving) => {
+                    self.metrics.drain_state.set(i64::from(leaving));
+                    self.peers.set_leaving(leaving);
+                }
+                Step::HandOver => {
+                    self.step(Input::Drain);
+                    self.finish_turn();
+                }
+                Step::End => ends = true,
             }
         }
-        // Without a leader nothing in flight will end soon: its senders ask elsewhere.
-        let idle = !self.waiters.anybody_waits() || status.leader.is_none();
-        self.drain.stop && handed_over && idle
+        ends
     }
+}
+
+/// The members as the others are told of them.
+fn seats(cluster: &ClusterConfig) -> Vec<Seat> {
+    // Every member has an application.
+    cluster.members.iter().map(|member| Seat { id: member.id, answers: true }).collect()
 }
 
 /// The next answers of the threads that check signatures; never, where there are none.

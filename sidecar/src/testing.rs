@@ -51,6 +51,7 @@ pub(crate) fn config() -> Config {
         quic: nowhere,
         admin: nowhere,
         seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),
+        advertise: None,
         data_dir: None,
         app: App::Address(nowhere),
         adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },

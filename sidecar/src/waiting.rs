@@ -9,7 +9,7 @@ use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Waiters};
 use crate::journal::{Entry, History};
-use crate::peers::Peers;
+use crate::peers::{Incoming, Peers};
 use crate::store::{Membership, Store};
 use anyhow::Context;
 use mesh::config::{ClusterConfig, Configuration};
@@ -61,7 +61,10 @@ impl Waiting<'_> {
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
-                Some(incoming) = self.inputs.peers.recv() => self.on_peer(incoming.from, incoming.frame)?,
+                Some(Incoming { from, frame, .. }) = self.inputs.peers.recv() => match frame {
+                    Some(frame) => self.on_peer(from, frame)?,
+                    None => {}
+                },
                 Some(event) = self.inputs.requests.recv() => self.on_request(event),
                 Some(control) = self.inputs.control.recv() => match control {
                     Control::Drain(done) => {
@@ -170,7 +173,7 @@ impl Waiting<'_> {
                 self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
                 Ok(())
             }
-            (PeerFrame::Core(..) | PeerFrame::WhichCluster, _) => Ok(()),
+            (PeerFrame::Core(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_), _) => Ok(()),
         }
     }
 

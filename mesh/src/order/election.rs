@@ -490,6 +490,16 @@ impl Replica {
         self.hand_over(now, out);
     }
 
+    /// A leader that said goodbye and is gone is not waited for. Usually another one leads by then.
+    pub(super) fn on_left(&mut self, now: Instant, member: ReplicaId) {
+        if self.voting && self.draining.is_none() && self.followed().is_some_and(|(leader, _)| leader == member) {
+            // Whoever asks for this vote gets it; a little by chance, so that not all ask at once.
+            self.leader = None;
+            let hesitation = self.rng.duration(self.config.timing.heartbeat);
+            self.timers.set(Timer::Election, now + hesitation);
+        }
+    }
+
     pub(super) fn hand_over(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.draining.is_none() {
             return;

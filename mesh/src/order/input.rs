@@ -112,6 +112,11 @@ pub enum Input {
     },
     /// The driver stops soon: hand leadership over, stand in no election.
     Drain,
+    /// A member said goodbye, and is gone: nothing more comes from it.
+    Left {
+        /// Which one.
+        member: ReplicaId,
+    },
     /// The deadline passed (or not: harmless).
     Timeout,
 }

@@ -334,6 +334,7 @@ impl Replica {
             Input::Drain => self.on_drain(now, out),
             Input::Change { token, change } => self.on_change(now, token, change, out),
             Input::TransferLeader { token, to } => self.on_transfer_leader(now, token, to, out),
+            Input::Left { member } => self.on_left(now, member),
             Input::Timeout => {}
         }
         // Time passes with every input, so that a replica that is kept busy still notices what is due.

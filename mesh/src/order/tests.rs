@@ -609,6 +609,21 @@ fn a_leader_that_drains_lets_the_furthest_member_take_over() {
 }
 
 #[test]
+fn a_leader_that_said_goodbye_is_not_waited_for() {
+    let mut follower = replica(R1, 3, Recovered::default());
+    message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
+    assert_eq!(follower.status().leader, Some(R0));
+    let soon = at(2) + Timing::DEFAULT.heartbeat;
+    step(&mut follower, 2, Input::Left { member: R2 });
+    assert!(follower.deadline().is_some_and(|due| due > soon), "it was another one");
+    step(&mut follower, 2, Input::Left { member: R0 });
+    assert!(follower.deadline().is_some_and(|due| due <= soon) && follower.status().leader.is_none());
+    let ask = Message::PreVote { round: 2, decided: Slot(0), suspects: Ballot::NONE };
+    let out = message(&mut follower, 3, R2, ask);
+    assert_eq!(sent(&out), [(To::One(R2), &Message::PreVoteGranted { round: 2 })]);
+}
+
+#[test]
 fn deadlines_are_asked_for_until_everything_is_quiet() {
     let mut learner = learner();
     assert_eq!(learner.deadline(), None, "a learner without anything to do sleeps");

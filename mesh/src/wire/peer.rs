@@ -1,6 +1,7 @@
 //! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
 
 use super::Request;
+use super::roster::Roster;
 use crate::config::Configuration;
 use crate::ids::{Ballot, Digest, Epoch, Life, Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
@@ -334,4 +335,6 @@ pub enum PeerFrame {
     WhichCluster,
     /// The answer of a member that has history: the configuration as it knows it.
     Cluster(Configuration),
+    /// What the sender says of itself: first of all, and again whenever it changes.
+    Roster(Roster),
 }

@@ -470,7 +470,7 @@ mod tests {
                 Delivery::Message(bytes) => match decode(&bytes) {
                     Ok(FromServer::Votes(more)) => votes.extend(more),
                     Ok(FromServer::Signer(certificate)) => certificates.push(certificate[0]),
-                    Err(error) => panic!("{error:?}"),
+                    other => panic!("{other:?}"),
                 },
             }
         }

@@ -10,6 +10,7 @@ use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::peer::{Batch, Change, Command, Marks, PeerFrame};
+use mesh::wire::roster::{Place, Roster, Seat};
 use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Submit, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Body, Message, Outcome, Refusal, Request, decode, encode};
@@ -220,8 +221,16 @@ fn all<T: Serialize>(messages: &[T]) -> Vec<Vec<u8>> {
 fn peer_seeds() -> Vec<Vec<u8>> {
     let mut seeds = all(&messages().into_iter().map(|message| PeerFrame::Core(Life(0), message)).collect::<Vec<_>>());
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster(Configuration::first(cluster))]));
+    let cluster = PeerFrame::Cluster(Configuration::first(cluster));
+    seeds.extend(all(&[PeerFrame::WhichCluster, cluster, PeerFrame::Roster(roster())]));
     seeds
+}
+
+/// What a server says of itself.
+pub(super) fn roster() -> Roster {
+    let place = Place { id: ReplicaId(1), address: "server-1:7500".to_owned(), advertised: true };
+    let members = (0..3).map(|id| Seat { id: ReplicaId(id), answers: id < 2 }).collect();
+    Roster { process: 9, version: 1, epoch: Epoch(1), members, places: vec![place; 2], leaving: false }
 }
 
 fn submit_seeds() -> Vec<Vec<u8>> {
@@ -250,7 +259,7 @@ fn reply_seeds() -> Vec<Vec<u8>> {
     let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
     let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
     seeds.extend(all(&votes.map(FromServer::Votes)));
-    seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate"))]));
+    seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate")), FromServer::Roster(roster())]));
     seeds
 }
 
@@ -266,6 +275,7 @@ fn client_seeds() -> Vec<Vec<u8>> {
         proof: proof(),
     };
     seeds.extend(all(&[Told::Outcome { outcome: Outcome::Settled, vouched: (0..3).map(word).collect() }]));
+    seeds.extend(all(&[FromSmartClient::Leaving(true)]));
     seeds.extend(all(&[FromSmartClient::Signers(vec![(ReplicaId(1), Bytes::from_static(b"a certificate")); 3])]));
     let nothing = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
     seeds.extend(all(&[Told::NothingSent(nothing), Told::Unknown(Unknown::Lost)]));
