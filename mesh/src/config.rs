@@ -100,7 +100,9 @@ pub struct ClusterConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No members, too many, unsorted or doubled, ids out of bounds.
-    #[error("the member list must have 1 to {MEMBERS_MAX} members in ascending order of their ids, each below {MEMBER_IDS}")]
+    #[error(
+        "the member list must have 1 to {MEMBERS_MAX} members in ascending order of their ids, each below {MEMBER_IDS}"
+    )]
     Members,
     /// Nobody would vote, or nobody would execute.
     #[error("at least one member that votes must have an application")]
@@ -167,6 +169,21 @@ impl ClusterConfig {
             return Err(ConfigError::ExecutionVersion(self.execution_version));
         }
         Ok(())
+    }
+
+    /// Whether both may be configurations of one cluster: what no change changes is the same.
+    #[must_use]
+    pub fn is_of_one_cluster(&self, other: &Self) -> bool {
+        let parts = |cluster: &Self| {
+            (
+                cluster.sessions,
+                cluster.request_bytes,
+                cluster.execution_version,
+                cluster.durability,
+                cluster.request_signatures,
+            )
+        };
+        self.adapter == other.adapter && parts(self) == parts(other)
     }
 
     /// The member with this id.

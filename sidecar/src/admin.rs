@@ -82,10 +82,9 @@ impl Admin for AdminState {
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, .. } => {
-                let members: Vec<u32> = membership.cluster.members.iter().map(|member| member.id.0).collect();
-                let mut fields = running(status, &members);
+                let mut fields = running(status);
                 fields["life"] = json!(format!("{:016x}", membership.life.0));
-                fields["hints"] = json!(hints(&self.config, members.len(), status));
+                fields["hints"] = json!(hints(&self.config, status));
                 fields
             }
         };
@@ -199,7 +198,10 @@ fn blank(target: usize) -> Value {
         "incarnation": 0,
         "life": null,
         "members": [],
+        "voters": [],
+        "witnesses": [],
         "target_members": target,
+        "changing": false,
         "decided": 0,
         "executed": 0,
         "settled": 0,
@@ -218,7 +220,8 @@ fn blank(target: usize) -> Value {
     })
 }
 
-fn running(status: &Status, members: &[u32]) -> Value {
+fn running(status: &Status) -> Value {
+    let members: Vec<u32> = status.members.iter().map(|member| member.id.0).collect();
     let digest = |slot: u64, digest: &mesh::ids::Digest| json!({ "slot": slot, "blake3": digest.to_string() });
     json!({
         "role": if status.quarantined { "quarantined" } else { role(status.role) },
@@ -227,7 +230,10 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "epoch": status.epoch.0,
         "incarnation": status.incarnation.0,
         "members": members,
-        "target_members": members.len(),
+        "voters": status.members.iter().filter(|member| member.votes).map(|member| member.id.0).collect::<Vec<_>>(),
+        "witnesses": status.members.iter().filter(|member| !member.application).map(|member| member.id.0).collect::<Vec<_>>(),
+        "target_members": status.target_members,
+        "changing": status.changing,
         "decided": status.decided.0,
         "executed": status.executed.0,
         "settled": status.settled.0,

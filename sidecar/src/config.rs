@@ -253,11 +253,6 @@ impl Config {
     /// Which setting differs, and what to do about it.
     pub(crate) fn check_cluster(&self, cluster: &ClusterConfig) -> anyhow::Result<()> {
         cluster.validate().context("the cluster's configuration cannot be used")?;
-        ensure!(
-            cluster.members.iter().any(|member| member.id.0 == self.id),
-            "the cluster's configuration has no member {}: check --id and --cluster",
-            self.id
-        );
         let own = self.adapter.name();
         ensure!(
             cluster.adapter == own,

@@ -14,24 +14,25 @@ use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
 use crate::run::voice;
 use crate::snapshot::Snapshots;
-use crate::store::Membership;
+use crate::store::{Membership, set_aside};
 use crate::transfer::Transfers;
 use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth::{self, Checked, Seeking};
-use mesh::config::{ClusterConfig, Configuration};
+use mesh::config::Configuration;
 use mesh::framing::Adapter;
-use mesh::ids::Position;
+use mesh::ids::{Position, ReplicaId};
 use mesh::net::Responder;
 use mesh::node::failpoint;
-use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
-use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
+use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::roster::Seat;
 use mesh::wire::submit::{Steer, Submit};
 use mesh::wire::{Body, Message, Request};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Frames of peers taken in one turn.
@@ -40,6 +41,8 @@ const PEER_FRAMES: usize = 256;
 const REQUESTS: usize = 1024;
 /// Application events taken in one turn.
 const APP_EVENTS: usize = 64;
+/// Changes of the members that operators may wait for at one time.
+const CHANGES: usize = 16;
 /// Between two looks at who gave up.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,12 @@ pub(crate) struct Driver {
     drain: Drain,
     /// Another life of this member has its vote: this process must end.
     superseded: bool,
+    /// Operators that wait for a change, by the core's name for it; and how often one was asked for.
+    changes: BTreeMap<u64, AdminAsk>,
+    change_asked: u64,
+    /// Members that say that this one was removed; and that a majority of them does: nobody needs this process any more.
+    without: BTreeSet<ReplicaId>,
+    removed: bool,
 }
 
 /// Snapshots of this process.
@@ -139,7 +148,7 @@ impl Driver {
             name: config.cluster.clone(),
             id: config.replica(),
             life: membership.life,
-            configuration: Configuration::first(membership.cluster.clone()),
+            configuration: membership.configuration.clone(),
             timing: config.timing.clone(),
             limits: config.limits.clone(),
             snapshots: config.snapshots,
@@ -148,7 +157,7 @@ impl Driver {
         };
         let adapter = Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter };
         let replica = Replica::new(core, seed, recovered, now);
-        peers.set_members(replica.status().epoch, seats(&membership.cluster));
+        seat(&peers, replica.configuration());
         let drain = Drain::new(config.replica(), config.timing.drain);
         Self {
             adapter,
@@ -174,6 +183,10 @@ impl Driver {
             next_sweep: now + SWEEP_EVERY,
             drain,
             superseded: false,
+            changes: BTreeMap::new(),
+            change_asked: 0,
+            without: BTreeSet::new(),
+            removed: false,
         }
     }
 
@@ -193,6 +206,10 @@ impl Driver {
             self.finish_turn();
             if self.superseded {
                 bail!("{}", report::SUPERSEDED);
+            }
+            if self.removed && self.config.id < self.replica.configuration().cluster.target_members {
+                set_aside(self.config.data_dir.as_deref(), self.membership.life)?;
+                bail!("{}", report::JOINS_ANEW);
             }
             if self.look_after_drain() {
                 return Ok(());
@@ -301,13 +318,11 @@ impl Driver {
         match frame {
             PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
             PeerFrame::WhichCluster => {
-                let cluster = PeerFrame::Cluster(Configuration::first(self.membership.cluster.clone()));
+                let cluster = PeerFrame::Cluster(self.replica.configuration().clone());
                 self.peers.send_frame(To::One(from), "cluster", &cluster);
             }
             PeerFrame::Cluster(configuration) => {
-                if configuration.cluster != self.membership.cluster {
-                    self.reporter.other_cluster(self.now, from);
-                }
+                self.on_configuration(from, &configuration);
             }
             // The peers' own business.
             PeerFrame::Roster(_) => {}
@@ -358,7 +373,7 @@ impl Driver {
             // The dropped stream tells the asker; nothing that it says of itself would be believed.
             return self.reporter.not_orderable(self.now, link);
         }
-        let (needed, mode) = (self.replica.needed(&request), self.membership.cluster.request_signatures);
+        let (needed, mode) = (self.replica.needed(&request), self.replica.configuration().cluster.request_signatures);
         let held = Held { link, whole, stream, share };
         match auth::check(request, needed, mode, &self.config.cluster, self.replica.verifier()) {
             Ok(Checked::Verified(request)) => judged.push(Judged { verdict: Ok(request), held }),
@@ -392,9 +407,53 @@ impl Driver {
                 AdminReply::Snapshots(view)
             }
             (AdminRequest::Abort { at }, _) => self.on_abort(*at),
+            (AdminRequest::Members, _) => AdminReply::Members(self.members_view()),
+            (AdminRequest::Change(_) | AdminRequest::TransferLeader { .. }, _) => return self.on_change(ask),
             _ => AdminReply::Snapshots(self.snapshots_view()),
         };
         ask.answer(&reply);
+    }
+
+    /// The core answers when it is done.
+    fn on_change(&mut self, ask: AdminAsk) {
+        if self.changes.len() >= CHANGES {
+            return ask.answer(&AdminReply::Refused("too many changes are asked for at once: try again".to_owned()));
+        }
+        self.change_asked += 1;
+        let token = self.change_asked;
+        let input = match ask.request {
+            AdminRequest::TransferLeader { to } => Input::TransferLeader { token, to },
+            AdminRequest::Change(change) => Input::Change { token, change },
+            _ => return,
+        };
+        self.changes.insert(token, ask);
+        self.step(input);
+    }
+
+    fn members_view(&self) -> MembersView {
+        let status = self.replica.status();
+        MembersView {
+            configuration: self.replica.configuration().clone(),
+            leader: status.leader,
+            changing: status.changing,
+            decided: status.decided,
+            places: self.peers.places(),
+        }
+    }
+
+    /// A peer says which cluster it is in.
+    fn on_configuration(&mut self, from: ReplicaId, theirs: &Configuration) {
+        let ours = self.replica.configuration();
+        if !theirs.cluster.is_of_one_cluster(&ours.cluster) {
+            return self.reporter.other_cluster(self.now, from);
+        }
+        let gone = theirs.cluster.member(self.config.replica()).is_none();
+        if gone && ours.cluster.member(self.config.replica()).is_none() && theirs.epoch >= ours.epoch {
+            self.without.insert(from);
+            let majority = mesh::quorum::majority(theirs.cluster.voter_count());
+            let said = theirs.cluster.voters().filter(|voter| self.without.contains(&voter.id)).count();
+            self.removed = said >= majority;
+        }
     }
 
     /// The core checks that there is such a request; here is what can be said of it.
@@ -431,7 +490,7 @@ impl Driver {
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Sign(signer) => {
-                return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
+                return self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
             }
             Control::Drain(done) => self.drain.ask(done),
             Control::Stop => self.drain.stop(),
@@ -500,7 +559,16 @@ impl Driver {
                     self.waiters.on_reply(tag, slot, form, outcome);
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
-                Output::Changed { .. } | Output::Reconfigured(_) => self.publisher.hurry(self.now),
+                Output::Changed { token, result } => {
+                    if let Some(ask) = self.changes.remove(&token) {
+                        ask.answer(&changed(result));
+                    }
+                }
+                Output::Reconfigured(configuration) => {
+                    seat(&self.peers, &configuration);
+                    self.waiters.set_electorate(configuration.cluster.electorate());
+                    self.publisher.hurry(self.now);
+                }
                 Output::Event(event) => {
                     if let Event::Diverged { slot, agreed, .. } = &event {
                         self.evidence.diverged(*slot, *agreed);
@@ -519,11 +587,14 @@ impl Driver {
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
+            if self.replica.status().role == Role::Removed {
+                // Whether the others hold that as well.
+                self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster);
+            }
             self.waiters.sweep(self.now, gave_up);
         }
         if self.publisher.is_due(self.now) {
             let status = self.replica.status();
-            self.peers.set_members(status.epoch, seats(&self.membership.cluster));
             self.publisher.publish(self.now, status, self.journal.bytes());
         }
     }
@@ -561,9 +632,18 @@ impl Driver {
 }
 
 /// The members as the others are told of them.
-fn seats(cluster: &ClusterConfig) -> Vec<Seat> {
-    // Every member has an application.
-    cluster.members.iter().map(|member| Seat { id: member.id, answers: true }).collect()
+fn seat(peers: &Peers, Configuration { cluster, epoch, .. }: &Configuration) {
+    let seats = cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
+    peers.set_members(*epoch, seats.collect());
+}
+
+fn changed(result: Result<(), ChangeRefused>) -> AdminReply {
+    match result {
+        Ok(()) => AdminReply::Done,
+        Err(ChangeRefused::NotLeader { leader }) => AdminReply::NotLeader { leader },
+        Err(why @ (ChangeRefused::InFlight | ChangeRefused::Unsettled)) => AdminReply::NotYet(why.to_string()),
+        Err(why) => AdminReply::Refused(why.to_string()),
+    }
 }
 
 /// The next answers of the threads that check signatures; never, where there are none.

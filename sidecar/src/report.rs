@@ -14,6 +14,10 @@ pub(crate) const SUPERSEDED: &str = "another life of this member was granted its
      this data directory is an old copy. If no other process has this --id, move the data directory away and start again: \
      the member is then filled by the others";
 
+/// Why a member that was removed ends although its id is to have one.
+pub(crate) const JOINS_ANEW: &str =
+    "this member was removed from the cluster, which admits its id: it ends, and joins anew when it is started again";
+
 /// See the module.
 pub(crate) struct Reporter {
     metrics: Metrics,

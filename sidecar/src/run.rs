@@ -14,12 +14,13 @@ use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers, Setup};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::{Membership, Store};
+use crate::store::Store;
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
+use mesh::config::Configuration;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
@@ -184,11 +185,15 @@ async fn serve(
         waiters: &mut waiters,
         inputs: &mut inputs,
         signer: &mut newest,
+        life: entropy::life()?,
+        target: None,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");
     let clock = Clock::start();
-    newest.into_iter().for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership), signer));
+    newest
+        .into_iter()
+        .for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership.configuration), signer));
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
@@ -243,9 +248,9 @@ fn signer(
 }
 
 /// Who signs replies here.
-pub(crate) fn voice(config: &Config, membership: &Membership) -> Voice {
+pub(crate) fn voice(config: &Config, configuration: &Configuration) -> Voice {
     // There are few members.
-    let electorate = u16::try_from(membership.cluster.electorate()).unwrap_or(u16::MAX);
+    let electorate = u16::try_from(configuration.cluster.electorate()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 

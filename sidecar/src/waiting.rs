@@ -4,6 +4,8 @@
 //! whether it voted there before its disk was lost: it becomes a learner (rule 12), and so does one whose journal was
 //! damaged. One that holds a proposal has
 //! provably never voted with it, and takes the word of a member that started with the same configuration as the commit.
+//! One whose id is none of the cluster's members' asks to be one, under a life that it keeps: the leader admits it if its id
+//! is below the target.
 
 use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
@@ -12,12 +14,12 @@ use crate::journal::{Entry, History};
 use crate::peers::{Incoming, Peers};
 use crate::store::{Membership, Store};
 use anyhow::Context;
-use mesh::config::{ClusterConfig, Configuration};
-use mesh::ids::ReplicaId;
+use mesh::config::ClusterConfig;
+use mesh::ids::{Epoch, Life, ReplicaId};
 use mesh::net::{Responder, Signer};
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
-use mesh::wire::peer::PeerFrame;
+use mesh::wire::peer::{Message, PeerFrame};
 use mesh::wire::submit::Steer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,10 @@ pub(crate) struct Waiting<'a> {
     pub(crate) inputs: &'a mut Inputs,
     /// What signs replies later.
     pub(crate) signer: &'a mut Option<Arc<Signer>>,
+    /// The life that it begins if it has to.
+    pub(crate) life: Life,
+    /// The target that it was told last of a cluster of which it is no member.
+    pub(crate) target: Option<u32>,
 }
 
 impl Waiting<'_> {
@@ -56,8 +62,8 @@ impl Waiting<'_> {
         let mut tick = interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let History::Started { cluster, life } = &self.history {
-                return Ok(Some(Membership { cluster: cluster.clone(), life: *life }));
+            if let History::Started { configuration, life } = &self.history {
+                return Ok(Some(Membership { configuration: configuration.clone(), life: *life }));
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
@@ -92,7 +98,12 @@ impl Waiting<'_> {
             AdminRequest::Describe => self.describe(),
             AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
             AdminRequest::Commit { token } => self.on_commit(*token)?,
-            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => {
+            AdminRequest::Save
+            | AdminRequest::Snapshots
+            | AdminRequest::Abort { .. }
+            | AdminRequest::Members
+            | AdminRequest::Change(_)
+            | AdminRequest::TransferLeader { .. } => {
                 AdminReply::Refused("this member is not part of a cluster yet: run `lockstep bootstrap`".to_owned())
             }
         };
@@ -148,14 +159,27 @@ impl Waiting<'_> {
 
     fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
         match (frame, &self.history) {
-            (PeerFrame::Cluster(Configuration { cluster, .. }), history) => {
-                self.config.check_cluster(&cluster).with_context(|| {
+            (PeerFrame::Cluster(configuration), history) => {
+                let cluster = &configuration.cluster;
+                self.config.check_cluster(cluster).with_context(|| {
                     format!("member {from} is part of a cluster that this member's settings do not fit")
                 })?;
-                let entry = match history {
-                    History::Proposed { cluster: proposed, .. } if *proposed == cluster => {
+                let own = cluster.member(self.config.replica()).copied();
+                let entry = match (history, own) {
+                    (History::Proposed { cluster: proposed, .. }, _)
+                        if configuration.epoch == Epoch(0) && proposed == cluster =>
+                    {
                         tracing::info!(from = %from, "the proposal was committed");
                         Entry::Started
+                    }
+                    (_, None) => {
+                        let target = cluster.target_members;
+                        self.ask_to_join(from, target);
+                        return Ok(());
+                    }
+                    (_, Some(own)) if own.life == self.life => {
+                        tracing::info!(from = %from, epoch = %configuration.epoch, "this member was admitted as a learner");
+                        Entry::Learner { configuration, life: self.life }
                     }
                     _ => {
                         tracing::warn!(
@@ -163,7 +187,7 @@ impl Waiting<'_> {
                             "the cluster exists and this member has no history: it may have forgotten votes, so it \
                              joins as a learner"
                         );
-                        Entry::Learner { cluster, life: crate::entropy::life()? }
+                        Entry::Learner { configuration, life: self.life }
                     }
                 };
                 self.store(&entry)
@@ -174,6 +198,28 @@ impl Waiting<'_> {
                 Ok(())
             }
             (PeerFrame::Core(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_), _) => Ok(()),
+        }
+    }
+
+    /// Its id is none of the members'. Everybody who is one is asked, and the leader is among them.
+    fn ask_to_join(&mut self, from: ReplicaId, target: u32) {
+        let id = self.config.id;
+        if self.target != Some(target) {
+            self.target = Some(target);
+            if id < target {
+                tracing::info!("this member is none of the cluster yet, and asks to be admitted");
+            } else {
+                tracing::warn!(
+                    id,
+                    target,
+                    "this member is none of the cluster's, which admits ids below its target only: \
+                     `lockstep members add` raises that; until then it waits"
+                );
+            }
+        }
+        if id < target {
+            let join = Message::Join { application: true };
+            self.peers.send_frame(To::One(from), "join", &PeerFrame::Core(self.life, join));
         }
     }
 
@@ -194,7 +240,12 @@ pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<
         }
         AdminRequest::Propose { .. } => Some(refused_started()),
         AdminRequest::Commit { .. } => Some(AdminReply::Done),
-        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => None,
+        AdminRequest::Save
+        | AdminRequest::Snapshots
+        | AdminRequest::Abort { .. }
+        | AdminRequest::Members
+        | AdminRequest::Change(_)
+        | AdminRequest::TransferLeader { .. } => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, snapshot, status};
+use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, members, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -42,6 +42,12 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
+    /// Show the members, and change who takes part while the cluster serves
+    Members {
+        /// What to do
+        #[command(subcommand)]
+        command: members::Command,
+    },
     /// List, verify, take and restore snapshots
     Snapshot {
         /// What to do

@@ -495,7 +495,10 @@ impl Replica {
     }
 
     /// The marks of each member whose replies count, the leader's own among them.
-    pub(super) fn heard_of_applications<'a>(&'a self, leading: &'a Leading) -> impl Iterator<Item = (usize, Marks)> + 'a {
+    pub(super) fn heard_of_applications<'a>(
+        &'a self,
+        leading: &'a Leading,
+    ) -> impl Iterator<Item = (usize, Marks)> + 'a {
         let own = self.own_index();
         let members = self.configuration.cluster.members.iter().enumerate().filter(|(_, member)| member.elects());
         members.map(move |(index, _)| (index, if index == own { self.marks() } else { leading.peers[index].marks }))

@@ -1,8 +1,8 @@
 //! What comes out of [`super::Replica::step`]: plain data, in order, without conditions. What must wait for the disk is
 //! produced when `Input::Persisted` comes back, never before.
 
-use super::{ChangeRefused, Image};
 use super::input::{AppReply, Record};
+use super::{ChangeRefused, Image};
 use crate::auth::Rejected;
 use crate::config::Configuration;
 use crate::ids::{Ballot, ClientId, Digest, Epoch, Incarnation, Lsn, Position, ReplicaId, Run, Slot};

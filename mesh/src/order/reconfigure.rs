@@ -67,7 +67,8 @@ impl Replica {
 
     /// The place of a voter in the member list.
     pub(super) fn voter_index(&self, id: ReplicaId) -> Option<usize> {
-        let votes = |index: &usize| self.configuration.cluster.members[*index].votes || mutant::on(Mutant::LearnerCounted);
+        let votes =
+            |index: &usize| self.configuration.cluster.members[*index].votes || mutant::on(Mutant::LearnerCounted);
         self.index_of(id).filter(votes)
     }
 
@@ -342,7 +343,13 @@ impl Replica {
     }
 
     /// What became of an operator's change, now that a slot is decided.
-    pub(super) fn settle_change(&mut self, slot: Slot, command: Option<Command>, took_effect: bool, out: &mut Vec<Output>) {
+    pub(super) fn settle_change(
+        &mut self,
+        slot: Slot,
+        command: Option<Command>,
+        took_effect: bool,
+        out: &mut Vec<Output>,
+    ) {
         let Some(pending) = &mut self.pending else { return };
         match pending.stage {
             Stage::Proposed(at) if at == slot => {
@@ -386,7 +393,8 @@ impl Replica {
     /// Whether a change waits, is proposed, or is to be confirmed.
     pub(super) fn is_changing(&self) -> bool {
         let waits = matches!(&self.state, State::Leader(leading) if leading.changes());
-        let proposed = |(_, entry): (Slot, &super::log::Entry)| entry.batch.command.as_ref().is_some_and(Command::configures);
+        let proposed =
+            |(_, entry): (Slot, &super::log::Entry)| entry.batch.command.as_ref().is_some_and(Command::configures);
         waits || self.pending.is_some() || self.log.above_decided().any(proposed)
     }
 
@@ -428,7 +436,9 @@ pub enum ChangeRefused {
     #[error("another change is under way: try again when it is done")]
     InFlight,
     /// Too few of those who vote afterwards are alive and near the leader.
-    #[error("{alive} of the members that vote afterwards are alive and caught up, and {needed} are needed for a majority")]
+    #[error(
+        "{alive} of the members that vote afterwards are alive and caught up, and {needed} are needed for a majority"
+    )]
     NoQuorum {
         /// So many are.
         alive: usize,

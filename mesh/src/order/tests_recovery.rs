@@ -304,7 +304,10 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let forgotten = Input::Message { from: R2, life: LIFE, message: vote.clone() };
     assert_eq!(step(&mut leader, 1102, forgotten), [], "the new life has no vote yet");
     let out = message(&mut leader, 1103, R1, vote);
-    assert!(sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0), decided: Slot(1) })), "{out:?}");
+    assert!(
+        sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0), decided: Slot(1) })),
+        "{out:?}"
+    );
 }
 
 #[test]

@@ -105,6 +105,13 @@ impl<R> Waiters<R> {
         }
     }
 
+    /// So many members' replies count from now on.
+    pub(crate) fn set_electorate(&mut self, electorate: usize) {
+        if let Some(signatory) = &mut self.signatory {
+            signatory.set_electorate(electorate);
+        }
+    }
+
     /// A link is up.
     pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
         let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };

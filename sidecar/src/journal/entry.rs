@@ -1,6 +1,6 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
-use mesh::config::ClusterConfig;
+use mesh::config::{ClusterConfig, Configuration};
 use mesh::ids::{Ballot, Life, Position, Slot};
 use mesh::order::Record;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,8 @@ pub(crate) enum Entry {
     Started,
     /// This member joined a cluster without proof of what it once promised: it begins a new life (rule 12).
     Learner {
-        /// The first configuration.
-        cluster: ClusterConfig,
+        /// The configuration in which it joined.
+        configuration: Configuration,
         /// The life that begins.
         life: Life,
     },
@@ -54,8 +54,8 @@ pub(crate) enum History {
     },
     /// It is part of a cluster.
     Started {
-        /// The configuration.
-        cluster: ClusterConfig,
+        /// The configuration in which it began.
+        configuration: Configuration,
         /// Its life.
         life: Life,
     },
@@ -72,8 +72,12 @@ impl History {
             (Self::Blank | Self::Proposed { .. }, Entry::Proposed { token, cluster }) => {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
-            (Self::Proposed { cluster, .. }, Entry::Started) => Self::Started { cluster, life: Life(0) },
-            (_, Entry::Learner { cluster, life }) => Self::Started { cluster: cluster.clone(), life: *life },
+            (Self::Proposed { cluster, .. }, Entry::Started) => {
+                Self::Started { configuration: Configuration::first(cluster), life: Life(0) }
+            }
+            (_, Entry::Learner { configuration, life }) => {
+                Self::Started { configuration: configuration.clone(), life: *life }
+            }
             (history, _) => history,
         }
     }

@@ -195,8 +195,8 @@ fn value(entry: &Entry, payloads: bool) -> Value {
             json!({ "kind": "proposed", "token": format!("{token:032x}"), "cluster": cluster })
         }
         Entry::Started => json!({ "kind": "started" }),
-        Entry::Learner { cluster, life } => {
-            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "cluster": cluster })
+        Entry::Learner { configuration, life } => {
+            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "configuration": configuration })
         }
         Entry::Booted { boot } => json!({ "kind": "booted", "boot": boot }),
         Entry::Core(Record::Promised { ballot }) => json!({ "kind": "promised", "ballot": ballot.to_string() }),

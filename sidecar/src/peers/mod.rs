@@ -234,6 +234,17 @@ impl Peers {
         self.shared.links.clone()
     }
 
+    /// Where servers are, as far as is known.
+    pub(crate) fn places(&self) -> Vec<(ReplicaId, String)> {
+        let mut places: BTreeMap<ReplicaId, String> =
+            self.shared.place.iter().map(|place| (place.id, place.address.clone())).collect();
+        let state = self.shared.state();
+        for id in state.outboxes.keys() {
+            places.extend(state.directory.addresses(*id).into_iter().next().map(|address| (*id, address)));
+        }
+        places.into_iter().collect()
+    }
+
     /// Where accepted links go.
     pub(crate) fn acceptor(&self) -> Acceptor {
         Acceptor(Arc::downgrade(&self.shared))

@@ -7,6 +7,7 @@ pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod journal;
+pub(crate) mod members;
 mod progress;
 mod reach;
 pub(crate) mod snapshot;
