@@ -57,7 +57,7 @@ impl Admin for AdminState {
         };
         let waits = overdue || status.silent.is_some() || status.quarantined;
         vec![
-            ("member", status.role != Role::Learner),
+            ("member", !matches!(status.role, Role::Learner | Role::Removed)),
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
             ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
@@ -242,6 +242,8 @@ const fn role(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Candidate => "candidate",
         Role::Learner => "learner",
+        Role::Witness => "witness",
+        Role::Removed => "removed",
     }
 }
 

@@ -19,6 +19,7 @@ use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth::{self, Checked, Seeking};
+use mesh::config::Configuration;
 use mesh::framing::Adapter;
 use mesh::ids::Position;
 use mesh::net::Responder;
@@ -148,7 +149,7 @@ impl Driver {
             name: config.cluster.clone(),
             id: config.replica(),
             life: membership.life,
-            cluster: membership.cluster.clone(),
+            configuration: Configuration::first(membership.cluster.clone()),
             timing: config.timing.clone(),
             limits: config.limits.clone(),
             snapshots: config.snapshots,
@@ -156,7 +157,7 @@ impl Driver {
             wall_base: clock.wall_base(),
         };
         Self {
-            adapter: Adapter { request_bytes: core.cluster.request_bytes as usize, ..config.adapter },
+            adapter: Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter },
             replica: Replica::new(core, seed, recovered, now),
             config,
             membership,
@@ -304,11 +305,11 @@ impl Driver {
         match frame {
             PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
             PeerFrame::WhichCluster => {
-                let cluster = PeerFrame::Cluster(self.membership.cluster.clone());
+                let cluster = PeerFrame::Cluster(Configuration::first(self.membership.cluster.clone()));
                 self.peers.send_frame(To::One(from), "cluster", &cluster);
             }
-            PeerFrame::Cluster(cluster) => {
-                if cluster != self.membership.cluster {
+            PeerFrame::Cluster(configuration) => {
+                if configuration.cluster != self.membership.cluster {
                     self.reporter.other_cluster(self.now, from);
                 }
             }
@@ -507,6 +508,7 @@ impl Driver {
                     self.waiters.on_reply(tag, slot, form, outcome);
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
+                Output::Changed { .. } | Output::Reconfigured(_) => self.publisher.hurry(self.now),
                 Output::Event(event) => {
                     if let Event::Diverged { slot, agreed, .. } = &event {
                         self.evidence.diverged(*slot, *agreed);

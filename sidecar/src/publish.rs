@@ -154,7 +154,7 @@ impl Publisher {
         metrics.sessions.set(gauge(status.sessions as u64));
         metrics.log_bytes.set(gauge(status.log_bytes));
         metrics.journal_bytes.set(gauge(journal_bytes));
-        let votes = status.role != Role::Learner;
+        let votes = !matches!(status.role, Role::Learner | Role::Removed);
         metrics.members.get_or_create(&MemberKind { kind: "voting" }).set(i64::from(votes));
         metrics.members.get_or_create(&MemberKind { kind: "learning" }).set(i64::from(!votes));
         // A replay executes again what was counted: counters only go up.

@@ -73,7 +73,7 @@ impl Reporter {
             ),
             Event::Diverged { .. } | Event::Rebuilt { .. } | Event::NoAgreement { .. } => self.divergence(event),
             Event::Silent { .. } | Event::Aborted { .. } => self.silence(event),
-            Event::Rejoined { .. } | Event::Superseded => life(event),
+            Event::Rejoined { .. } | Event::Configured { .. } | Event::Superseded => life(event),
             Event::LogGrows { bytes } => tracing::warn!(
                 bytes,
                 "the log has more than half of the bytes it may have (--log-max-bytes); at the whole new requests are \
@@ -182,6 +182,7 @@ fn life(event: &Event) {
         Event::Rejoined { member, incarnation, .. } => {
             tracing::info!(%member, %incarnation, "a member that lost its memory was granted a new incarnation");
         }
+        Event::Configured { epoch, change } => tracing::info!(%epoch, %change, "the configuration changed"),
         Event::Superseded => tracing::error!("{SUPERSEDED}"),
         _ => {}
     }

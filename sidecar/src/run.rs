@@ -226,8 +226,8 @@ fn signer(
 
 /// Who signs replies here.
 pub(crate) fn voice(config: &Config, membership: &Membership) -> Voice {
-    // Every member has an application, and there are few.
-    let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
+    // There are few members.
+    let electorate = u16::try_from(membership.cluster.electorate()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 

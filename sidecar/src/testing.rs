@@ -1,7 +1,7 @@
 //! What the unit tests of this crate share.
 
 use crate::{App, Config, SnapshotMode};
-use mesh::config::{Divergence, Durability};
+use mesh::config::{ClusterConfig, Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Ballot, Digest, Epoch, Incarnation, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
@@ -93,6 +93,9 @@ pub(crate) fn following() -> Status {
         log_bytes: 0,
         epoch: Epoch(0),
         incarnation: Incarnation(1),
+        members: ClusterConfig::of(3, "line/shared", Durability::Sync).members,
+        target_members: 3,
+        changing: false,
         silent: None,
         quarantined: false,
         divergences: 0,

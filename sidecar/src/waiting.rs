@@ -12,7 +12,7 @@ use crate::journal::{Entry, History};
 use crate::peers::Peers;
 use crate::store::{Membership, Store};
 use anyhow::Context;
-use mesh::config::ClusterConfig;
+use mesh::config::{ClusterConfig, Configuration};
 use mesh::ids::ReplicaId;
 use mesh::net::{Responder, Signer};
 use mesh::order::To;
@@ -145,7 +145,7 @@ impl Waiting<'_> {
 
     fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
         match (frame, &self.history) {
-            (PeerFrame::Cluster(cluster), history) => {
+            (PeerFrame::Cluster(Configuration { cluster, .. }), history) => {
                 self.config.check_cluster(&cluster).with_context(|| {
                     format!("member {from} is part of a cluster that this member's settings do not fit")
                 })?;

@@ -41,7 +41,7 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&request(), "8202ac0205010647455420610a00");
-    golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot() }), "000002030101");
+    golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot(), decided: Slot(6) }), "00000203010106");
     let accept =
         Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
     golden(&accept, "0603010107060501020000018202ac0205010647455420610a00");

@@ -234,9 +234,8 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
     }
     match &batch.command {
         None => {}
-        Some(Command::Rejoin { member, life, over }) => {
-            let text = format!("member {member} rejoins in life {:016x}, after {:016x}", life.0, over.0);
-            value["command"] = json!(text);
+        Some(Command::Configure { against, change }) => {
+            value["command"] = json!(format!("{change} (proposed in configuration {against})"));
         }
         Some(Command::Abort { at }) => value["command"] = json!(format!("abort {at}")),
     }

@@ -3,13 +3,13 @@
 use crate::fuzz::{Bound, Seen, Target};
 use bytes::Bytes;
 use mesh::auth::{self, Owner, Proof, PublicKey, SecretKey, SharedProof, Vouched};
-use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use mesh::config::{ClusterConfig, Configuration, Durability};
+use mesh::ids::{Ballot, ClientId, Digest, Epoch, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use mesh::order::Record;
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
-use mesh::wire::peer::{Batch, Command, Marks, PeerFrame};
+use mesh::wire::peer::{Batch, Change, Command, Marks, PeerFrame};
 use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Submit, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Body, Message, Outcome, Refusal, Request, decode, encode};
@@ -169,19 +169,27 @@ pub(super) fn marks() -> Marks {
 pub(super) fn messages() -> Vec<Message> {
     let (ballot, slot, decided, batch, marks) = (ballot(), Slot(2), Slot(1), batch(), marks());
     let small = Arc::new(Batch { time: 9, requests: requests()[..1].to_vec(), ..Batch::default() });
-    let rejoin = Command::Rejoin { member: ReplicaId(2), life: Life(5), over: Life(0) };
-    let change = Arc::new(Batch { command: Some(rejoin), ..Batch::default() });
+    let change = |change| {
+        let command = Some(Command::Configure { against: Epoch(0), change });
+        Arc::new(Batch { command, ..Batch::default() })
+    };
+    let accept = |batch| Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch };
+    let (member, life) = (ReplicaId(2), Life(5));
     let tag = requests()[1].tag();
     vec![
         Message::PreVote { round: 4, decided, suspects: ballot },
         Message::PreVoteGranted { round: 1 },
-        Message::Prepare { ballot },
+        Message::Prepare { ballot, decided },
         Message::Promise { ballot, decided, first_kept: Slot(1), settled: Slot(0), accepted: vec![(slot, ballot)] },
         Message::Promised { ballot, slot, accepted: ballot, batch: Arc::clone(&batch) },
         Message::Outvoted { promised: ballot },
         Message::Accept { ballot, slot: Slot(1), decided: Slot(0), configured: Slot(0), batch: small },
         Message::Accept { ballot, slot, decided, configured: Slot(0), batch: Arc::clone(&batch) },
-        Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch: change },
+        accept(change(Change::Rejoin { member, life, over: Life(0) })),
+        accept(change(Change::Add { member: ReplicaId(3), life, application: false })),
+        accept(change(Change::Promote { member, life: Life(0) })),
+        accept(change(Change::Remove { member })),
+        accept(change(Change::SetTarget { members: 4 })),
         Message::Accepted { ballot, slots: vec![slot], marks },
         Message::Heartbeat {
             ballot,
@@ -200,6 +208,8 @@ pub(super) fn messages() -> Vec<Message> {
         Message::TakeOver { ballot },
         Message::Forward { request: requests()[1].clone() },
         Message::ForwardRefused { tag },
+        Message::Behind { decided: Slot(9) },
+        Message::Join { application: true },
     ]
 }
 
@@ -210,7 +220,7 @@ fn all<T: Serialize>(messages: &[T]) -> Vec<Vec<u8>> {
 fn peer_seeds() -> Vec<Vec<u8>> {
     let mut seeds = all(&messages().into_iter().map(|message| PeerFrame::Core(Life(0), message)).collect::<Vec<_>>());
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster(cluster)]));
+    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster(Configuration::first(cluster))]));
     seeds
 }
 
