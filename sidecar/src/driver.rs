@@ -78,7 +78,8 @@ pub(crate) struct Driver {
     /// Operators that wait for a change, by the core's name for it; and how often one was asked for.
     changes: BTreeMap<u64, AdminAsk>,
     change_asked: u64,
-    /// Members that say that this one was removed; and that a majority of them does: nobody needs this process any more.
+    /// Members that say that this one was removed; and that a majority of them does, and that its id is to be admitted: nobody
+    /// needs what this process holds any more.
     without: BTreeSet<ReplicaId>,
     removed: bool,
 }
@@ -207,7 +208,7 @@ impl Driver {
             if self.superseded {
                 bail!("{}", report::SUPERSEDED);
             }
-            if self.removed && self.config.id < self.replica.configuration().cluster.target_members {
+            if self.removed {
                 set_aside(self.config.data_dir.as_deref(), self.membership.life)?;
                 bail!("{}", report::JOINS_ANEW);
             }
@@ -452,7 +453,7 @@ impl Driver {
             self.without.insert(from);
             let majority = mesh::quorum::majority(theirs.cluster.voter_count());
             let said = theirs.cluster.voters().filter(|voter| self.without.contains(&voter.id)).count();
-            self.removed = said >= majority;
+            self.removed = said >= majority && self.config.id < theirs.cluster.target_members;
         }
     }
 

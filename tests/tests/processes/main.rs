@@ -17,6 +17,7 @@ mod hashmap;
 mod http_adapter;
 mod life;
 mod malicious;
+mod members;
 mod misbehave;
 mod moves;
 mod native;

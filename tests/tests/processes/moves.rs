@@ -9,10 +9,10 @@ use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 
 /// A part that the test started itself, with the command line that `up` gave it or another one.
-struct Part(Child);
+pub(crate) struct Part(pub(crate) Child);
 
 impl Part {
-    fn start(line: &[String]) -> Self {
+    pub(crate) fn start(line: &[String]) -> Self {
         let mut command = Command::new(binary::lockstep());
         command.args(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
@@ -28,7 +28,7 @@ impl Drop for Part {
 }
 
 /// The arguments that a part runs with; it ends when the test does, and not `up`.
-fn line(part: &Process) -> Vec<String> {
+pub(crate) fn line(part: &Process) -> Vec<String> {
     let line = std::fs::read_to_string(format!("/proc/{}/cmdline", part.pid)).unwrap();
     let words = line.split_terminator('\0').skip(1).filter(|word| !word.starts_with("--parent-pid="));
     words.map(str::to_owned).collect()
