@@ -187,6 +187,7 @@ async fn serve(
         signer: &mut newest,
         life: entropy::life()?,
         target: None,
+        epoch: None,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
     tracing::info!(records = records.len(), "this member is part of its cluster");

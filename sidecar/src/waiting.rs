@@ -48,6 +48,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) life: Life,
     /// The target that it was told last of a cluster of which it is no member.
     pub(crate) target: Option<u32>,
+    /// The newest configuration of that.
+    pub(crate) epoch: Option<Epoch>,
 }
 
 impl Waiting<'_> {
@@ -174,6 +176,11 @@ impl Waiting<'_> {
                     }
                     (_, None) => {
                         let target = cluster.target_members;
+                        // The leader, who admits it, may be none of those that it was told of.
+                        if self.epoch.is_none_or(|epoch| epoch < configuration.epoch) {
+                            self.epoch = Some(configuration.epoch);
+                            self.peers.seek(cluster.members.iter().map(|member| member.id).collect());
+                        }
                         self.ask_to_join(from, target);
                         return Ok(());
                     }

@@ -202,15 +202,24 @@ impl Peers {
         if same(&self.shared.roster.borrow()) {
             return;
         }
-        let mut state = self.shared.state();
-        let others = members.iter().map(|seat| seat.id).filter(|id| *id != self.shared.own);
-        state.members = Some(others.collect());
-        self.shared.add_missing(&mut state);
-        drop(state);
+        let ids = members.iter().map(|seat| seat.id).collect();
         self.shared.say(|roster| {
             (roster.epoch, roster.members) = (epoch, members);
             true
         });
+        self.seek(ids);
+    }
+
+    /// These are dialled, and sent what goes to all: the members of a cluster of which this one is none yet.
+    pub(crate) fn seek(&self, mut members: BTreeSet<ReplicaId>) {
+        members.remove(&self.shared.own);
+        let mut state = self.shared.state();
+        if state.members.as_ref() == Some(&members) {
+            return;
+        }
+        state.members = Some(members);
+        self.shared.add_missing(&mut state);
+        drop(state);
         self.shared.news.send_replace(());
     }
 

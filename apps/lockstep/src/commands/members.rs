@@ -50,7 +50,7 @@ enum Format {
 pub(crate) struct One {
     /// The member's number
     #[arg(value_name = "ID")]
-    id: u32,
+    member: u32,
     #[command(flatten)]
     reach: Reach,
 }
@@ -86,7 +86,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             });
             Ok(())
         }
-        Command::Add(Admit { one: One { id, reach }, wait }) => {
+        Command::Add(Admit { one: One { member: id, reach }, wait }) => {
             let access = reach.access()?;
             let before = access.members().await?;
             if let Some(member) = find(&before.configuration, id).filter(|member| member.votes) {
@@ -96,7 +96,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             admit(&access, &before.configuration, id).await?;
             join(&access, id, wait, |member| member.votes).await
         }
-        Command::Remove(One { id, reach }) => {
+        Command::Remove(One { member: id, reach }) => {
             let access = reach.access()?;
             let before = access.members().await?.configuration;
             remove(&access, &before, id).await?;
@@ -109,7 +109,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Command::Replace(Admit { one: One { id, reach }, wait }) => {
+        Command::Replace(Admit { one: One { member: id, reach }, wait }) => {
             let access = reach.access()?;
             let before = access.members().await?.configuration;
             let old = find(&before, id).copied();
@@ -118,7 +118,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             admit(&access, &before, id).await?;
             join(&access, id, wait, |member| member.votes && Some(member.life) != old.map(|old| old.life)).await
         }
-        Command::TransferLeader(One { id, reach }) => {
+        Command::TransferLeader(One { member: id, reach }) => {
             order(&reach.access()?, &AdminRequest::TransferLeader { to: ReplicaId(id) }).await?;
             say(&format!("member {id} leads"));
             Ok(())
