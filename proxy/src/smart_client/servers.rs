@@ -4,11 +4,15 @@ use super::driver::Event;
 use bytes::Bytes;
 use mesh::ids::ReplicaId;
 use mesh::net::kept::{Line, Question};
+use mesh::node::Quiet;
 use mesh::node::counts::Counts;
 use mesh::wire::Tag;
 use mesh::wire::submit::{FromServer, Reply, Submit};
 use tokio::sync::mpsc;
 use tracing::warn;
+
+/// A server of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 
 /// A request on its way to a server.
 #[derive(Debug)]
@@ -45,7 +49,9 @@ impl ToServer {
 
     fn malformed(&self) {
         self.rejected.count("malformed");
-        warn!(server = %self.id, "a server sent bytes that are no answer; do both run the same version?");
+        if let Some(suppressed) = MALFORMED.may_speak() {
+            warn!(server = %self.id, suppressed, "a server sent bytes that are no answer; do both run the same version?");
+        }
     }
 }
 

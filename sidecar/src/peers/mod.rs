@@ -2,6 +2,7 @@
 //!
 //! Losing a message is harmless, holding up the driver is not: an outbox that is full, or whose peer has no link, drops.
 
+mod standing;
 mod task;
 
 use crate::budget::{Budget, Share};
@@ -12,6 +13,7 @@ use mesh::ids::{Life, ReplicaId};
 use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
+use standing::Troubles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,18 +60,21 @@ struct Outbox {
 
 /// The link to each peer, while there is one. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct PeerLinks(Arc<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>);
+pub(crate) struct PeerLinks {
+    links: Arc<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>,
+    troubles: Troubles,
+}
 
 impl PeerLinks {
     /// The link to one peer.
     #[cfg(test)]
     pub(crate) fn of(id: ReplicaId, link: watch::Receiver<Option<Link>>) -> Self {
-        Self(Arc::new(BTreeMap::from([(id, link)])))
+        Self { links: Arc::new(BTreeMap::from([(id, link)])), troubles: Troubles::default() }
     }
 
     /// The link to a peer.
     pub(crate) fn get(&self, id: ReplicaId) -> Option<Link> {
-        self.0.get(&id).and_then(|link| link.borrow().clone())
+        self.links.get(&id).and_then(|link| link.borrow().clone())
     }
 }
 
@@ -77,6 +82,7 @@ impl PeerLinks {
 #[derive(Debug)]
 pub(crate) struct Peers {
     outboxes: BTreeMap<ReplicaId, Outbox>,
+    troubles: Troubles,
     metrics: Metrics,
     /// Keeps the driver's end open where there is no other member.
     _inbox: mpsc::Sender<Incoming>,
@@ -100,6 +106,7 @@ impl Peers {
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let (inbox, incoming) = mpsc::channel(INBOX_FRAMES);
         let budget = Budget::of(INBOX_BYTES);
+        let troubles = Troubles::default();
         let others = seeds.iter().filter(|(id, _)| *id != own.0);
         let outboxes = others.map(|(id, address)| {
             let (messages, outgoing) = mpsc::channel(OUTBOX_MESSAGES);
@@ -116,6 +123,7 @@ impl Peers {
                 outgoing_bytes: Arc::clone(&bytes),
                 accepted,
                 newest: newest_in,
+                troubles: troubles.clone(),
                 reader: task::Reader {
                     inbox: inbox.clone(),
                     budget: budget.clone(),
@@ -128,12 +136,13 @@ impl Peers {
             (ReplicaId(*id), Outbox { messages, bytes, links, newest })
         });
         let outboxes = outboxes.collect();
-        (Self { outboxes, metrics: metrics.clone(), _inbox: inbox }, incoming)
+        (Self { outboxes, troubles, metrics: metrics.clone(), _inbox: inbox }, incoming)
     }
 
     /// The links, for whoever asks peers something.
     pub(crate) fn links(&self) -> PeerLinks {
-        PeerLinks(Arc::new(self.outboxes.iter().map(|(id, outbox)| (*id, outbox.newest.clone())).collect()))
+        let links = self.outboxes.iter().map(|(id, outbox)| (*id, outbox.newest.clone())).collect();
+        PeerLinks { links: Arc::new(links), troubles: self.troubles.clone() }
     }
 
     /// Where accepted links go.

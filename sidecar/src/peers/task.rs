@@ -1,11 +1,13 @@
 //! The task of one peer: keeps a link, drains the outbox over it, reads what comes.
 
+use super::standing::Troubles;
 use super::{Incoming, Outgoing};
 use crate::budget::Budget;
 use crate::metrics::{self, Metrics, PeerKind};
 use crate::transfer::Server;
 use mesh::ids::ReplicaId;
 use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
+use mesh::node::Quiet;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+/// A peer of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 /// How long the member with the higher id leaves dialling to the other at first.
 const COURTESY: Duration = Duration::from_millis(100);
 /// Links of one peer that are read at one time. An older one is left to end by itself: closing it at once would make
@@ -29,6 +33,7 @@ pub(super) struct Peer {
     pub(super) outgoing_bytes: Arc<AtomicUsize>,
     pub(super) accepted: mpsc::Receiver<Link>,
     pub(super) newest: watch::Sender<Option<Link>>,
+    pub(super) troubles: Troubles,
     pub(super) reader: Reader,
     pub(super) metrics: Metrics,
 }
@@ -91,6 +96,7 @@ impl Peer {
                         }
                         Err(error) => {
                             tracing::debug!(peer = %self.id, address = %self.address, %error, "no link yet");
+                            self.troubles.note(self.id, error.to_string());
                             dial_at = Instant::now() + backoff.next_delay();
                         }
                     }
@@ -110,6 +116,7 @@ impl Peer {
     /// The newest authenticated link is the one that is used.
     fn adopt(&self, link: Link, links: &mut Links, ended: &mpsc::Sender<u64>) {
         tracing::info!(peer = %self.id, address = %link.remote_address(), "linked");
+        self.troubles.forget(self.id);
         links.count += 1;
         let id = links.count;
         if links.live.len() >= LINKS_MAX
@@ -219,7 +226,9 @@ impl Reader {
         while let Ok(bytes) = link.receive().await {
             let Ok(frame) = mesh::wire::decode(&bytes) else {
                 self.metrics.malformed("peer");
-                tracing::warn!(peer = %from, "a message of a peer does not decode: do both run the same version?");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    tracing::warn!(peer = %from, suppressed, "a message of a peer does not decode: do both run the same version?");
+                }
                 continue;
             };
             self.metrics.peer_rtt.get_or_create(&metrics::Peer { peer: from.0 }).set(link.rtt().as_secs_f64());
