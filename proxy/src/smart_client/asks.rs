@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// A sender's patience counts up to here.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
@@ -78,12 +78,12 @@ async fn introduce(link: Link, mut signers: watch::Receiver<Bytes>) {
 
 /// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
 async fn serve(link: Link, desk: Desk) {
-    info!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
+    debug!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
     loop {
         let (bytes, responder) = match link.accept_ask().await {
             Ok(ask) => ask,
             Err(error) => {
-                info!(id = %link.peer().id, %error, "link ended");
+                debug!(id = %link.peer().id, %error, "link ended");
                 return;
             }
         };
