@@ -491,7 +491,7 @@ impl Driver {
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Sign(signer) => {
-                return self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
+                self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
             }
             Control::Drain(done) => self.drain.ask(done),
             Control::Stop => self.drain.stop(),

@@ -101,7 +101,7 @@ mod tests {
     fn hints_of(change: impl Fn(&mut Config, &mut Status)) -> String {
         let (mut config, mut status) = (testing::config(), testing::following());
         change(&mut config, &mut status);
-        hints(&config, 3, &status).join("\n")
+        hints(&config, &status).join("\n")
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, members, snapshot, status};
+use crate::commands::{
+    abort, bootstrap, call, certs, check, config, debug, diff, generate, journal, members, smoke, snapshot, status, top,
+};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -38,8 +40,14 @@ pub(crate) enum Command {
     Bootstrap(bootstrap::Args),
     /// Show the cluster at a glance
     Status(status::Args),
-    /// Check certificates and parts: a line each, and what to do about what is not well
+    /// Show the cluster live: rates, latencies, who leads
+    Top(top::Args),
+    /// Check this installation: a line for each thing that must hold, and what to do about what does not
     Check(check::Args),
+    /// Write and read a key of its own through an ingress, and remove it again
+    Smoke(smoke::Args),
+    /// Pack status, configuration without secrets, metrics and the last logs into one file
+    Debug(debug::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
     /// Show the members, and change who takes part while the cluster serves
@@ -70,6 +78,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: journal::Command,
     },
+    /// Check or show the settings that a part would be started with
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        command: config::Command,
+    },
+    /// Print completions for a shell
+    Completions(generate::Completions),
+    /// Write man pages
+    Man(generate::Man),
     /// Run the example application, a hashmap over TCP
     Hashmap(hashmap::Args),
 }

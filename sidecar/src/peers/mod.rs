@@ -10,6 +10,7 @@
 //! Each end of a link first says where it is to be reached and what it knows of the others ([`Roster`]), so that a member
 //! that moved, or is new, is found again wherever one of two finds the other.
 
+mod standing;
 mod task;
 
 use crate::budget::{Budget, Share};
@@ -22,6 +23,7 @@ use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
 use mesh::wire::roster::{PLACES_MAX, Place, Roster, Seat};
+use standing::Troubles;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +76,10 @@ struct Outbox {
 
 /// The link to each peer, while there is one. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PeerLinks(Arc<Mutex<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>>);
+pub(crate) struct PeerLinks {
+    links: Arc<Mutex<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>>,
+    troubles: Troubles,
+}
 
 impl PeerLinks {
     /// The link to one peer.
@@ -91,7 +96,7 @@ impl PeerLinks {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>> {
-        lock(&self.0)
+        lock(&self.links)
     }
 }
 
