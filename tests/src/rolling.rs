@@ -166,7 +166,7 @@ impl Client {
             let put = (format!("PUT client{} {next}\n", self.number), "OK\n".to_owned());
             let get = (format!("GET client{}\n", self.number), format!("VALUE {}\n", self.written));
             self.steps += 1;
-            let is_put = self.written == 0 || self.steps % 4 != 0;
+            let is_put = self.written == 0 || !self.steps.is_multiple_of(4);
             let (request, expected) = if is_put { put } else { get };
             match self.ask(&request) {
                 Ok(reply) if reply == expected => {

@@ -344,7 +344,7 @@ fn versions(found: &Found) -> Option<Check> {
             Some(Check::good(Category::Versions, "versions", "same", format!("all parts are {version}")))
         }
         _ => {
-            let text = sides(&versions, |version| version.to_owned());
+            let text = sides(&versions, ToOwned::to_owned);
             let hint = "finish the upgrade: start the older parts again with the newer program, one after another";
             Some(Check::bad(Category::Versions, "versions", "mixed", text, hint))
         }

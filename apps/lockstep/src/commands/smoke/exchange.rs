@@ -52,16 +52,16 @@ pub(super) async fn ask(to: &str, protocol: Protocol, request: &str) -> Result<A
     match protocol {
         Protocol::Resp => resp(&mut read).await,
         Protocol::Http => http(&mut read).await,
-        Protocol::Line => Ok(plain(line(&mut read).await?)),
+        Protocol::Line => Ok(plain(&line(&mut read).await?)),
         Protocol::Length => {
             let length = read.read_u32().await?;
             let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(REPLY_BYTES_MAX as usize)];
             read.read_exact(&mut text).await?;
-            Ok(plain(lossy(&text)))
+            Ok(plain(&lossy(&text)))
         }
         Protocol::Close => match rest(&mut read).await? {
             text if text.is_empty() => Err(Trouble::NoReply("closed".to_owned())),
-            text => Ok(plain(lossy(&text))),
+            text => Ok(plain(&lossy(&text))),
         },
     }
 }
@@ -96,7 +96,7 @@ fn bytes(protocol: Protocol, to: &str, request: &str) -> Vec<u8> {
 }
 
 /// The example hashmap has a word for errors.
-fn plain(text: String) -> Answer {
+fn plain(text: &str) -> Answer {
     let text = text.trim_end().to_owned();
     if text.starts_with("ERR ") { Answer::Error(text) } else { Answer::Reply(text) }
 }
