@@ -24,6 +24,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_reconfigure;
+#[cfg(test)]
 mod tests_recovery;
 mod timers;
 
@@ -269,6 +271,9 @@ impl Replica {
         }
         replica.note_known_decided(now, recovered.decided, replica.config.id);
         replica.arm_election(now);
+        if replica.own().is_none() {
+            replica.timers.set_if_stopped(Timer::Repair, now + replica.config.timing.repair);
+        }
         replica
     }
 

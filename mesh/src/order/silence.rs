@@ -2,9 +2,8 @@
 //! a replica states it, durably, and waits for the ordered outcome.
 
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, To, mutant};
-use crate::config::ELECTORATE_MIN;
 use crate::ids::{Position, Run, Slot};
-use crate::quorum::majority;
+use crate::quorum::{ELECTORATE_MIN, majority};
 use crate::wire::peer::Command;
 use crate::wire::{Body, Outcome, Tag};
 

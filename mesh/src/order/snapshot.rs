@@ -5,9 +5,9 @@ use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
-use crate::config::{Configuration, ELECTORATE_MIN, Snapshots};
+use crate::config::{Configuration, Snapshots};
 use crate::ids::{ReplicaId, Slot};
-use crate::quorum::{majority, reached_by};
+use crate::quorum::{ELECTORATE_MIN, majority, reached_by};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.

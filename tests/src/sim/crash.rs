@@ -51,11 +51,13 @@ pub enum Fault {
     Differ,
     /// An operator wants a snapshot.
     Save,
+    /// An operator changes the configuration.
+    Reconfigure,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Crash,
         Self::Power,
         Self::PowerAll,
@@ -73,6 +75,7 @@ impl Fault {
         Self::SnapshotRot,
         Self::Differ,
         Self::Save,
+        Self::Reconfigure,
     ];
 }
 
@@ -127,6 +130,7 @@ impl World {
             Fault::Pause => self.pause(),
             Fault::AppLost => self.lose_app()?,
             Fault::Drain => self.drain()?,
+            Fault::Reconfigure => self.reconfigure()?,
             Fault::DiskStall => {
                 let victim = self.chance.below(self.servers.len() as u64) as usize;
                 let until = self.now + self.chance.duration(Duration::from_secs(2));
@@ -170,25 +174,9 @@ impl World {
         let n = self.servers.len();
         let up = (0..n).map(|step| (victim + step) % n).find(|index| {
             let server = &self.servers[*index];
-            server.replica.is_some() && self.may_crash(*index, true)
+            (server.replica.is_some() || server.waiting) && self.may_crash(*index, true)
         });
         up.unwrap_or(victim)
-    }
-
-    /// Whether the budget lets this replica lose what it holds.
-    pub(super) fn may_damage(&self, victim: usize) -> bool {
-        let damaged = |index: &usize| {
-            let server = &self.servers[*index];
-            // One that is drained is going to end.
-            server.is_damaged() || (server.draining && server.disk.forgets(false))
-        };
-        let others = (0..self.servers.len()).filter(|index| *index != victim).filter(damaged).count();
-        others < mesh::quorum::tolerated(self.servers.len())
-    }
-
-    fn may_differ(&self, victim: usize) -> bool {
-        let differed = self.servers.iter().filter(|server| server.differed).count();
-        !self.servers[victim].differed && differed < mesh::quorum::tolerated(self.servers.len())
     }
 
     /// Whether the budget lets this replica's process end.
@@ -327,10 +315,15 @@ impl World {
         self.queue.push(self.now + OPERATOR, Event::Operator);
         let poison =
             |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
+        self.operate_members()?;
         let mut stuck = Vec::new();
+        let alone = self.checks.membership().current().applications().count() == 1;
         for server in &self.servers {
             let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
             stuck.extend(call.and_then(|(slot, bytes)| self.checks.position_of(*slot, bytes)));
+            // Nobody else can execute it.
+            let silent = server.replica.as_ref().and_then(|replica| replica.status().silent);
+            stuck.extend(silent.filter(|_| alone));
         }
         stuck.sort_unstable();
         stuck.dedup();
@@ -353,7 +346,8 @@ impl World {
         least.replies = clients * demanded;
         for (fault, _) in &self.options.faults {
             match fault {
-                Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = 1,
+                // A single member that forgets everything with its process is spared.
+                Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = u64::from(self.options.n() > 1),
                 Fault::SmartCrash => least.smart_crashes = 1,
                 Fault::SenderCrash => least.sender_crashes = 1,
                 Fault::Partition => least.partitions = 1,
@@ -364,6 +358,7 @@ impl World {
                 Fault::DiskStall => least.stalls = 1,
                 // These need room in the budget, something stored, or luck.
                 Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => {}
+                Fault::Reconfigure => {}
             }
         }
         let expected = |per_mille: u32| u64::from(self.lossy_messages > u64::from(20_000 / per_mille.max(1)));
