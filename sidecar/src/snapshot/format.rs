@@ -9,7 +9,7 @@ pub(super) const TRAILER_BYTES: usize = 4 + 32 + MAGIC.len() + 4;
 /// Begins the last bytes.
 const MAGIC: [u8; 8] = *b"LOCKSNAP";
 /// The version of this format.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Ends every whole snapshot's name.
 const WHOLE: &str = ".snapshot";
