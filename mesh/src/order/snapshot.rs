@@ -5,9 +5,9 @@ use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
-use crate::config::{Configuration, ELECTORATE_MIN, Snapshots};
+use crate::config::{Configuration, Snapshots};
 use crate::ids::{ReplicaId, Slot};
-use crate::quorum::{majority, reached_by};
+use crate::quorum::{ELECTORATE_MIN, majority, reached_by};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.
@@ -129,6 +129,7 @@ impl Replica {
             work,
             epoch: self.configuration.epoch,
             configured: self.configuration.configured,
+            elected: self.configuration.elected,
             hollow: !self.application,
             ..Image::genesis(self.configuration.cluster.clone())
         };
@@ -286,6 +287,7 @@ impl Replica {
 
     /// What was to be fetched is cut at this peer.
     pub(super) fn on_cut(&mut self, from: ReplicaId, snapshot: Slot, out: &mut Vec<Output>) {
+        self.confirm_change(snapshot, out);
         let next = self.log.decided().next();
         let asked = self.fetching.is_some_and(|Fetching { peer, .. }| peer == from);
         if snapshot >= next && asked && !self.transfers() {
@@ -364,13 +366,12 @@ impl Replica {
     /// Takes everything but the application's state from a snapshot. True if its configuration is newer than what is known.
     pub(super) fn install(&mut self, image: Image) -> bool {
         let base = Base::of(&image);
-        let Image { slot, time, work, cluster, epoch, configured, sessions, .. } = image;
+        let Image { slot, time, work, cluster, epoch, configured, elected, sessions, .. } = image;
         self.sessions = Sessions::restore(cluster.sessions, cluster.request_signatures, sessions, &self.config.limits);
         let newer = configured > self.configuration.configured;
         if newer {
             self.voters_before = self.configuration.cluster.voter_count();
-            self.configuration = Configuration { cluster, epoch, configured };
-            self.elected = configured;
+            self.configuration = Configuration { cluster, epoch, configured, elected };
         }
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);
