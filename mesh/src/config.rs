@@ -1,12 +1,12 @@
 //! Configuration: what is ordered (the same on every member, part of the log) and what is local.
 
 use crate::auth::Signatures;
-use crate::ids::{Incarnation, Life, ReplicaId};
+use crate::ids::{Generation, Incarnation, Life, ReplicaId};
 use crate::limits::{Limits, MEMBERS_MAX, REQUEST_BYTES_MAX, Timing};
 use serde::{Deserialize, Serialize};
 
 /// The version of the semantics of execution (core and adapters). A member refuses a cluster of another one.
-pub const EXECUTION_VERSION: u32 = 3;
+pub const EXECUTION_VERSION: u32 = 4;
 
 /// How writes reach the disk before they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct SessionLimits {
 /// bootstrap; afterwards the journal has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {
+    /// The generation that the bootstrap minted; those that followed it are in the log (rule 14).
+    pub generation: Generation,
     /// The members, in order of their ids.
     pub members: Vec<Member>,
     /// Bounds of the session table.
@@ -82,6 +84,7 @@ impl ClusterConfig {
     #[must_use]
     pub fn of(n: u32, adapter: &str, durability: Durability) -> Self {
         Self {
+            generation: Generation::FIRST,
             members: (0..n)
                 .map(|id| Member { id: ReplicaId(id), incarnation: Incarnation(1), life: Life(0) })
                 .collect(),

@@ -8,7 +8,7 @@ use mesh::client::own::Unknown;
 use mesh::client::sender::Refused;
 use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, ReplyVote};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{Digest, Seq, Slot};
+use mesh::ids::{Digest, Generation, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, OutsideFiles, Role};
 use mesh::wire::submit::{Answer, FromServer, Reply, Submit, Vote};
@@ -111,7 +111,7 @@ async fn serve(id: u32, link: Link) {
 
 fn execute(request: &Request) -> Answer {
     let outcome = match &request.body {
-        Body::Open { window, .. } => Outcome::Opened { opened: Slot(1), window: *window },
+        Body::Open { window, .. } => Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: *window },
         Body::Call(bytes) => Outcome::Executed(shout(bytes)),
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,

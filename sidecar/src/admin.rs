@@ -78,11 +78,12 @@ impl Admin for AdminState {
         let mut value = self.surroundings(&app, snapshot.journal_bytes);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
-            Phase::Running { membership, status, .. } => {
-                let members: Vec<u32> = membership.cluster.members.iter().map(|member| member.id.0).collect();
+            Phase::Running { membership, status, newer, .. } => {
+                let members: Vec<u32> = status.members.iter().map(|member| member.0).collect();
                 let mut fields = running(status, &members);
                 fields["life"] = json!(format!("{:016x}", membership.life.0));
-                fields["hints"] = json!(hints(&self.config, members.len(), status));
+                fields["hints"] = json!(hints(&self.config, members.len(), status, *newer));
+                fields["generation"] = json!(membership.generation.to_string());
                 fields
             }
         };
@@ -189,6 +190,7 @@ fn blank(target: usize) -> Value {
         "epoch": 0,
         "incarnation": 0,
         "life": null,
+        "generation": null,
         "members": [],
         "target_members": target,
         "decided": 0,

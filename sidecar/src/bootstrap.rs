@@ -7,7 +7,7 @@ use crate::entropy;
 use crate::operator::{Access, ask, dial, words};
 use anyhow::{Context, bail, ensure};
 use mesh::config::{ClusterConfig, Member};
-use mesh::ids::{Incarnation, Life, ReplicaId};
+use mesh::ids::{Generation, Incarnation, Life, ReplicaId};
 use mesh::net::{Endpoint, Link};
 use mesh::wire::admin::{AdminReply, AdminRequest, History};
 use std::collections::BTreeMap;
@@ -168,7 +168,8 @@ impl Bootstrap<'_> {
             .keys()
             .map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1), life: Life(0) })
             .collect();
-        let cluster = ClusterConfig { members, ..described.seed.clone() };
+        let generation = Generation::default().next(entropy::generation().context("no randomness from the system")?);
+        let cluster = ClusterConfig { generation, members, ..described.seed.clone() };
         cluster.validate().context("the members' settings cannot be used")?;
         Ok(cluster)
     }

@@ -19,9 +19,10 @@ use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth::{self, Checked, Seeking};
+use mesh::config::Member;
 use mesh::framing::Adapter;
-use mesh::ids::Position;
-use mesh::net::Responder;
+use mesh::ids::{Generation, Position, ReplicaId};
+use mesh::net::{Responder, Signer};
 use mesh::node::failpoint;
 use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
@@ -29,6 +30,7 @@ use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::submit::{Steer, Submit};
 use mesh::wire::{Body, Message, Request};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -104,6 +106,8 @@ pub(crate) struct Parts {
     pub(crate) evidence: app::Evidence,
     pub(crate) peers: Peers,
     pub(crate) waiters: Waiters<Responder>,
+    /// What signs replies, if they are signed.
+    pub(crate) signer: Option<Arc<Signer>>,
     pub(crate) checker: Option<Checker<Responder>>,
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Metrics,
@@ -136,7 +140,8 @@ impl Driver {
             app,
             evidence,
             peers,
-            waiters,
+            mut waiters,
+            signer,
             checker,
             inputs,
             metrics,
@@ -155,9 +160,16 @@ impl Driver {
             divergence: config.divergence,
             wall_base: clock.wall_base(),
         };
+        let (adapter, replica) = {
+            let request_bytes = core.cluster.request_bytes as usize;
+            (Adapter { request_bytes, ..config.adapter }, Replica::new(core, seed, recovered, now))
+        };
+        if let Some(signer) = signer {
+            waiters.sign_with(now, voice(&config, replica.cluster()), signer);
+        }
         Self {
-            adapter: Adapter { request_bytes: core.cluster.request_bytes as usize, ..config.adapter },
-            replica: Replica::new(core, seed, recovered, now),
+            adapter,
+            replica,
             config,
             membership,
             clock,
@@ -302,18 +314,48 @@ impl Driver {
 
     fn on_frame(&mut self, Incoming { from, frame, share }: Incoming) {
         match frame {
-            PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
-            PeerFrame::WhichCluster => {
-                let cluster = PeerFrame::Cluster(self.membership.cluster.clone());
-                self.peers.send_frame(To::One(from), "cluster", &cluster);
+            PeerFrame::Core(generation, life, message) if generation == self.membership.generation => {
+                self.step(Input::Message { from, life, message });
             }
-            PeerFrame::Cluster(cluster) => {
+            PeerFrame::Core(generation, ..) => self.on_other_generation(from, generation),
+            PeerFrame::WhichCluster => self.on_which_cluster(from),
+            PeerFrame::Cluster { generation, .. } if generation != self.membership.generation => {
+                self.on_other_generation(from, generation);
+            }
+            PeerFrame::Cluster { cluster, .. } => {
                 if cluster != self.membership.cluster {
                     self.reporter.other_cluster(self.now, from);
                 }
             }
         }
         drop(share);
+    }
+
+    /// A member without history asks. It joins what it hears of first, so whoever belongs to the past says nothing; and
+    /// where another generation has begun without it, it is to be added first.
+    fn on_which_cluster(&self, from: ReplicaId) {
+        let is = |members: &[Member]| members.iter().any(|member| member.id == from);
+        let left_behind = is(&self.membership.cluster.members) && !is(&self.replica.cluster().members);
+        if self.publisher.newer().is_none() && !left_behind {
+            self.tell_cluster(from);
+        }
+    }
+
+    fn tell_cluster(&self, to: ReplicaId) {
+        let (cluster, generation) = (self.membership.cluster.clone(), self.membership.generation);
+        self.peers.send_frame(To::One(to), "cluster", &PeerFrame::Cluster { cluster, generation });
+    }
+
+    /// Nothing that it says counts (rule 14). Whoever belongs to the past learns of it.
+    fn on_other_generation(&mut self, from: ReplicaId, generation: Generation) {
+        let own = self.membership.generation;
+        self.reporter.other_generation(self.now, from, (generation, own));
+        if generation < own {
+            self.tell_cluster(from);
+        } else {
+            self.publisher.superseded_by(generation);
+            self.publisher.touch(self.now);
+        }
     }
 
     /// All requests of the turn make one input, so that they make one batch.
@@ -432,7 +474,7 @@ impl Driver {
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Sign(signer) => {
-                return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
+                return self.waiters.sign_with(self.now, voice(&self.config, self.replica.cluster()), signer);
             }
             Control::Drain(done) => self.drain.waiting.push(done),
             Control::Stop => self.drain.stop = true,
@@ -467,7 +509,7 @@ impl Driver {
                     if let Message::Accepted { slots, .. } = &message {
                         tracing::trace!(?slots, "a vote is sent");
                     }
-                    self.peers.send(to, self.membership.life, message);
+                    self.peers.send(to, self.membership.generation, self.membership.life, message);
                 }
                 Output::Persist { lsn, record } => {
                     if let Record::Accepted { slot, batch, .. } = &record {
@@ -540,7 +582,7 @@ impl Driver {
     /// Tells who waits for it when leadership is handed over; true when the process may end.
     fn drained(&mut self) -> bool {
         let status = self.replica.status();
-        let alone = self.membership.cluster.members.len() == 1;
+        let alone = self.replica.cluster().members.len() == 1;
         let handed_over = alone || status.role != Role::Leader;
         if handed_over {
             for waiting in self.drain.waiting.drain(..) {

@@ -1,14 +1,18 @@
 //! What an operator can do about the state of this member: sentences for `status`, each naming the next step.
 
 use crate::Config;
+use crate::report::LEFT_BEHIND;
 use mesh::config::Divergence;
+use mesh::ids::Generation;
 use mesh::node::human::format_size;
 use mesh::order::{Role, Status};
 
 /// One sentence for each thing that wants attention; none when all is well.
-pub(crate) fn hints(config: &Config, members: usize, status: &Status) -> Vec<String> {
-    let all = [log(config, status), vote(members, status), silence(members, status), divergence(config, status)];
-    all.into_iter().flatten().collect()
+pub(crate) fn hints(config: &Config, members: usize, status: &Status, newer: Option<Generation>) -> Vec<String> {
+    let left_behind = newer.map(|newer| format!("generation {newer}: {LEFT_BEHIND}"));
+    let rest = [log(config, status), vote(members, status), silence(members, status), divergence(config, status)];
+    let all = std::iter::once(left_behind).chain(rest);
+    all.flatten().collect()
 }
 
 fn log(config: &Config, status: &Status) -> Option<String> {
@@ -83,7 +87,14 @@ mod tests {
     fn hints_of(change: impl Fn(&mut Config, &mut Status)) -> String {
         let (mut config, mut status) = (testing::config(), testing::following());
         change(&mut config, &mut status);
-        hints(&config, 3, &status).join("\n")
+        hints(&config, 3, &status, None).join("\n")
+    }
+
+    #[test]
+    fn a_member_that_was_left_behind_is_told_to_be_set_aside() {
+        let generation = Generation { count: 2, mark: 9 };
+        let hints = hints(&testing::config(), 3, &testing::following(), Some(generation));
+        assert!(matches!(&hints[..], [hint] if hint.contains("2-0000000000000009") && hint.contains("set-aside")));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod admin;
 mod app;
+mod backup;
 pub mod bootstrap;
 mod budget;
 mod clock;
@@ -21,6 +22,7 @@ pub mod operator;
 mod peers;
 mod publish;
 mod report;
+pub mod restart;
 mod run;
 mod snapshot;
 mod store;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::timeout;
 
+pub use crate::backup::Backed;
 pub use mesh::ids::{Position, Slot};
 
 /// How long one member has for one answer.
@@ -16,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a link to one member may take to make: nobody answers for one that does not run.
 const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two questions how far a member is.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Whom an operator reaches, and as whom.
 #[derive(Clone, Debug)]
@@ -129,7 +130,7 @@ impl Access {
     }
 }
 
-async fn view(link: &Link, request: &AdminRequest) -> anyhow::Result<Answer<SnapshotsView>> {
+pub(crate) async fn view(link: &Link, request: &AdminRequest) -> anyhow::Result<Answer<SnapshotsView>> {
     match ask(link, request).await? {
         AdminReply::Snapshots(view) => Ok(Answer::Done(view)),
         AdminReply::Refused(why) => Ok(Answer::Refused(why)),
@@ -154,6 +155,8 @@ pub(crate) fn words(reply: AdminReply) -> String {
     match reply {
         AdminReply::Refused(reason) => reason,
         AdminReply::Done => "done".to_owned(),
-        AdminReply::Described { .. } | AdminReply::Snapshots(_) => "an answer to another question".to_owned(),
+        AdminReply::Described { .. } | AdminReply::Snapshots(_) | AdminReply::Fetched(_) => {
+            "an answer to another question".to_owned()
+        }
     }
 }

@@ -4,7 +4,7 @@
 use crate::metrics::{MemberKind, Metrics};
 use crate::snapshot::Snapshots;
 use crate::store::Membership;
-use mesh::ids::Slot;
+use mesh::ids::{Generation, Slot};
 use mesh::order::{Role, Status};
 use mesh::time::{Duration, Instant};
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub(crate) enum Phase {
         stuck_since: Option<std::time::Instant>,
         /// Since when a snapshot is taken: the application gets nothing else meanwhile.
         dumping_since: Option<std::time::Instant>,
+        /// The newest generation of the cluster that a peer is known to be part of, where this member is not.
+        newer: Option<Generation>,
     },
 }
 
@@ -59,6 +61,7 @@ pub(crate) struct Publisher {
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
     dumping_since: Option<std::time::Instant>,
+    newer: Option<Generation>,
     last_executed: Slot,
     /// Slots that the counters have.
     counted: (u64, u64),
@@ -85,6 +88,7 @@ impl Publisher {
             leader_seen: None,
             stuck_since: None,
             dumping_since: None,
+            newer: None,
             last_executed: Slot(0),
             counted: (0, 0),
             next_disk: Instant::ZERO,
@@ -106,6 +110,16 @@ impl Publisher {
         self.dumping_since = begun.then(std::time::Instant::now);
         // The slots that waited for it have not waited for the application.
         self.stuck_since = None;
+    }
+
+    /// A peer is part of a newer generation than this member.
+    pub(crate) fn superseded_by(&mut self, generation: Generation) {
+        self.newer = self.newer.max(Some(generation));
+    }
+
+    /// The newest generation that a peer is known to be part of, where this member is not.
+    pub(crate) const fn newer(&self) -> Option<Generation> {
+        self.newer
     }
 
     /// When [`Self::publish`] is to be called.
@@ -140,6 +154,7 @@ impl Publisher {
             leader_seen: self.leader_seen,
             stuck_since: self.stuck_since,
             dumping_since: self.dumping_since,
+            newer: self.newer,
         };
         self.snapshots.send_replace(Snapshot { phase, journal_bytes });
     }

@@ -14,12 +14,13 @@ use crate::metrics::Metrics;
 use crate::peers::{Acceptor, Peers};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::{Membership, Store};
+use crate::store::Store;
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
+use mesh::config::ClusterConfig;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
@@ -150,8 +151,13 @@ async fn serve(
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
-    let accepting =
-        Accepting { peers: peers.acceptor(endpoint), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
+    let accepting = Accepting {
+        peers: peers.acceptor(endpoint),
+        requests: requests_in,
+        admin: admin_in,
+        snapshots: server.clone(),
+        metrics: metrics.clone(),
+    };
     let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
@@ -161,16 +167,16 @@ async fn serve(
         config: &config,
         store: &mut store,
         history,
-        has_snapshots: snapshots.as_ref().is_some_and(|snapshots| snapshots.newest().is_some()),
+        snapshots: snapshots.as_ref(),
         peers: &peers,
         waiters: &mut waiters,
         inputs: &mut inputs,
         signer: &mut newest,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
-    tracing::info!(records = records.len(), "this member is part of its cluster");
+    server.belongs_to(membership.generation);
+    tracing::info!(records = records.len(), generation = %membership.generation, "this member is part of its cluster");
     let clock = Clock::start();
-    newest.into_iter().for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership), signer));
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
@@ -180,6 +186,7 @@ async fn serve(
     let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
         cluster: config.cluster.clone(),
+        generation: membership.generation,
         snapshots: snapshots.clone(),
         links: peers.links(),
         rate: config.transfer_rate,
@@ -200,6 +207,7 @@ async fn serve(
         evidence,
         peers,
         waiters,
+        signer: newest,
         checker,
         inputs,
         metrics,
@@ -225,9 +233,9 @@ fn signer(
 }
 
 /// Who signs replies here.
-pub(crate) fn voice(config: &Config, membership: &Membership) -> Voice {
+pub(crate) fn voice(config: &Config, cluster: &ClusterConfig) -> Voice {
     // Every member has an application, and there are few.
-    let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
+    let electorate = u16::try_from(cluster.members.len()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 
@@ -263,6 +271,7 @@ struct Accepting {
     peers: Acceptor,
     requests: mpsc::Sender<intake::Event>,
     admin: mpsc::Sender<AdminAsk>,
+    snapshots: transfer::Server,
     metrics: Metrics,
 }
 
@@ -292,11 +301,11 @@ impl Accepting {
 
     fn serve(&self, link: Link, id: LinkId, budget: &Budget) -> impl Future<Output = ()> + Send + use<> {
         let (requests, admin) = (self.requests.clone(), self.admin.clone());
-        let (metrics, budget) = (self.metrics.clone(), budget.clone());
+        let (snapshots, metrics, budget) = (self.snapshots.clone(), self.metrics.clone(), budget.clone());
         async move {
             match link.kind() {
                 LinkKind::Submit => intake::serve(link, id, requests, budget, metrics).await,
-                LinkKind::Admin => serve_admin(link, admin, metrics).await,
+                LinkKind::Admin => serve_admin(link, admin, snapshots, metrics).await,
                 // The endpoint accepts no other kind.
                 LinkKind::Peer | LinkKind::Client => link.close("not served here"),
             }

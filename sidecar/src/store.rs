@@ -5,7 +5,7 @@ use crate::app::process::boot_id;
 use crate::journal::{Entry, History, Identity, Journal, JournalFile, Looked, Observe, Options, Recovery, lock};
 use anyhow::Context;
 use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::Life;
+use mesh::ids::{Generation, Life};
 use mesh::order::Verdict;
 use std::fs::File;
 use std::path::PathBuf;
@@ -118,8 +118,8 @@ pub(crate) fn settle(looked: Looked, synced: bool) -> anyhow::Result<(JournalFil
 /// A new journal in the place of one that must not be voted with.
 fn replace(looked: Looked) -> anyhow::Result<(JournalFile, Recovery, PathBuf)> {
     let history = match looked.history() {
-        History::Started { cluster, .. } => {
-            History::Started { cluster: cluster.clone(), life: crate::entropy::life()? }
+        History::Started { cluster, generation, .. } => {
+            History::Started { cluster: cluster.clone(), generation: *generation, life: crate::entropy::life()? }
         }
         // The damage may have taken what made it part of a cluster.
         History::Blank | History::Proposed { .. } | History::Lost => History::Lost,
@@ -132,6 +132,8 @@ fn replace(looked: Looked) -> anyhow::Result<(JournalFile, Recovery, PathBuf)> {
 pub(crate) struct Membership {
     /// Its first configuration.
     pub(crate) cluster: ClusterConfig,
+    /// The generation that it is part of.
+    pub(crate) generation: Generation,
     /// This member's life, as its journal names it.
     pub(crate) life: Life,
 }

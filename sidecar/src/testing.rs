@@ -3,7 +3,7 @@
 use crate::{App, Config, SnapshotMode};
 use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{Ballot, Digest, Epoch, Incarnation, ReplicaId, Slot};
+use mesh::ids::{Ballot, Digest, Epoch, Generation, Incarnation, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::order::{Role, Status};
 use std::net::SocketAddr;
@@ -91,6 +91,8 @@ pub(crate) fn following() -> Status {
         digest: (Slot(0), Digest::default()),
         snapshot: Slot(0),
         log_bytes: 0,
+        generation: Generation::FIRST,
+        members: (0..3).map(ReplicaId).collect(),
         epoch: Epoch(0),
         incarnation: Incarnation(1),
         silent: None,

@@ -10,10 +10,11 @@ use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Waiters};
 use crate::journal::{Entry, History};
 use crate::peers::Peers;
+use crate::snapshot::Snapshots;
 use crate::store::{Membership, Store};
 use anyhow::Context;
 use mesh::config::ClusterConfig;
-use mesh::ids::ReplicaId;
+use mesh::ids::{Generation, ReplicaId};
 use mesh::net::{Responder, Signer};
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
@@ -35,8 +36,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) store: &'a mut Store,
     pub(crate) history: History,
-    /// It has snapshots of a cluster that has begun.
-    pub(crate) has_snapshots: bool,
+    /// Its snapshots, which it goes on from if they are of the cluster that it joins.
+    pub(crate) snapshots: Option<&'a Snapshots>,
     pub(crate) peers: &'a Peers,
     pub(crate) waiters: &'a mut Waiters<Responder>,
     pub(crate) inputs: &'a mut Inputs,
@@ -56,8 +57,9 @@ impl Waiting<'_> {
         let mut tick = interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let History::Started { cluster, life } = &self.history {
-                return Ok(Some(Membership { cluster: cluster.clone(), life: *life }));
+            if let History::Started { cluster, generation, life } = &self.history {
+                let (cluster, generation, life) = (cluster.clone(), *generation, *life);
+                return Ok(Some(Membership { cluster, generation, life }));
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
@@ -89,7 +91,7 @@ impl Waiting<'_> {
             AdminRequest::Describe => self.describe(),
             AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
             AdminRequest::Commit { token } => self.on_commit(*token)?,
-            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => {
+            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } | AdminRequest::Fetch(_) => {
                 AdminReply::Refused("this member is not part of a cluster yet: run `lockstep bootstrap`".to_owned())
             }
         };
@@ -113,7 +115,7 @@ impl Waiting<'_> {
             History::Lost => return Ok(AdminReply::Refused(LOST.to_owned())),
             History::Blank | History::Proposed { .. } => {}
         }
-        if self.has_snapshots {
+        if self.snapshots.is_some_and(|snapshots| snapshots.newest().is_some()) {
             return Ok(AdminReply::Refused(
                 "this member has snapshots of a cluster that has begun, and waits for its other members. To begin a new \
                  cluster, move the directory snapshots out of its data directory"
@@ -145,12 +147,14 @@ impl Waiting<'_> {
 
     fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
         match (frame, &self.history) {
-            (PeerFrame::Cluster(cluster), history) => {
+            (PeerFrame::Cluster { cluster, generation }, history) => {
                 self.config.check_cluster(&cluster).with_context(|| {
                     format!("member {from} is part of a cluster that this member's settings do not fit")
                 })?;
                 let entry = match history {
-                    History::Proposed { cluster: proposed, .. } if *proposed == cluster => {
+                    History::Proposed { cluster: proposed, .. }
+                        if *proposed == cluster && cluster.generation == generation =>
+                    {
                         tracing::info!(from = %from, "the proposal was committed");
                         Entry::Started
                     }
@@ -160,7 +164,8 @@ impl Waiting<'_> {
                             "the cluster exists and this member has no history: it may have forgotten votes, so it \
                              joins as a learner"
                         );
-                        Entry::Learner { cluster, life: crate::entropy::life()? }
+                        self.leave_others(generation)?;
+                        Entry::Learner { cluster, generation, life: crate::entropy::life()? }
                     }
                 };
                 self.store(&entry)
@@ -172,6 +177,11 @@ impl Waiting<'_> {
             }
             (PeerFrame::Core(..) | PeerFrame::WhichCluster, _) => Ok(()),
         }
+    }
+
+    /// Snapshots of another generation may hold what this one does not.
+    fn leave_others(&self, generation: Generation) -> anyhow::Result<()> {
+        self.snapshots.map_or(Ok(()), |snapshots| snapshots.leave_others(generation))
     }
 
     fn on_request(&mut self, event: intake::Event) {
@@ -191,7 +201,7 @@ pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<
         }
         AdminRequest::Propose { .. } => Some(refused_started()),
         AdminRequest::Commit { .. } => Some(AdminReply::Done),
-        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => None,
+        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } | AdminRequest::Fetch(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, snapshot, status};
+use crate::commands::{abort, backup, bootstrap, call, certs, check, diff, journal, members, snapshot, status};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -47,6 +47,18 @@ pub(crate) enum Command {
         /// What to do
         #[command(subcommand)]
         command: snapshot::Command,
+    },
+    /// Make a backup of a running cluster, and begin with one
+    Backup {
+        /// What to do
+        #[command(subcommand)]
+        command: backup::Command,
+    },
+    /// Change who is part of the cluster
+    Members {
+        /// What to do
+        #[command(subcommand)]
+        command: members::Command,
     },
     /// End a request that the application does not answer: it is skipped everywhere, and its client is told
     Abort(abort::Args),

@@ -43,6 +43,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Check(args) => commands::check::run(args).await,
             Command::Call(args) => commands::call::run(args).await,
             Command::Snapshot { command } => commands::snapshot::run(command).await,
+            Command::Backup { command } => commands::backup::run(command).await,
+            Command::Members { command } => commands::members::run(command).await,
             Command::Abort(args) => commands::abort::run(args).await,
             Command::Diff(args) => commands::diff::run(&args),
             Command::Certs { command } => commands::certs::run(command).await,

@@ -4,7 +4,7 @@ use super::sender::{self, Answer, Connection, Endpoint, Lending, Refused, Sender
 use super::smart_client::{self, SmartClient, Ticket};
 use super::{ReplyVote, sender::Output as Sent};
 use crate::auth::{Rejected, SecretKey};
-use crate::ids::{ClientId, Digest, ReplicaId, Seq, Slot};
+use crate::ids::{ClientId, Digest, Generation, ReplicaId, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
 use crate::wire::submit::{Answer as Reply, Steer, Vote};
@@ -70,7 +70,7 @@ fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Reque
     feed(sender, 0, sender::Input::Up(E0));
     let open = asked(&call(sender, 0, body, deadline)).pop().expect("a session is opened first").1;
     assert_eq!(open.tag().kind, Kind::Open);
-    let opened = Outcome::Opened { opened: Slot(9), window: 64 };
+    let opened = Outcome::Opened { opened: Generation::FIRST.at(Slot(9)), window: 64 };
     let out = told(sender, 1, E0, &open, Told::unsigned(opened));
     asked(&out).pop().expect("then the call goes out").1
 }
@@ -79,7 +79,10 @@ fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Reque
 fn calls_of_a_connection_have_consecutive_numbers_and_are_answered_in_order() {
     let mut sender = sender(4);
     let first = with_session(&mut sender, "a", 10_000);
-    assert_eq!((first.opened, first.seq, &first.body), (Slot(9), Seq(1), &Body::Call(Bytes::from_static(b"a"))));
+    assert_eq!(
+        (first.opened, first.seq, &first.body),
+        (Generation::FIRST.at(Slot(9)), Seq(1), &Body::Call(Bytes::from_static(b"a")))
+    );
     let second = asked(&call(&mut sender, 2, "b", 10_000)).pop().expect("the window has room").1;
     assert_eq!((second.client, second.seq), (first.client, Seq(2)));
     let reply = |bytes: &'static [u8]| Told::unsigned(Outcome::Executed(Bytes::from_static(bytes)));
@@ -154,7 +157,7 @@ fn connections_take_turns_where_not_all_may_send() {
         assert_eq!(asked(&call_of(&mut sender, 2, 1, body, 60_000)), [], "one is in flight");
     }
     let open = asked(&call_of(&mut sender, 2, 2, "b1", 60_000)).pop().expect("it needs a session").1;
-    let opened = Told::unsigned(Outcome::Opened { opened: Slot(10), window: 8 });
+    let opened = Told::unsigned(Outcome::Opened { opened: Generation::FIRST.at(Slot(10)), window: 8 });
     assert_eq!(asked(&told(&mut sender, 3, E0, &open, opened)), []);
     call_of(&mut sender, 3, 2, "b2", 60_000);
     assert_eq!(run_out(&mut sender, 3, first), ["a1", "a2", "b1", "a3", "b2", "a4"]);
@@ -244,7 +247,8 @@ fn a_carried_request_keeps_its_number_and_its_owner_is_told_how_it_ended() {
     let mut sender = sender(4);
     feed(&mut sender, 0, sender::Input::Up(E0));
     let body = Body::Call(Bytes::from_static(b"a"));
-    let request = Request { client: ClientId(7), opened: Slot(3), seq: Seq(5), body, proof: None };
+    let request =
+        Request { client: ClientId(7), opened: Generation::FIRST.at(Slot(3)), seq: Seq(5), body, proof: None };
     let carry = |deadline| sender::Input::Carry { request: request.clone(), deadline: at(deadline) };
     assert_eq!(asked(&feed(&mut sender, 1, carry(9_000))), [(E0, request.clone())]);
     let tag = request.tag();
@@ -392,7 +396,7 @@ fn push(client: &mut SmartClient, millis: u64, input: smart_client::Input) -> Ve
 fn request() -> Request {
     Request {
         client: ClientId(0),
-        opened: Slot(1),
+        opened: Generation::FIRST.at(Slot(1)),
         seq: Seq(1),
         body: Body::Call(Bytes::from_static(b"a")),
         proof: None,
@@ -655,7 +659,10 @@ fn openings_under_way_begin_again_with_a_new_key() {
     let new = asked(&feed(&mut sender, 2, sender::Input::Signer(card(2)))).pop().unwrap().1;
     assert_eq!(owner(&new), 2);
     assert!(asked(&feed(&mut sender, 900, sender::Input::Timeout)).iter().all(|(_, request)| *request != old));
-    let opened = Told::Outcome { outcome: Outcome::Opened { opened: Slot(1), window: 4 }, vouched: Vec::new() };
+    let opened = Told::Outcome {
+        outcome: Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: 4 },
+        vouched: Vec::new(),
+    };
     let asked = asked(&told(&mut sender, 901, E0, &new, opened));
     assert!(matches!(&asked[..], [(E0, Request { body: Body::Call(_), .. })]), "{asked:?}");
 }

@@ -8,7 +8,7 @@ use super::log::Admission;
 use super::silence::Silence;
 use super::snapshot::Dumping;
 use super::{Admitted, AppReply, Event, Operation, Output, Record, Replica};
-use crate::ids::{ClientId, Digest, Position, Run, Slot};
+use crate::ids::{ClientId, Digest, Opening, Position, Run, Slot};
 use crate::time::Instant;
 use crate::wire::peer::{Batch, Command};
 use crate::wire::{Body, Outcome, Tag};
@@ -230,13 +230,16 @@ impl Replica {
     }
 
     pub(super) fn admit(&mut self, now: Instant, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
-        match batch.command {
-            Some(Command::Rejoin { member, life, over }) => self.rejoin(now, slot, member, (life, over), out),
-            Some(Command::Abort { at }) => self.abort(slot, at, out),
+        let mut ended: Vec<(ClientId, Opening)> = Vec::new();
+        match &batch.command {
+            Some(Command::Rejoin { member, life, over }) => self.rejoin(now, slot, *member, (*life, *over), out),
+            Some(Command::Abort { at }) => self.abort(slot, *at, out),
+            Some(Command::Restart { generation, members }) => {
+                ended = self.restart(now, slot, *generation, members, out);
+            }
             None => {}
         }
         let mut skipped = Vec::new();
-        let mut ended: Vec<(ClientId, Slot)> = Vec::new();
         for (index, request) in batch.requests.iter().enumerate() {
             let admitted = match self.authentic(request) {
                 Ok(()) => self.sessions.admit(slot, request),

@@ -147,6 +147,12 @@ pub enum Record {
     },
     /// Another life of this member has got its incarnation: this one is over (rule 12).
     Superseded,
+    /// An operator has another generation begin behind this slot (rule 14): what was accepted above it is given up, and
+    /// neither that a life was over nor that the application fell silent counts any more.
+    Restarted {
+        /// The last slot that is kept.
+        slot: Slot,
+    },
 }
 
 /// What a replica knows when it starts. Its journal is whole: who cannot prove that begins another life with an empty
@@ -202,6 +208,11 @@ impl Recovered {
                     entries = entries.split_off(&slot.next());
                 }
                 Record::Superseded => recovered.superseded = true,
+                Record::Restarted { slot } => {
+                    recovered.decided = slot;
+                    entries.split_off(&slot.next());
+                    (recovered.superseded, recovered.silent) = (false, None);
+                }
             }
         }
         recovered.answered = entries.last_key_value().map_or(Slot(0), |(slot, _)| *slot);

@@ -8,6 +8,7 @@ mod catch_up;
 mod diverge;
 mod election;
 mod execute;
+mod generation;
 mod image;
 mod input;
 mod intake;
@@ -24,9 +25,12 @@ mod status;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_generation;
+#[cfg(test)]
 mod tests_recovery;
 mod timers;
 
+pub use generation::{Kept, Restart};
 pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
@@ -209,7 +213,7 @@ impl Replica {
             turn_wanted: false,
             last_pause: Duration::ZERO,
             alarmed: false,
-            sessions: Sessions::new(config.cluster.sessions, config.cluster.request_signatures),
+            sessions: Sessions::new(config.cluster.sessions, config.cluster.request_signatures, image.generation),
             verifier: Verifier::default(),
             early: Vec::new(),
             admitted: (0, Work::default()),

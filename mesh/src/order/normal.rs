@@ -206,17 +206,17 @@ impl Replica {
     /// The first request whose abort waits or is proposed and not decided.
     fn aborting(&self) -> Option<Position> {
         let State::Leader(leading) = &self.state else { return None };
-        let proposed = self.log.above_decided().filter_map(|(_, entry)| entry.batch.command);
-        let aborts = leading.commands.iter().copied().chain(proposed).filter_map(|command| match command {
-            Command::Abort { at } => Some(at),
-            Command::Rejoin { .. } => None,
+        let proposed = self.log.above_decided().filter_map(|(_, entry)| entry.batch.command.as_ref());
+        let aborts = leading.commands.iter().chain(proposed).filter_map(|command| match command {
+            Command::Abort { at } => Some(*at),
+            Command::Rejoin { .. } | Command::Restart { .. } => None,
         });
         aborts.min()
     }
 
     /// A command of the cluster waits for its slot, once.
     pub(super) fn order(&mut self, command: Command) {
-        let in_flight = self.log.above_decided().any(|(_, entry)| entry.batch.command == Some(command));
+        let in_flight = self.log.above_decided().any(|(_, entry)| entry.batch.command.as_ref() == Some(&command));
         if let State::Leader(leading) = &mut self.state
             && !in_flight
             && !leading.commands.contains(&command)

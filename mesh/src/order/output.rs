@@ -4,7 +4,7 @@
 use super::Image;
 use super::input::{AppReply, Record};
 use crate::auth::Rejected;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Lsn, Position, ReplicaId, Run, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Generation, Incarnation, Lsn, Opening, Position, ReplicaId, Run, Slot};
 use crate::wire::submit::Steer;
 use crate::wire::{Message, Outcome, Tag};
 use bytes::Bytes;
@@ -119,14 +119,14 @@ pub enum Operation {
     /// A request; it has a reply.
     Call {
         /// The session, for applications with a connection per session: (client id, opening slot).
-        session: (ClientId, Slot),
+        session: (ClientId, Opening),
         /// The request's bytes.
         bytes: Bytes,
     },
     /// The session ended: a connection of its own can go. It has no reply.
     End {
         /// The session.
-        session: (ClientId, Slot),
+        session: (ClientId, Opening),
     },
 }
 
@@ -232,6 +232,11 @@ pub enum Event {
     },
     /// Another life of this member was granted the incarnation: this one is over and must not go on.
     Superseded,
+    /// Another generation of the cluster begins: every session has ended (rule 14).
+    Restarted {
+        /// Which.
+        generation: Generation,
+    },
     /// The application cannot be brought back: the log was cut behind a snapshot that is gone, and there is no peer to
     /// fetch one from. Alarm.
     NoSnapshot {

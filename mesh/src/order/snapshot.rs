@@ -118,6 +118,7 @@ impl Replica {
             slot: self.log.decided(),
             time,
             work,
+            generation: self.sessions.generation(),
             epoch: self.epoch,
             configured: self.configured,
             ..Image::genesis(self.config.cluster.clone())
@@ -347,8 +348,9 @@ impl Replica {
     /// Takes everything but the application's state from a snapshot.
     pub(super) fn install(&mut self, image: Image) {
         let base = Base::of(&image);
-        let Image { slot, time, work, cluster, epoch, configured, sessions, .. } = image;
-        self.sessions = Sessions::restore(cluster.sessions, cluster.request_signatures, sessions, &self.config.limits);
+        let Image { slot, time, work, generation, cluster, epoch, configured, sessions, .. } = image;
+        let empty = Sessions::new(cluster.sessions, cluster.request_signatures, generation);
+        self.sessions = empty.restore(sessions, &self.config.limits);
         self.config.cluster = cluster;
         (self.epoch, self.configured) = (epoch, configured);
         self.admitted = (time, work);

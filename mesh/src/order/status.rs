@@ -1,7 +1,8 @@
 //! A look at a replica from outside.
 
 use super::{Replica, State};
-use crate::ids::{Ballot, Digest, Epoch, Incarnation, Position, ReplicaId, Slot};
+use crate::config::ClusterConfig;
+use crate::ids::{Ballot, Digest, Epoch, Generation, Incarnation, Position, ReplicaId, Slot};
 
 /// What a replica is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,10 @@ pub struct Status {
     pub snapshot: Slot,
     /// Bytes of the log that is kept.
     pub log_bytes: u64,
+    /// The generation that the log is in.
+    pub generation: Generation,
+    /// The members, in order of their ids.
+    pub members: Vec<ReplicaId>,
     /// Changes of the configuration so far.
     pub epoch: Epoch,
     /// The incarnation that this member has by the configuration.
@@ -68,6 +73,12 @@ pub struct Status {
 }
 
 impl Replica {
+    /// The configuration that counts now.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterConfig {
+        &self.config.cluster
+    }
+
     /// A look at it.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -95,6 +106,8 @@ impl Replica {
             digest: self.execution.milestone(),
             snapshot: self.execution.snapshot(),
             log_bytes: self.log.bytes(),
+            generation: self.sessions.generation(),
+            members: self.config.cluster.members.iter().map(|member| member.id).collect(),
             epoch: self.epoch,
             incarnation: self.config.cluster.members[self.own_index()].incarnation,
             silent: self.execution.silence.map(|silence| silence.at),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::auth::by_transport;
 use crate::config::{ClusterConfig, Config, Durability};
-use crate::ids::{ClientId, Digest, Incarnation, Life, Run, Seq};
+use crate::ids::{ClientId, Digest, Generation, Incarnation, Life, Opening, Run, Seq};
 use crate::limits::{Limits, Timing};
 use crate::time::Duration;
 use crate::wire::peer::{Batch, Marks};
@@ -77,13 +77,19 @@ pub(super) fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Out
 }
 
 pub(super) fn open() -> Request {
-    Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4, owner: None }, proof: None }
+    Request {
+        client: CLIENT,
+        opened: Opening::NONE,
+        seq: Seq(0),
+        body: Body::Open { window: 4, owner: None },
+        proof: None,
+    }
 }
 
 pub(super) fn call(seq: u64, body: &'static str) -> Request {
     Request {
         client: CLIENT,
-        opened: Slot(1),
+        opened: Generation::FIRST.at(Slot(1)),
         seq: Seq(seq),
         body: Body::Call(Bytes::from_static(body.as_bytes())),
         proof: None,
@@ -574,12 +580,12 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     run(&mut replica, &mut lsn, &[client(2)]);
     let refused = Some(Outcome::Refused(crate::wire::Refusal::SessionsFull));
     assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), refused)]);
-    let active = Request { client: ClientId(1), opened: Slot(1), ..call(1, "x") };
+    let active = Request { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), ..call(1, "x") };
     run(&mut replica, &mut lsn, &[active]);
     run(&mut replica, &mut lsn, &[client(4)]);
-    let opened = Outcome::Opened { opened: Slot(6), window: 4 };
+    let opened = Outcome::Opened { opened: Generation::FIRST.at(Slot(6)), window: 4 };
     assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), Some(opened))]);
-    let gone = Request { client: ClientId(2), opened: Slot(2), ..call(1, "y") };
+    let gone = Request { client: ClientId(2), opened: Generation::FIRST.at(Slot(2)), ..call(1, "y") };
     let steer = step(&mut replica, 3, requests(vec![gone.clone()]));
     assert_eq!(steer, [Output::Steer { tag: gone.tag(), steer: Steer::NoSession }]);
 }

@@ -4,6 +4,7 @@
 //! Every blank member stores the same proposal first; only when all have is it committed at each. A member that holds
 //! a proposal has provably never voted, and takes any message of a committed peer as the commit.
 
+use super::transfer::{TransferAnswer, TransferAsk};
 use crate::config::ClusterConfig;
 use crate::ids::{Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub enum AdminRequest {
         /// Where it is.
         at: Position,
     },
+    /// Give me of your newest snapshot: for a backup.
+    Fetch(TransferAsk),
 }
 
 /// How far a server's own history is.
@@ -68,6 +71,8 @@ pub enum AdminReply {
     Refused(String),
     /// To [`AdminRequest::Save`] and [`AdminRequest::Snapshots`].
     Snapshots(SnapshotsView),
+    /// To [`AdminRequest::Fetch`].
+    Fetched(TransferAnswer),
 }
 
 /// How it is with a server's snapshots.

@@ -1,7 +1,7 @@
 //! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
 
 use super::Request;
-use crate::ids::{Ballot, Digest, Life, Position, ReplicaId, Slot};
+use crate::ids::{Ballot, Digest, Generation, Life, Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Batch {
 }
 
 /// What the cluster orders for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// A member's new life gets the next incarnation (rule 12). Nothing is proposed above it until it is decided.
     Rejoin {
@@ -37,6 +37,14 @@ pub enum Command {
     Abort {
         /// Where it is.
         at: Position,
+    },
+    /// From here on the log is of another generation, with these members alone (rule 14). No leader proposes it: an
+    /// operator's forced recovery or restore puts it behind what it goes on from, in the journals of all of them.
+    Restart {
+        /// Which.
+        generation: Generation,
+        /// The members and the lives in which they vote, in order of their ids.
+        members: Vec<(ReplicaId, Life)>,
     },
 }
 
@@ -248,10 +256,16 @@ impl Message {
 /// What a unidirectional stream of a peer link carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// For the ordering core, and the sender's life: a vote counts only in the life that has the incarnation.
-    Core(Life, Message),
+    /// For the ordering core. Only who is of the same generation listens, and a vote counts only in the life that has the
+    /// incarnation.
+    Core(Generation, Life, Message),
     /// A member without history asks what cluster this is.
     WhichCluster,
-    /// The answer of a member that has history.
-    Cluster(crate::config::ClusterConfig),
+    /// The answer of a member that has history; also to whoever speaks in an older generation.
+    Cluster {
+        /// The configuration that its own log begins with.
+        cluster: crate::config::ClusterConfig,
+        /// The generation that it is part of.
+        generation: Generation,
+    },
 }

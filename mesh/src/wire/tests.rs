@@ -6,7 +6,7 @@ use super::peer::{Batch, Marks, PeerFrame};
 use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
 use crate::transfer::Manifest;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 fn request() -> Request {
     Request {
         client: ClientId(0x0102),
-        opened: Slot(300),
+        opened: Generation::FIRST.at(Slot(300)),
         seq: Seq(5),
         body: Body::Call(Bytes::from_static(b"GET a\n")),
         proof: None,
@@ -40,47 +40,48 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
-    golden(&request(), "8202ac0205010647455420610a00");
-    golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot() }), "000002030101");
+    golden(&request(), "82020100ac0205010647455420610a00");
+    golden(&PeerFrame::Core(Generation::FIRST, Life(0), Message::Prepare { ballot: ballot() }), "0001000002030101");
     let accept =
         Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
-    golden(&accept, "0603010107060501020000018202ac0205010647455420610a00");
+    golden(&accept, "06030101070605010200000182020100ac0205010647455420610a00");
     golden(
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
         "070301010107000000000000",
     );
-    golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a0001");
+    golden(&Submit { request: request(), whole: true }, "82020100ac0205010647455420610a0001");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
     let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));
     golden(
         &Reply::Whole(Answer { tag, slot, form, outcome, signed: None }),
-        "008202ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
+        "0082020100ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
     );
     golden(&Reply::Steer(Steer::NotReady), "0106");
     golden(
         &FromServer::Votes(vec![Vote { tag, slot, form, signed: None }]),
-        "00018202ac02050107070707070707070707070707070707070707070707070707070707070707070700",
+        "000182020100ac02050107070707070707070707070707070707070707070707070707070707070707070700",
     );
-    golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a00904e");
+    golden(&Ask { request: request(), within_ms: 10_000 }, "82020100ac0205010647455420610a00904e");
     golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
     golden(&Told::Unknown(Unknown::Deadline), "0200");
     golden(&Told::Unknown(Unknown::OutOfWindow), "0207");
     golden(&AdminRequest::Commit { token: 9 }, "0209");
     golden(
         &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },
-        "010703010101020000018202ac0205010647455420610a00",
+        "0107030101010200000182020100ac0205010647455420610a00",
     );
     golden(&Record::Decided { slot: Slot(7) }, "0207");
 }
 
 #[test]
 fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
-    let (client, opened, seq) = (ClientId(u128::MAX), Slot(u64::MAX), Seq(u64::MAX));
+    let generation = Generation { count: u32::MAX, mark: u64::MAX };
+    let (client, opened, seq) = (ClientId(u128::MAX), generation.at(Slot(u64::MAX)), Seq(u64::MAX));
     let body = Body::Call(Bytes::from(vec![0; REQUEST_BYTES_MAX]));
     let largest = Request { client, opened, seq, body, proof: None };
     assert!(encode(&largest).len() - REQUEST_BYTES_MAX <= REQUEST_ENVELOPE_BYTES);
-    let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest], ..Batch::default() };
+    let batch = Batch { time: u64::MAX, settled: opened.slot, requests: vec![largest], ..Batch::default() };
     assert!(encode(&batch).len() < Limits::DEFAULT.message_bytes);
 }
 
@@ -102,7 +103,7 @@ proptest! {
 
     #[test]
     fn cut_or_lengthened_messages_are_refused(cut in 0usize..40, more in 1usize..9) {
-        let frame = PeerFrame::Core(Life(0), Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() });
+        let frame = PeerFrame::Core(Generation::FIRST, Life(0), Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() });
         let bytes = encode(&frame);
         let cut = cut.min(bytes.len() - 1);
         prop_assert_eq!(decode::<PeerFrame>(&bytes[..cut]), Err(Malformed));
@@ -113,10 +114,11 @@ proptest! {
 
 #[test]
 fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
-    golden(&TransferAsk::Manifest { least: Slot(300) }, "00ac02");
+    golden(&TransferAsk::Manifest { least: Slot(300), generation: Generation { count: 1, mark: 300 } }, "00ac0201ac02");
     let ask = TransferAsk::Chunk { slot: Slot(9), manifest: Digest([7; 32]), index: 300 };
     golden(&ask, &format!("0109{}ac02", "07".repeat(32)));
     let manifest = Manifest {
+        generation: Generation { count: 1, mark: 300 },
         cluster: "kv".to_owned(),
         member: ReplicaId(1),
         slot: Slot(9),
@@ -124,7 +126,7 @@ fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
         total_len: 300,
         chunks: vec![Digest([8; 32])],
     };
-    let hex = format!("00026b76010902ac0201{}", "08".repeat(32));
+    let hex = format!("00026b7601ac02010902ac0201{}", "08".repeat(32));
     golden(&TransferAnswer::Manifest(Box::new(manifest)), &hex);
     golden(&TransferAnswer::Chunk(Bytes::from_static(b"abc")), "0103616263");
     golden(&TransferAnswer::Nothing, "02");
@@ -137,6 +139,8 @@ fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
     golden(&AdminRequest::Snapshots, "04");
     golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
     let (newest, executed) = (Slot(7), Slot(9));
+    golden(&AdminRequest::Fetch(TransferAsk::Manifest { least: newest, generation: Generation::FIRST }), "0600070100");
+    golden(&AdminReply::Fetched(TransferAnswer::Gone), "0403");
     let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
     golden(&AdminReply::Snapshots(view), "03070901020103");
 }

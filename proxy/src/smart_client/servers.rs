@@ -91,7 +91,7 @@ impl Line for ToServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{ClientId, Digest, Seq, Slot};
+    use mesh::ids::{ClientId, Digest, Generation, Seq, Slot};
     use mesh::wire::submit::{Answer, Steer, Vote};
     use mesh::wire::{Kind, Outcome, encode};
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn answer(seq: u64) -> Answer {

@@ -214,7 +214,8 @@ pub(crate) fn resumable(settings: &Settings, newest: Option<Slot>) -> (Option<Re
     (Some(Resumed { executed, replies: read.outcomes }), answered)
 }
 
-fn path(data_dir: &Path) -> PathBuf {
+/// Where the marker of a data directory is.
+pub(crate) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("application.marker")
 }
 

@@ -9,7 +9,7 @@ mod evidence;
 mod exchange;
 mod found;
 mod keeper;
-mod marker;
+pub(crate) mod marker;
 mod orders;
 mod own;
 mod probe;

@@ -287,6 +287,7 @@ mod tests {
     use super::super::outbox::{Deliveries, outbox};
     use super::*;
     use mesh::auth::{self, Asked, SecretKey, Verifier};
+    use mesh::ids::Generation;
     use mesh::ids::{ClientId, ReplicaId, Seq};
     use mesh::wire::{Kind, decode};
 
@@ -306,7 +307,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn form() -> Digest {

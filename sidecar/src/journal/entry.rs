@@ -1,7 +1,7 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
 use mesh::config::ClusterConfig;
-use mesh::ids::{Ballot, Life, Position, Slot};
+use mesh::ids::{Ballot, Generation, Life, Position, Slot};
 use mesh::order::Record;
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +24,13 @@ pub(crate) enum Entry {
     },
     /// The last proposal was committed: this member votes.
     Started,
-    /// This member joined a cluster without proof of what it once promised: it begins a new life (rule 12).
+    /// This member begins a new life: it joined a cluster without proof of what it once promised (rule 12), or an operator
+    /// has another generation begin here (rule 14).
     Learner {
         /// The first configuration.
         cluster: ClusterConfig,
+        /// The generation that it is part of.
+        generation: Generation,
         /// The life that begins.
         life: Life,
     },
@@ -54,8 +57,10 @@ pub(crate) enum History {
     },
     /// It is part of a cluster.
     Started {
-        /// The configuration.
+        /// The first configuration.
         cluster: ClusterConfig,
+        /// The generation that it is part of.
+        generation: Generation,
         /// Its life.
         life: Life,
     },
@@ -72,8 +77,12 @@ impl History {
             (Self::Blank | Self::Proposed { .. }, Entry::Proposed { token, cluster }) => {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
-            (Self::Proposed { cluster, .. }, Entry::Started) => Self::Started { cluster, life: Life(0) },
-            (_, Entry::Learner { cluster, life }) => Self::Started { cluster: cluster.clone(), life: *life },
+            (Self::Proposed { cluster, .. }, Entry::Started) => {
+                Self::Started { generation: cluster.generation, cluster, life: Life(0) }
+            }
+            (_, Entry::Learner { cluster, generation, life }) => {
+                Self::Started { cluster: cluster.clone(), generation: *generation, life: *life }
+            }
             (history, _) => history,
         }
     }
@@ -132,6 +141,9 @@ impl Summary {
                 self.decided = self.decided.max(*slot);
             }
             Entry::Core(Record::Superseded) => self.superseded = true,
+            Entry::Core(Record::Restarted { slot }) => {
+                (self.decided, self.silent, self.superseded) = (*slot, None, false);
+            }
         }
     }
 

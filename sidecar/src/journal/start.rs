@@ -35,6 +35,20 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
+    /// The same where the data directory is locked already.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub(crate) fn with(
+        lock: File,
+        dir: &Path,
+        identity: &Identity,
+        options: &Options,
+        boot: &str,
+    ) -> Result<Self, JournalError> {
+        Self::locked(dir, lock, identity, options, boot)
+    }
+
     /// Locks the data directory and reads the journal in it; makes an empty one if there is none.
     ///
     /// # Errors
@@ -197,6 +211,25 @@ impl Looked {
         let path = dir.join(name);
         looked.resume().map(|(file, recovery)| (file, recovery, path))
     }
+}
+
+/// Whose journal there is in a data directory, as the first header says that checks out; `None` where there is no journal.
+///
+/// # Errors
+/// There is one that nothing can be read of.
+pub(crate) fn owner(dir: &Path) -> Result<Option<Identity>, JournalError> {
+    let folder = dir.join(FOLDER);
+    if !folder.is_dir() {
+        return if folder.exists() { Err(not_a_folder(folder)) } else { Ok(None) };
+    }
+    for (number, path) in scan::segments(&folder)? {
+        let file = File::open(&path).map_err(JournalError::io("cannot open", &path))?;
+        let found = scan::read_segment(&file, &path, number, &mut |_| Ok(()))?;
+        if let Some(header) = found.header {
+            return Ok(Some(header.identity));
+        }
+    }
+    Err(JournalError::NotAJournal(folder))
 }
 
 /// A segment to write to, its tail cut if it is torn.

@@ -195,8 +195,9 @@ fn value(entry: &Entry, payloads: bool) -> Value {
             json!({ "kind": "proposed", "token": format!("{token:032x}"), "cluster": cluster })
         }
         Entry::Started => json!({ "kind": "started" }),
-        Entry::Learner { cluster, life } => {
-            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "cluster": cluster })
+        Entry::Learner { cluster, generation, life } => {
+            let (generation, life) = (generation.to_string(), format!("{:016x}", life.0));
+            json!({ "kind": "learner", "life": life, "generation": generation, "cluster": cluster })
         }
         Entry::Booted { boot } => json!({ "kind": "booted", "boot": boot }),
         Entry::Core(Record::Promised { ballot }) => json!({ "kind": "promised", "ballot": ballot.to_string() }),
@@ -211,6 +212,7 @@ fn value(entry: &Entry, payloads: bool) -> Value {
         Entry::Core(Record::Silent { at }) => json!({ "kind": "silent", "at": at.to_string() }),
         Entry::Core(Record::Jumped { slot }) => json!({ "kind": "jumped", "slot": slot.0 }),
         Entry::Core(Record::Superseded) => json!({ "kind": "superseded" }),
+        Entry::Core(Record::Restarted { slot }) => json!({ "kind": "restarted", "slot": slot.0 }),
     }
 }
 
@@ -218,7 +220,9 @@ fn history(history: &History) -> Value {
     match history {
         History::Blank => json!("blank"),
         History::Proposed { .. } => json!("proposed"),
-        History::Started { life, .. } => json!(format!("started in life {:016x}", life.0)),
+        History::Started { generation, life, .. } => {
+            json!(format!("started in life {:016x}, generation {generation}", life.0))
+        }
         History::Lost => json!("lost"),
     }
 }
@@ -239,6 +243,10 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
             value["command"] = json!(text);
         }
         Some(Command::Abort { at }) => value["command"] = json!(format!("abort {at}")),
+        Some(Command::Restart { generation, members }) => {
+            let ids: Vec<u32> = members.iter().map(|(id, _)| id.0).collect();
+            value["command"] = json!(format!("generation {generation} begins with the members {ids:?}"));
+        }
     }
     value
 }
@@ -252,7 +260,7 @@ fn request_value(request: &Request, payloads: bool) -> Value {
         Body::Close => "close",
         Body::Refused(_) => "refused",
     };
-    let mut value = json!({ "client": client.to_string(), "opened": opened.0, "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
+    let mut value = json!({ "client": client.to_string(), "opened": opened.to_string(), "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
     match body {
         Body::Call(bytes) if payloads => value["payload"] = json!(bytes.escape_ascii().to_string()),
         Body::Refused(refusal) => value["refusal"] = json!(refusal.to_string()),

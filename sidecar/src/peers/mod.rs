@@ -8,7 +8,7 @@ use crate::budget::{Budget, Share};
 use crate::metrics::{Metrics, Peer};
 use crate::transfer::Server;
 use bytes::Bytes;
-use mesh::ids::{Life, ReplicaId};
+use mesh::ids::{Generation, Life, ReplicaId};
 use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
@@ -143,9 +143,9 @@ impl Peers {
     }
 
     /// Sends a message of the core; a broadcast is encoded once.
-    pub(crate) fn send(&self, to: To, life: Life, message: Message) {
+    pub(crate) fn send(&self, to: To, generation: Generation, life: Life, message: Message) {
         let kind = message.kind();
-        self.send_frame(to, kind, &PeerFrame::Core(life, message));
+        self.send_frame(to, kind, &PeerFrame::Core(generation, life, message));
     }
 
     /// Sends any frame.

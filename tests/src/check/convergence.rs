@@ -54,7 +54,7 @@ pub fn check(replicas: &[Final<'_>], model: &Store) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{Ballot, Digest, Epoch, Incarnation, Position, Slot};
+    use mesh::ids::{Ballot, Digest, Epoch, Generation, Incarnation, Position, Slot};
 
     fn status() -> Status {
         Status {
@@ -75,6 +75,8 @@ mod tests {
             digest: (Slot(0), Digest::default()),
             snapshot: Slot(0),
             log_bytes: 0,
+            generation: Generation::FIRST,
+            members: Vec::new(),
             epoch: Epoch(0),
             incarnation: Incarnation(1),
             silent: None,

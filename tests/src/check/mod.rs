@@ -138,7 +138,11 @@ impl Checks {
                 if self.binds_at_once { self.on_vote(who, *slot, *ballot, value) } else { Ok(()) }
             }
             Record::Decided { slot } => self.on_decided_upto(who, *slot),
-            Record::Jumped { .. } | Record::Promised { .. } | Record::Silent { .. } | Record::Superseded => Ok(()),
+            Record::Jumped { .. }
+            | Record::Promised { .. }
+            | Record::Silent { .. }
+            | Record::Superseded
+            | Record::Restarted { .. } => Ok(()),
         }
     }
 
@@ -187,7 +191,7 @@ impl Checks {
     /// What the cluster ordered for itself in a slot takes effect.
     fn on_command(&mut self, slot: Slot) -> Verdict {
         let Some(value) = self.quorum.chosen(slot) else { return Ok(()) };
-        match self.values.batch(value).command {
+        match self.values.batch(value).command.clone() {
             Some(Command::Rejoin { member, life, over }) => {
                 let who = member.0 as usize;
                 if self.rejoin.on_grant(slot, who, life, over) {

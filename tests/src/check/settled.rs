@@ -48,7 +48,7 @@ mod tests {
         let mut check = Settled::new(3);
         let mut execution = Execution::new(3);
         execution.on_reset(0, Run(1), Slot(0)).unwrap();
-        let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+        let operations = vec![Operation::End { session: (ClientId(1), mesh::ids::Opening::NONE) }];
         let executed = Executed { slot: Slot(4), time: 1, operations, places: vec![None] };
         execution.on_execute(0, Run(1), executed).unwrap();
         check.on_executed(0, Slot(4));

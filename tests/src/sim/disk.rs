@@ -250,6 +250,8 @@ impl Disk {
             Record::Silent { at } => head.silent = *at,
             Record::Jumped { slot } => head.jumped = head.jumped.max(*slot),
             Record::Superseded => head.superseded = true,
+            // An operator's, who is not simulated.
+            Record::Restarted { .. } => {}
         }
     }
 

@@ -13,6 +13,7 @@ mod crashes;
 mod data_dir;
 mod disk;
 mod diverge;
+mod generations;
 mod hashmap;
 mod http_adapter;
 mod life;

@@ -82,6 +82,16 @@ impl DataDir {
         }
     }
 
+    /// Whether an `up` kept a cluster there.
+    pub(crate) fn is_one(path: &Path) -> bool {
+        path.join(CLUSTER).exists()
+    }
+
+    /// Where the data of the member `id` is.
+    pub(crate) fn member(&self, id: u32) -> PathBuf {
+        self.path.join(format!("server-{id}"))
+    }
+
     /// Keeps what is to stay the same; synced, because the data beside it is worth nothing without.
     pub(crate) fn keep(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let (path, next) = (self.path.join(CLUSTER), self.path.join(format!("{CLUSTER}.new")));

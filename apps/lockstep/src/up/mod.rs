@@ -6,7 +6,7 @@
 
 mod args;
 mod children;
-mod data_dir;
+pub(crate) mod data_dir;
 mod observe;
 pub(crate) mod output;
 mod pki;

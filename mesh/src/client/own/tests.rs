@@ -1,7 +1,7 @@
 //! Sessions that their owners keep: what is in doubt, and when not any more.
 
 use super::*;
-use crate::ids::Slot;
+use crate::ids::{Generation, Slot};
 use crate::wire::Refusal;
 
 const ID: ClientId = ClientId(42);
@@ -11,7 +11,7 @@ fn bytes(text: &'static str) -> Bytes {
 }
 
 fn opened() -> OwnSession {
-    let end = Carried::Outcome(Outcome::Opened { opened: Slot(7), window: 8 });
+    let end = Carried::Outcome(Outcome::Opened { opened: Generation::FIRST.at(Slot(7)), window: 8 });
     OwnSession::opened(ID, end).expect("it was opened")
 }
 
@@ -25,7 +25,10 @@ fn numbers_are_consecutive_and_part_of_the_sessions_name() {
     for number in 1..=2 {
         let request = session.invoke(bytes("a")).unwrap();
         let body = Body::Call(bytes("a"));
-        assert_eq!(request, Request { client: ID, opened: Slot(7), seq: Seq(number), body, proof: None });
+        assert_eq!(
+            request,
+            Request { client: ID, opened: Generation::FIRST.at(Slot(7)), seq: Seq(number), body, proof: None }
+        );
         assert_eq!(session.invoked(executed("A")), Ok(bytes("A")));
     }
     assert_eq!((session.next(), session.in_doubt()), (Seq(3), None));

@@ -288,7 +288,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, Seq, Slot};
+    use crate::ids::{ClientId, Generation, Seq, Slot};
     use crate::wire::Kind;
 
     const A: Endpoint = Endpoint(0);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn both() -> (Endpoints, Rng) {

@@ -13,7 +13,7 @@ mod pool;
 
 use super::budget::Budget;
 use crate::auth::{Owner, PublicKey};
-use crate::ids::{ClientId, Seq, Slot};
+use crate::ids::{ClientId, Opening, Seq};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
@@ -256,8 +256,8 @@ impl Card {
 /// A session of the pool.
 #[derive(Debug)]
 struct Session {
-    /// The slot that opened it; `None` while it is being opened.
-    opened: Option<Slot>,
+    /// Where it was opened; `None` while it is being opened.
+    opened: Option<Opening>,
     /// The key that its requests are signed with.
     key: Option<PublicKey>,
     window: u16,

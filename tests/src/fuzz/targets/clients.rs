@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mesh::client::sender::{self, Answer, Connection, Endpoint, Lending, Sender};
 use mesh::client::smart_client::{self, SmartClient, Ticket};
 use mesh::client::{RESENDS_SAVED, ReplyVote};
-use mesh::ids::{Digest, ReplicaId, Slot};
+use mesh::ids::{Digest, Generation, ReplicaId, Slot};
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::{NothingSent, Told, Unknown};
 use mesh::wire::submit::{self, Steer, Vote};
@@ -219,7 +219,7 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
 /// What a correct cluster might say.
 fn answer(request: &Request) -> Outcome {
     match request.tag().kind {
-        Kind::Open => Outcome::Opened { opened: Slot(9), window: 2 },
+        Kind::Open => Outcome::Opened { opened: Generation::FIRST.at(Slot(9)), window: 2 },
         Kind::Call => Outcome::Executed(Bytes::from_static(b"OK\n")),
         Kind::Cancel => Outcome::Settled,
         Kind::Close => Outcome::Closed,

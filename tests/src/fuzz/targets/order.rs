@@ -268,7 +268,7 @@ fn from_outside(script: &[u8], seen: &mut Seen) {
         match what % KINDS {
             REQUEST => {
                 let Ok(request) = decode::<Request>(bytes) else { continue };
-                seen.note((std::mem::discriminant(&request.body), request.seq.0.min(8), request.opened.0.min(8)));
+                seen.note((std::mem::discriminant(&request.body), request.seq.0.min(8), request.opened.slot.0.min(8)));
                 last = Some(request.clone());
                 cluster.step(at, Input::Requests(vec![by_transport(request)]));
             }

@@ -4,7 +4,7 @@ use crate::fuzz::{Bound, Seen, Target};
 use bytes::Bytes;
 use mesh::auth::{self, Owner, Proof, PublicKey, SecretKey, SharedProof, Vouched};
 use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use mesh::ids::{Ballot, ClientId, Digest, Generation, Incarnation, Life, Opening, Position, ReplicaId, Seq, Slot};
 use mesh::order::Record;
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
@@ -103,20 +103,26 @@ pub(super) fn ballot() -> Ballot {
 
 /// Requests of every kind, of the session that slot 1 opens.
 pub(super) fn requests() -> Vec<Request> {
-    let session = |seq, body| Request { client: ClientId(7), opened: Slot(1), seq: Seq(seq), body, proof: None };
+    let session = |seq, body| Request {
+        client: ClientId(7),
+        opened: Generation::FIRST.at(Slot(1)),
+        seq: Seq(seq),
+        body,
+        proof: None,
+    };
     let open = Body::Open { window: 4, owner: None };
     let owned = Body::Open { window: 4, owner: Some(Box::new(owner())) };
     let mut signed = vec![
         session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
         session(2, Body::Cancel),
-        Request { client: owner().client(), opened: Slot(0), seq: Seq(0), body: owned, proof: None },
+        Request { client: owner().client(), opened: Opening::NONE, seq: Seq(0), body: owned, proof: None },
     ];
     let statements: Vec<Digest> = signed.iter().map(|request| auth::request_statement("fuzz", request)).collect();
     for (request, proof) in signed.iter_mut().zip(auth::sign(&key(), &statements)) {
         request.proof = Some(SharedProof::new(proof));
     }
     let mut plain = vec![
-        Request { client: ClientId(7), opened: Slot(0), seq: Seq(0), body: open, proof: None },
+        Request { client: ClientId(7), opened: Opening::NONE, seq: Seq(0), body: open, proof: None },
         session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
         session(2, Body::Call(Bytes::new())),
         session(2, Body::Cancel),
@@ -124,7 +130,7 @@ pub(super) fn requests() -> Vec<Request> {
         session(3, Body::Refused(Refusal::LogFull)),
         Request {
             client: ClientId(u128::MAX),
-            opened: Slot(u64::MAX),
+            opened: Generation::FIRST.at(Slot(u64::MAX)),
             seq: Seq(u64::MAX),
             body: Body::Cancel,
             proof: None,
@@ -208,9 +214,12 @@ fn all<T: Serialize>(messages: &[T]) -> Vec<Vec<u8>> {
 }
 
 fn peer_seeds() -> Vec<Vec<u8>> {
-    let mut seeds = all(&messages().into_iter().map(|message| PeerFrame::Core(Life(0), message)).collect::<Vec<_>>());
+    let mut seeds = all(&messages()
+        .into_iter()
+        .map(|message| PeerFrame::Core(Generation::FIRST, Life(0), message))
+        .collect::<Vec<_>>());
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster(cluster)]));
+    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster { cluster, generation: Generation::FIRST }]));
     seeds
 }
 
@@ -222,7 +231,7 @@ fn submit_seeds() -> Vec<Vec<u8>> {
 pub(super) fn outcomes() -> Vec<Outcome> {
     vec![
         Outcome::Executed(Bytes::from_static(b"OK\n")),
-        Outcome::Opened { opened: Slot(1), window: 4 },
+        Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: 4 },
         Outcome::Settled,
         Outcome::Cancelled,
         Outcome::Closed,
@@ -284,6 +293,7 @@ fn admin_seeds() -> Vec<Vec<u8>> {
 fn transfer_seeds() -> Vec<Vec<u8>> {
     let manifest = Manifest {
         cluster: "fuzz".to_owned(),
+        generation: Generation::FIRST,
         member: ReplicaId(1),
         slot: Slot(9),
         image_len: 2,
@@ -292,7 +302,7 @@ fn transfer_seeds() -> Vec<Vec<u8>> {
     };
     let digest = manifest.digest();
     let mut seeds = all(&[
-        TransferAsk::Manifest { least: Slot(300) },
+        TransferAsk::Manifest { least: Slot(300), generation: Generation::FIRST },
         TransferAsk::Chunk { slot: Slot(9), manifest: digest, index: 300 },
     ]);
     seeds.extend(all(&[
@@ -334,5 +344,6 @@ fn record_seeds() -> Vec<Vec<u8>> {
         Record::Silent { at: Position { slot: Slot(7), call: 3 } },
         Record::Jumped { slot: Slot(8) },
         Record::Superseded,
+        Record::Restarted { slot: Slot(8) },
     ])
 }
