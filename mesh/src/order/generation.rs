@@ -5,6 +5,7 @@
 use super::{Event, Output, Record, Recovered, Replica};
 use crate::config::Member;
 use crate::ids::{Ballot, ClientId, Epoch, Generation, Incarnation, Life, Opening, ReplicaId, Slot};
+use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::wire::peer::{Batch, Command};
 use std::sync::Arc;
@@ -88,7 +89,8 @@ fn members_after(before: &[Member], members: &[(ReplicaId, Life)]) -> Vec<Member
 }
 
 impl Replica {
-    /// Another generation begins: the sessions that end with the one before.
+    /// Another generation begins: the sessions that end with the one before. Whoever is none of its members ends, as a life
+    /// that is over does. An entry that nobody can have put there does nothing.
     pub(super) fn restart(
         &mut self,
         now: Instant,
@@ -97,8 +99,20 @@ impl Replica {
         members: &[(ReplicaId, Life)],
         out: &mut Vec<Output>,
     ) -> Vec<(ClientId, Opening)> {
-        self.config.cluster.members = members_after(&self.config.cluster.members, members);
+        let ascending = members.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let fits = ascending && (1..=MEMBERS_MAX).contains(&members.len());
+        if !fits || generation <= self.sessions.generation() {
+            return Vec::new();
+        }
+        // What it did by the places of the members before.
+        self.step_down(now);
         self.configured = slot;
+        if members.iter().any(|(id, _)| *id == self.config.id) {
+            self.config.cluster.members = members_after(&self.config.cluster.members, members);
+        } else {
+            let own = self.own_index();
+            self.config.cluster.members[own].life = Life(!self.config.life.0);
+        }
         self.epoch = Epoch(self.epoch.0 + 1);
         let void = self.sessions.restart(generation).collect();
         out.push(Output::Event(Event::Restarted { generation }));

@@ -150,7 +150,12 @@ impl Copying {
         manifest.validate(cluster)?;
         let mut name = path.file_name().with_context(|| format!("{} names no file", path.display()))?.to_owned();
         name.push(format!(".{}{}", std::process::id(), format::PART));
-        Ok(Self { draft: Draft::create(path.with_file_name(name))?, path: path.to_owned(), manifest })
+        let draft = Draft::create(path.with_file_name(&name))?;
+        // It holds everything in the clear.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path.with_file_name(&name), private)
+            .with_context(|| format!("cannot keep others out of {}", path.display()))?;
+        Ok(Self { draft, path: path.to_owned(), manifest })
     }
 
     /// Stores chunk `index`. Blocks.

@@ -177,6 +177,9 @@ pub(super) fn messages() -> Vec<Message> {
     let small = Arc::new(Batch { time: 9, requests: requests()[..1].to_vec(), ..Batch::default() });
     let rejoin = Command::Rejoin { member: ReplicaId(2), life: Life(5), over: Life(0) };
     let change = Arc::new(Batch { command: Some(rejoin), ..Batch::default() });
+    let members = vec![(ReplicaId(0), Life(5)), (ReplicaId(1), Life(0))];
+    let restart = Command::Restart { generation: Generation::FIRST.next(1), members };
+    let restart = Arc::new(Batch { command: Some(restart), ..Batch::default() });
     let tag = requests()[1].tag();
     vec![
         Message::PreVote { round: 4, decided, suspects: ballot },
@@ -188,6 +191,7 @@ pub(super) fn messages() -> Vec<Message> {
         Message::Accept { ballot, slot: Slot(1), decided: Slot(0), configured: Slot(0), batch: small },
         Message::Accept { ballot, slot, decided, configured: Slot(0), batch: Arc::clone(&batch) },
         Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch: change },
+        Message::Accept { ballot, slot: Slot(4), decided, configured: Slot(3), batch: restart },
         Message::Accepted { ballot, slots: vec![slot], marks },
         Message::Heartbeat {
             ballot,
