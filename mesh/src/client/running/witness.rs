@@ -9,7 +9,7 @@ use super::keys::Keys;
 use crate::auth::{Signatures, Verifier, Vouched};
 use crate::client::ReplyVote;
 use crate::client::sender::Endpoint;
-use crate::ids::ReplicaId;
+use crate::ids::{Digest, ReplicaId};
 use crate::limits::MEMBERS_MAX;
 use crate::net::SignerTrust;
 use crate::time::Instant;
@@ -144,22 +144,32 @@ impl Witness {
         if vouched.is_empty() {
             return if self.mode == Signatures::Required { Err(Unbelieved::Unsigned) } else { Ok(()) };
         }
+        let content = outcome.content();
+        let vote = self.vote;
+        let needed = |words: &[&Vouched]| {
+            let electorate = words.iter().map(|word| word.electorate).max().unwrap_or_default();
+            vote.needed(usize::from(electorate)).max(1)
+        };
+        // Of each server the first word counts.
+        let mut seen = BTreeSet::new();
+        let words: Vec<&Vouched> =
+            vouched.iter().filter(|word| seen.insert(word.replica)).take(MEMBERS_MAX).collect();
+        let most_needed = needed(&words);
         let mut worst = None;
         let mut held: Vec<&Vouched> = Vec::new();
-        let mut seen = BTreeSet::new();
-        // Of each server the first word counts.
-        for word in vouched.iter().filter(|word| seen.insert(word.replica)).take(MEMBERS_MAX) {
+        for word in words {
             match self.holds(tag, word) {
                 Ok(()) => held.push(word),
                 Err(why) => worst = Some(why),
             }
+            // What is proved stays so, whatever the rest is: each word costs a verification.
+            if self.mode == Signatures::Required && agreed(&held, Some(&content)) >= most_needed {
+                return Ok(());
+            }
         }
-        let content = outcome.content();
-        let electorate = held.iter().map(|word| word.electorate).max().unwrap_or_default();
-        let needed = self.vote.needed(usize::from(electorate)).max(1);
-        let agree = |word: &&&Vouched| held.iter().filter(|other| other.form == word.form).count();
-        let most = held.iter().map(|word| agree(&word)).max().unwrap_or_default();
-        let proved = held.iter().filter(|word| word.content == content).any(|word| agree(&word) >= needed);
+        let needed = needed(&held);
+        let most = agreed(&held, None);
+        let proved = agreed(&held, Some(&content)) >= needed;
         match (proved, worst) {
             (true, None) => Ok(()),
             // One that is signed as it must be stays so, whatever else is said of it.
@@ -182,4 +192,11 @@ impl Witness {
         }
         Err(if known { Unbelieved::BadSignature } else { Unbelieved::UnknownSigner })
     }
+}
+
+/// How many words say the same form, at most: of those forms that one of them says of these very bytes, if any are named.
+fn agreed(words: &[&Vouched], content: Option<&Digest>) -> usize {
+    let named = |word: &&&Vouched| content.is_none_or(|content| word.content == *content);
+    let same = |word: &&Vouched| words.iter().filter(|other| other.form == word.form).count();
+    words.iter().filter(named).map(same).max().unwrap_or_default()
 }
