@@ -209,6 +209,7 @@ impl Cluster {
             },
             deadline: DEADLINE,
             drain_timeout: DEADLINE,
+            drain_delay: Duration::ZERO,
             limits: ingress::Limits {
                 connections_max: 10,
                 connections_per_address: None,

@@ -10,6 +10,7 @@ use mesh::net::Endpoint;
 use mesh::node::Admin;
 use mesh::order::{Role, Status};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) struct AdminState {
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
+    pub(crate) drain_state: Gauge,
     pub(crate) divergences: Counter,
     pub(crate) aborted_requests: Counter,
 }
@@ -57,10 +59,11 @@ impl Admin for AdminState {
         };
         let waits = overdue || status.silent.is_some() || status.quarantined;
         vec![
-            ("member", status.role != Role::Learner),
+            ("member", !matches!(status.role, Role::Learner | Role::Removed)),
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
             ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
+            ("not draining", self.drain_state.get() == 0),
         ]
     }
 
@@ -79,11 +82,10 @@ impl Admin for AdminState {
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, newer, .. } => {
-                let members: Vec<u32> = status.members.iter().map(|member| member.0).collect();
-                let mut fields = running(status, &members);
+                let mut fields = running(status);
                 fields["life"] = json!(format!("{:016x}", membership.life.0));
-                fields["hints"] = json!(hints(&self.config, members.len(), status, *newer));
-                fields["generation"] = json!(membership.generation.to_string());
+                fields["hints"] = json!(hints(&self.config, status, *newer));
+                fields["generation"] = json!(membership.configuration.generation.to_string());
                 fields
             }
         };
@@ -109,6 +111,7 @@ impl Admin for AdminState {
             "quic": config.quic.to_string(),
             "admin": config.admin.to_string(),
             "seeds": config.seeds.iter().map(|(id, address)| (id.to_string(), json!(address))).collect::<serde_json::Map<_, _>>(),
+            "advertise": config.advertise,
             "data_dir": config.data_dir,
             "app": app,
             "adapter": config.adapter.name(),
@@ -134,6 +137,10 @@ impl Admin for AdminState {
 
     fn drain(&self, wait: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(async move {
+            if self.app_awaits_restart.load(Ordering::Relaxed) {
+                // It is the application that ends, as this sidecar wished; the sidecar itself stays.
+                return true;
+            }
             let (done, drained) = oneshot::channel();
             if self.control.try_send(Control::Drain(done)).is_err() {
                 return false;
@@ -148,6 +155,7 @@ impl AdminState {
     fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
         json!({
             "kind": "sidecar",
+            "draining": self.drain_state.get() != 0,
             "id": self.config.id,
             "cluster": self.config.cluster,
             "journal_bytes": journal_bytes,
@@ -192,7 +200,10 @@ fn blank(target: usize) -> Value {
         "life": null,
         "generation": null,
         "members": [],
+        "voters": [],
+        "witnesses": [],
         "target_members": target,
+        "changing": false,
         "decided": 0,
         "executed": 0,
         "settled": 0,
@@ -211,7 +222,8 @@ fn blank(target: usize) -> Value {
     })
 }
 
-fn running(status: &Status, members: &[u32]) -> Value {
+fn running(status: &Status) -> Value {
+    let members: Vec<u32> = status.members.iter().map(|member| member.id.0).collect();
     let digest = |slot: u64, digest: &mesh::ids::Digest| json!({ "slot": slot, "blake3": digest.to_string() });
     json!({
         "role": if status.quarantined { "quarantined" } else { role(status.role) },
@@ -220,7 +232,10 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "epoch": status.epoch.0,
         "incarnation": status.incarnation.0,
         "members": members,
-        "target_members": members.len(),
+        "voters": status.members.iter().filter(|member| member.votes).map(|member| member.id.0).collect::<Vec<_>>(),
+        "witnesses": status.members.iter().filter(|member| !member.application).map(|member| member.id.0).collect::<Vec<_>>(),
+        "target_members": status.target_members,
+        "changing": status.changing,
         "decided": status.decided.0,
         "executed": status.executed.0,
         "settled": status.settled.0,
@@ -244,6 +259,8 @@ const fn role(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Candidate => "candidate",
         Role::Learner => "learner",
+        Role::Witness => "witness",
+        Role::Removed => "removed",
     }
 }
 

@@ -45,9 +45,14 @@ impl Access {
         ensure!(least > Slot(0), "nothing was ordered yet: there is nothing to be backed up");
         let mut refused = Vec::new();
         for member in members.iter().filter(|member| only.is_none_or(|only| only == member.id)) {
-            match taken(member, least, progress).await {
-                Ok(Answer::Done(slot)) => return self.copy(member, slot, (file, replace), progress).await,
+            let copied = match taken(member, least, progress).await {
+                Ok(Answer::Done(slot)) => self.copy(member, slot, (file, replace), progress).await,
+                Ok(Answer::Refused(why)) => Ok(Answer::Refused(why)),
+                Err(error) => Err(error),
+            };
+            match copied {
                 Ok(Answer::Refused(why)) => refused.push(format!("member {}: {why}", member.id)),
+                Ok(done) => return Ok(done),
                 Err(error) => refused.push(format!("member {}: {error:#}", member.id)),
             }
         }

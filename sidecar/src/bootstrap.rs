@@ -7,7 +7,7 @@ use crate::entropy;
 use crate::operator::{Access, ask, dial, words};
 use anyhow::{Context, bail, ensure};
 use mesh::config::{ClusterConfig, Member};
-use mesh::ids::{Generation, Incarnation, Life, ReplicaId};
+use mesh::ids::{Generation, ReplicaId};
 use mesh::net::{Endpoint, Link};
 use mesh::wire::admin::{AdminReply, AdminRequest, History};
 use std::collections::BTreeMap;
@@ -164,12 +164,10 @@ impl Bootstrap<'_> {
                 theirs.request_bytes
             );
         }
-        let members = members
-            .keys()
-            .map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1), life: Life(0) })
-            .collect();
+        let target_members = members.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+        let members = members.keys().map(|id| Member::first(ReplicaId(*id))).collect();
         let generation = Generation::default().next(entropy::generation().context("no randomness from the system")?);
-        let cluster = ClusterConfig { generation, members, ..described.seed.clone() };
+        let cluster = ClusterConfig { generation, members, target_members, ..described.seed.clone() };
         cluster.validate().context("the members' settings cannot be used")?;
         Ok(cluster)
     }

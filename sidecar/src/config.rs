@@ -7,6 +7,7 @@ use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use mesh::net::Files;
+use mesh::wire::roster::ADDRESS_BYTES_MAX;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -113,8 +114,10 @@ pub struct Config {
     pub quic: SocketAddr,
     /// Where the admin HTTP port is.
     pub admin: SocketAddr,
-    /// Every member's id and HOST:PORT, this one's included.
+    /// Members' ids and HOST:PORT: where to look for them. This one's too, unless it says where it is with `advertise`.
     pub seeds: Vec<(u32, String)>,
+    /// HOST:PORT where the others reach this member: goes before what they were started with.
+    pub advertise: Option<String>,
     /// Where the journal is; may be left out only with [`Durability::Memory`].
     pub data_dir: Option<PathBuf>,
     /// The application.
@@ -177,7 +180,14 @@ impl Config {
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         let ids: std::collections::BTreeSet<u32> = self.seeds.iter().map(|(id, _)| *id).collect();
         ensure!(ids.len() == self.seeds.len(), "--seeds names a member twice");
-        ensure!(ids.contains(&self.id), "--seeds must name every member, this one ({}) included", self.id);
+        ensure!(
+            self.advertise.is_some() || ids.contains(&self.id),
+            "--seeds must name this member ({}) too, or --advertise say where it is",
+            self.id
+        );
+        if let Some(address) = &self.advertise {
+            ensure!(address.len() <= ADDRESS_BYTES_MAX, "--advertise is longer than {ADDRESS_BYTES_MAX} bytes");
+        }
         ensure!(ids.len() <= MEMBERS_MAX, "--seeds names {} members, at most {MEMBERS_MAX} are possible", ids.len());
         let memory = self.durability == Durability::Memory;
         ensure!(memory || self.data_dir.is_some(), "--data-dir is needed with durability sync and async");
@@ -243,11 +253,6 @@ impl Config {
     /// Which setting differs, and what to do about it.
     pub(crate) fn check_cluster(&self, cluster: &ClusterConfig) -> anyhow::Result<()> {
         cluster.validate().context("the cluster's configuration cannot be used")?;
-        ensure!(
-            cluster.members.iter().any(|member| member.id.0 == self.id),
-            "the cluster's configuration has no member {}: check --id and --cluster",
-            self.id
-        );
         let own = self.adapter.name();
         ensure!(
             cluster.adapter == own,
@@ -269,13 +274,6 @@ impl Config {
             cluster.request_signatures,
             self.request_signatures
         );
-        let unknown: Vec<u32> = cluster
-            .members
-            .iter()
-            .map(|member| member.id.0)
-            .filter(|id| self.seeds.iter().all(|seed| seed.0 != *id))
-            .collect();
-        ensure!(unknown.is_empty(), "--seeds has no address for the members {unknown:?} of the cluster");
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub mod bootstrap;
 mod budget;
 mod clock;
 mod config;
+mod drain;
 mod driver;
 mod entropy;
 mod hints;

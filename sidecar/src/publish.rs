@@ -4,6 +4,7 @@
 use crate::metrics::{MemberKind, Metrics};
 use crate::snapshot::Snapshots;
 use crate::store::Membership;
+use mesh::config::Member;
 use mesh::ids::{Generation, Slot};
 use mesh::order::{Role, Status};
 use mesh::time::{Duration, Instant};
@@ -76,8 +77,6 @@ impl Publisher {
         data_dir: Option<PathBuf>,
         kept: Option<Snapshots>,
     ) -> Self {
-        let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
-        metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
         Self {
             snapshots,
             membership,
@@ -169,9 +168,14 @@ impl Publisher {
         metrics.sessions.set(gauge(status.sessions as u64));
         metrics.log_bytes.set(gauge(status.log_bytes));
         metrics.journal_bytes.set(gauge(journal_bytes));
-        let votes = status.role != Role::Learner;
-        metrics.members.get_or_create(&MemberKind { kind: "voting" }).set(i64::from(votes));
-        metrics.members.get_or_create(&MemberKind { kind: "learning" }).set(i64::from(!votes));
+        let count = |kind: &'static str, is: fn(&Member) -> bool| {
+            let members = status.members.iter().filter(|member| is(member)).count();
+            metrics.members.get_or_create(&MemberKind { kind }).set(gauge(members as u64));
+        };
+        count("configured", |_| true);
+        count("voting", |member| member.votes);
+        count("learning", |member| !member.votes);
+        count("witness", |member| member.votes && !member.application);
         // A replay executes again what was counted: counters only go up.
         let (decided, executed) = &mut self.counted;
         metrics.slots_decided.inc_by(status.decided.0.saturating_sub(*decided));

@@ -18,6 +18,13 @@ pub(crate) const SUPERSEDED: &str = "another life of this member was granted its
 pub(crate) const LEFT_BEHIND: &str = "the cluster was started anew, or restored, without what this member holds, so this member is refused for ever: \
      stop it, set its data aside with `lockstep members set-aside`, and start it again: it is then filled by the others. \
      If nobody did that, its address or certificate is used by another cluster";
+/// Why a member that was removed ends although its id is to have one.
+pub(crate) const JOINS_ANEW: &str =
+    "this member was removed from the cluster, which admits its id: it ends, and joins anew when it is started again";
+
+/// Why a member that had no vote yet ends when it hears of a newer generation (rule 14).
+pub(crate) const FOLLOWED_THE_PAST: &str = "the cluster goes on in another generation than the one that this member joined, and it has no vote there yet: it \
+     ends, and joins anew when it is started again";
 
 /// See the module.
 pub(crate) struct Reporter {
@@ -78,7 +85,9 @@ impl Reporter {
             ),
             Event::Diverged { .. } | Event::Rebuilt { .. } | Event::NoAgreement { .. } => self.divergence(event),
             Event::Silent { .. } | Event::Aborted { .. } => self.silence(event),
-            Event::Rejoined { .. } | Event::Superseded | Event::Restarted { .. } => life(event),
+            Event::Rejoined { .. } | Event::Configured { .. } | Event::Superseded | Event::Restarted { .. } => {
+                life(event);
+            }
             Event::LogGrows { bytes } => tracing::warn!(
                 bytes,
                 "the log has more than half of the bytes it may have (--log-max-bytes); at the whole new requests are \
@@ -202,6 +211,7 @@ fn life(event: &Event) {
         Event::Rejoined { member, incarnation, .. } => {
             tracing::info!(%member, %incarnation, "a member that lost its memory was granted a new incarnation");
         }
+        Event::Configured { epoch, change } => tracing::info!(%epoch, %change, "the configuration changed"),
         Event::Superseded => tracing::error!("{SUPERSEDED}"),
         Event::Restarted { generation } => {
             tracing::info!(%generation, "the log goes on in another generation: the sessions before it are void");

@@ -11,7 +11,7 @@ use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, Checker, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
-use crate::peers::{Acceptor, Peers};
+use crate::peers::{Acceptor, Peers, Setup};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
 use crate::store::Store;
@@ -20,12 +20,13 @@ use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
-use mesh::config::ClusterConfig;
+use mesh::config::Configuration;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
 use mesh::node::{AdminServer, stop_signal};
 use mesh::order::{Image, Record, Recovered};
+use mesh::wire::roster::Roster;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 const LINKS_MAX: usize = 1024;
 /// How long the application has to end, beyond what its supervisor gives it, before this process ends without it.
 const APP_END: Duration = Duration::from_secs(15);
+/// The last answers get this long to leave before the links are closed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Bounds of every link of a server.
 pub(crate) const fn link_limits(max_age: Duration) -> LinkLimits {
@@ -75,6 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         app: app.view.clone(),
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
+        drain_state: metrics.drain_state.clone(),
         divergences: metrics.divergences.clone(),
         aborted_requests: metrics.aborted_requests.clone(),
     };
@@ -86,12 +90,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, checker, metrics));
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
+    // Before the application ends, which may take long: whoever has a link must not wait for answers that do not come.
+    tokio::time::sleep(LAST_WORDS).await;
+    endpoint.close().await;
     // Nobody listens if the task ended already.
     let _ = stop_app.send(true);
     if tokio::time::timeout(APP_END, app_task).await.is_err() {
         tracing::error!("the application could not be ended in time; the next sidecar will find and end it");
     }
-    endpoint.close().await;
     drop(admin);
     result
 }
@@ -147,12 +153,20 @@ async fn serve(
     let snapshots = open_snapshots(&config, &metrics).await?;
     let server = transfer::Server::new(snapshots.clone());
     let _sweeping = AbortOnDrop(tokio::spawn(server.clone().sweep()));
-    let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &server, &metrics);
+    let setup = Setup {
+        own: config.replica(),
+        seeds: &config.seeds,
+        advertise: config.advertise.as_deref(),
+        server: &server,
+        metrics: &metrics,
+    };
+    let (peers, incoming) = Peers::start(endpoint, &setup).context("no randomness from the system")?;
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
     let accepting = Accepting {
-        peers: peers.acceptor(endpoint),
+        peers: peers.acceptor(),
+        roster: peers.roster(),
         requests: requests_in,
         admin: admin_in,
         snapshots: server.clone(),
@@ -172,11 +186,17 @@ async fn serve(
         waiters: &mut waiters,
         inputs: &mut inputs,
         signer: &mut newest,
+        life: entropy::life()?,
+        target: None,
+        edition: None,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
-    server.belongs_to(membership.generation);
-    tracing::info!(records = records.len(), generation = %membership.generation, "this member is part of its cluster");
+    server.belongs_to(membership.configuration.generation);
+    tracing::info!(records = records.len(), generation = %membership.configuration.generation, "this member is part of its cluster");
     let clock = Clock::start();
+    newest
+        .into_iter()
+        .for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership.configuration), signer));
 
     let sync = metrics.journal_sync.clone();
     let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
@@ -186,7 +206,7 @@ async fn serve(
     let evidence = app_settings.evidence;
     let fetcher = transfer::Fetcher {
         cluster: config.cluster.clone(),
-        generation: membership.generation,
+        generation: membership.configuration.generation,
         snapshots: snapshots.clone(),
         links: peers.links(),
         rate: config.transfer_rate,
@@ -207,7 +227,6 @@ async fn serve(
         evidence,
         peers,
         waiters,
-        signer: newest,
         checker,
         inputs,
         metrics,
@@ -233,9 +252,9 @@ fn signer(
 }
 
 /// Who signs replies here.
-pub(crate) fn voice(config: &Config, cluster: &ClusterConfig) -> Voice {
-    // Every member has an application, and there are few.
-    let electorate = u16::try_from(cluster.members.len()).unwrap_or(u16::MAX);
+pub(crate) fn voice(config: &Config, configuration: &Configuration) -> Voice {
+    // There are few members.
+    let electorate = u16::try_from(configuration.cluster.electorate()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 
@@ -269,6 +288,7 @@ async fn newest_image(snapshots: Option<Snapshots>) -> anyhow::Result<Option<Box
 /// Takes in the links that others make.
 struct Accepting {
     peers: Acceptor,
+    roster: watch::Receiver<Roster>,
     requests: mpsc::Sender<intake::Event>,
     admin: mpsc::Sender<AdminAsk>,
     snapshots: transfer::Server,
@@ -300,11 +320,11 @@ impl Accepting {
     }
 
     fn serve(&self, link: Link, id: LinkId, budget: &Budget) -> impl Future<Output = ()> + Send + use<> {
-        let (requests, admin) = (self.requests.clone(), self.admin.clone());
+        let (requests, admin, roster) = (self.requests.clone(), self.admin.clone(), self.roster.clone());
         let (snapshots, metrics, budget) = (self.snapshots.clone(), self.metrics.clone(), budget.clone());
         async move {
             match link.kind() {
-                LinkKind::Submit => intake::serve(link, id, requests, budget, metrics).await,
+                LinkKind::Submit => intake::serve(link, id, roster, requests, budget, metrics).await,
                 LinkKind::Admin => serve_admin(link, admin, snapshots, metrics).await,
                 // The endpoint accepts no other kind.
                 LinkKind::Peer | LinkKind::Client => link.close("not served here"),

@@ -1,7 +1,7 @@
 //! What the unit tests of this crate share.
 
 use crate::{App, Config, SnapshotMode};
-use mesh::config::{Divergence, Durability};
+use mesh::config::{ClusterConfig, Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Ballot, Digest, Epoch, Generation, Incarnation, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
@@ -51,6 +51,7 @@ pub(crate) fn config() -> Config {
         quic: nowhere,
         admin: nowhere,
         seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),
+        advertise: None,
         data_dir: None,
         app: App::Address(nowhere),
         adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
@@ -95,6 +96,9 @@ pub(crate) fn following() -> Status {
         members: (0..3).map(ReplicaId).collect(),
         epoch: Epoch(0),
         incarnation: Incarnation(1),
+        members: ClusterConfig::of(3, "line/shared", Durability::Sync).members,
+        target_members: 3,
+        changing: false,
         silent: None,
         quarantined: false,
         divergences: 0,

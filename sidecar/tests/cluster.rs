@@ -85,6 +85,7 @@ impl Cluster {
             quic: self.seeds[id as usize].1.parse().expect("an address"),
             admin: self.admin[id as usize],
             seeds: self.seeds.clone(),
+            advertise: None,
             data_dir: Some(self.dir.join(format!("data-{id}"))),
             app: App::Address(serve_application()),
             adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },

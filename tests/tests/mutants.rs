@@ -27,6 +27,7 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AbortByOne => &["abort", "lineage", "execution", "linearizable"],
         Mutant::CutUncovered => &["cut"],
         Mutant::ForgedTaken => &["forged", "exactly-once", "linearizable"],
+        Mutant::OldQuorum | Mutant::LearnerCounted | Mutant::TwoChanges => &["quorum", "rejoin"],
     }
 }
 

@@ -42,6 +42,12 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
+    /// Show the members, and change who takes part while the cluster serves
+    Members {
+        /// What to do
+        #[command(subcommand)]
+        command: members::Command,
+    },
     /// List, verify, take and restore snapshots
     Snapshot {
         /// What to do

@@ -57,6 +57,11 @@ impl Tally {
         self.votes.clear();
     }
 
+    /// Keeps the votes of these servers alone.
+    pub(super) fn retain(&mut self, counts: impl Fn(ReplicaId) -> bool) {
+        self.votes.retain(|server, _| counts(*server));
+    }
+
     pub(super) fn has_voted(&self, server: ReplicaId) -> bool {
         self.votes.contains_key(&server)
     }

@@ -236,6 +236,19 @@ impl Endpoint {
         super::dial::dial(&self.0.shared, kind, target, expect_id).await
     }
 
+    /// One attempt at several targets, the likeliest first: each a little after the one before, as long as none accepts.
+    ///
+    /// # Errors
+    /// As for [`Self::dial`]; [`NetError::NoAddress`] if there is no target.
+    pub async fn dial_any(
+        &self,
+        kind: LinkKind,
+        targets: &[String],
+        expect_id: Option<&str>,
+    ) -> Result<Link, NetError> {
+        super::dial::dial_any(&self.0.shared, kind, targets, expect_id).await
+    }
+
     /// Closes every link and waits until the peers were told (bounded).
     pub async fn close(&self) {
         self.0.shared.quinn.close(CLOSE_ORDERLY, b"this process ends");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -78,12 +78,17 @@ pub struct Target {
 /// How a kept link stands, for `/status`.
 #[derive(Debug)]
 pub struct Standing {
-    target: Target,
+    kind: LinkKind,
+    id: Option<String>,
     state: Mutex<State>,
+    /// The other end may be elsewhere: no reason to wait before the next attempt.
+    found: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
+    /// HOST:PORT, the likeliest first.
+    addresses: Vec<String>,
     /// Id and address of the other end while the link is up.
     up: Option<(String, String)>,
     error: Option<String>,
@@ -92,13 +97,25 @@ struct State {
 impl Standing {
     /// Of a link that was never up.
     pub fn new(target: Target) -> Arc<Self> {
-        Arc::new(Self { target, state: Mutex::default() })
+        let Target { kind, address, id } = target;
+        let state = State { addresses: vec![address], ..State::default() };
+        Arc::new(Self { kind, id, state: Mutex::new(state), found: Notify::new() })
     }
 
-    /// The address that is dialled.
+    /// The address that is dialled first.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.target.address
+    pub fn address(&self) -> String {
+        self.state().addresses.first().cloned().unwrap_or_default()
+    }
+
+    /// From now on these are dialled, the likeliest first.
+    pub fn found_at(&self, addresses: Vec<String>) {
+        let mut state = self.state();
+        if state.addresses != addresses {
+            state.addresses = addresses;
+            drop(state);
+            self.found.notify_one();
+        }
     }
 
     /// Whether the link is up.
@@ -111,8 +128,8 @@ impl Standing {
         let state = self.state().clone();
         let (id, remote) = state.up.clone().unzip();
         json!({
-            "address": self.target.address,
-            "id": id.or_else(|| self.target.id.clone()),
+            "address": state.addresses.first(),
+            "id": id.or_else(|| self.id.clone()),
             "remote": remote,
             "up": state.up.is_some(),
             "error": state.error,
@@ -127,23 +144,36 @@ impl Standing {
         let at = link.remote_address();
         let at = SocketAddr::new(at.ip().to_canonical(), at.port());
         let remote = (link.peer().id.clone(), at.to_string());
-        info!(target = %self.target.address, id = %remote.0, "link is up");
-        *self.state() = State { up: Some(remote), error: None };
+        info!(remote = %remote.1, id = %remote.0, "link is up");
+        let mut state = self.state();
+        (state.up, state.error) = (Some(remote), None);
     }
 
     fn went_down(&self, reason: String) {
-        warn!(target = %self.target.address, %reason, "link is gone; dialling again");
-        *self.state() = State { up: None, error: Some(reason) };
+        warn!(target = %self.address(), %reason, "link is gone; dialling again");
+        let mut state = self.state();
+        (state.up, state.error) = (None, Some(reason));
     }
 
     /// Says why an attempt failed, loudly only when the reason is news.
     fn not_reached(&self, reason: String) {
         let mut state = self.state();
+        let target = state.addresses.join(" or ");
         if state.error.as_ref() == Some(&reason) {
-            debug!(target = %self.target.address, %reason, "not reached");
+            debug!(target, %reason, "not reached");
         } else {
-            warn!(target = %self.target.address, %reason, "not reached; trying again");
+            warn!(target, %reason, "not reached; trying again");
             state.error = Some(reason);
+        }
+    }
+
+    /// One attempt, at every address that is known by now.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<Link, String> {
+        let addresses = self.state().addresses.clone();
+        match tokio::time::timeout(DIAL, endpoint.dial_any(self.kind, &addresses, self.id.as_deref())).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {DIAL:?}")),
         }
     }
 }
@@ -157,11 +187,9 @@ pub async fn keep<L: Line>(
     mut pauses: Backoff,
 ) {
     let line = Arc::new(line);
-    let target = &standing.target;
     loop {
-        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
-        match tokio::time::timeout(DIAL, attempt).await {
-            Ok(Ok(link)) => {
+        match standing.dial(&endpoint).await {
+            Ok(link) => {
                 let since = Instant::now();
                 standing.came_up(&link);
                 let reason = serve(&line, link, &endpoint, &standing, &events, pauses.clone()).await;
@@ -173,13 +201,15 @@ pub async fn keep<L: Line>(
                     pauses.reset();
                 }
             }
-            Ok(Err(error)) => standing.not_reached(error.to_string()),
-            Err(_) => standing.not_reached(format!("no answer within {DIAL:?}")),
+            Err(reason) => standing.not_reached(reason),
         }
         if events.is_closed() {
             return;
         }
-        tokio::time::sleep(pauses.next_delay()).await;
+        tokio::select! {
+            () = tokio::time::sleep(pauses.next_delay()) => {}
+            () = standing.found.notified() => {}
+        }
     }
 }
 
@@ -197,7 +227,7 @@ async fn serve<L: Line>(
         let old = serving.link.clone();
         let newer = tokio::select! {
             reason = serving.ended() => return reason,
-            newer = replacement(endpoint, &standing.target, &old, pauses.clone()) => newer,
+            newer = replacement(endpoint, standing, &old, pauses.clone()) => newer,
         };
         standing.came_up(&newer);
         let Some(next) = Serving::begin(line, newer, events).await else { return "stopping".to_owned() };
@@ -206,14 +236,12 @@ async fn serve<L: Line>(
 }
 
 /// A new link in the place of one that is due.
-async fn replacement(endpoint: &Endpoint, target: &Target, old: &Link, mut pauses: Backoff) -> Link {
+async fn replacement(endpoint: &Endpoint, standing: &Standing, old: &Link, mut pauses: Backoff) -> Link {
     old.due().await;
     loop {
-        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
-        match tokio::time::timeout(DIAL, attempt).await {
-            Ok(Ok(link)) => return link,
-            Ok(Err(error)) => debug!(target = %target.address, %error, "no new link yet in the place of an old one"),
-            Err(_) => debug!(target = %target.address, "no new link within {DIAL:?} in the place of an old one"),
+        match standing.dial(endpoint).await {
+            Ok(link) => return link,
+            Err(reason) => debug!(target = %standing.address(), %reason, "no new link yet in the place of an old one"),
         }
         tokio::time::sleep(pauses.next_delay()).await;
     }

@@ -3,11 +3,11 @@
 //! go on; whoever replays it ends every session and takes on the configuration there.
 
 use super::{Event, Output, Record, Recovered, Replica};
-use crate::config::Member;
-use crate::ids::{Ballot, ClientId, Epoch, Generation, Incarnation, Life, Opening, ReplicaId, Slot};
-use crate::limits::MEMBERS_MAX;
+use crate::config::Configuration;
+use crate::ids::{Ballot, ClientId, Epoch, Generation, Life, Opening, ReplicaId, Slot};
+use crate::limits::MEMBER_IDS;
 use crate::time::Instant;
-use crate::wire::peer::{Batch, Command};
+use crate::wire::peer::{Batch, Change, Command};
 use std::sync::Arc;
 
 /// What a journal and its newest snapshot hold that another generation can go on from.
@@ -47,77 +47,91 @@ impl Recovered {
 pub struct Restart {
     /// Which.
     pub generation: Generation,
-    /// The members, and the lives in which they vote, in order of their ids; not empty.
+    /// The members, and the lives in which they vote; not empty. The first one begins it, the others are added to it.
     pub members: Vec<(ReplicaId, Life)>,
 }
 
-impl Restart {
-    /// The members that follow those of the configuration `before`.
-    #[must_use]
-    pub fn members_after(&self, before: &[Member]) -> Vec<Member> {
-        members_after(before, &self.members)
-    }
-
-    /// What a member's journal has to say for its log to go on in this generation behind the slot `after`; `promised` is
-    /// its highest promise.
-    ///
-    /// # Panics
-    /// If it has no members.
-    #[must_use]
-    pub fn records(&self, after: Slot, promised: Ballot) -> [Record; 4] {
-        let replica = self.members.first().expect("a cluster has members").0;
-        let ballot = Ballot { round: promised.round.saturating_add(1), replica, incarnation: Incarnation(1) };
-        let command = Command::Restart { generation: self.generation, members: self.members.clone() };
-        let batch = Arc::new(Batch { command: Some(command), ..Batch::default() });
-        let slot = after.next();
-        [
-            Record::Restarted { slot: after },
-            Record::Promised { ballot },
-            Record::Accepted { slot, ballot, batch },
-            Record::Decided { slot },
-        ]
-    }
+/// What the journals of all who go on have to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The records.
+    pub records: Vec<Record>,
+    /// The configuration that they come to.
+    pub configuration: Configuration,
 }
 
-fn members_after(before: &[Member], members: &[(ReplicaId, Life)]) -> Vec<Member> {
-    let member = |(id, life): &(ReplicaId, Life)| {
-        let known = before.iter().find(|member| member.id == *id);
-        let incarnation = Incarnation(known.map_or(0, |member| member.incarnation.0).saturating_add(1));
-        Member { id: *id, incarnation, life: *life }
-    };
-    members.iter().map(member).collect()
+impl Restart {
+    /// How the log goes on in this generation behind the slot `after`, where the configuration is `before`; `promised` is
+    /// the highest promise of whoever goes on. `None`: the configuration admits no such members.
+    #[must_use]
+    pub fn begin(&self, before: &Configuration, after: Slot, promised: Ballot) -> Option<Begun> {
+        let ((member, life), others) = self.members.split_first()?;
+        let (member, life) = (*member, *life);
+        let mut commands = vec![Command::Restart { generation: self.generation, member, life }];
+        let (mut cluster, mut epoch) = (before.cluster.clone(), Epoch(before.epoch.0 + 1));
+        cluster.restart(member, life);
+        for (member, life) in others.iter().copied() {
+            for change in [Change::Add { member, life, application: true }, Change::Promote { member, life }] {
+                commands.push(Command::Configure { against: epoch, change });
+                epoch = Epoch(epoch.0 + 1);
+                if !cluster.apply(&change) {
+                    return None;
+                }
+            }
+        }
+        let incarnation = cluster.member(member)?.incarnation;
+        let ballot = Ballot { round: promised.round.saturating_add(1), replica: member, incarnation };
+        let mut records = vec![Record::Restarted { slot: after }, Record::Promised { ballot }];
+        let mut slot = after;
+        for command in commands {
+            slot = slot.next();
+            let batch = Arc::new(Batch { command: Some(command), ..Batch::default() });
+            records.push(Record::Accepted { slot, ballot, batch });
+        }
+        records.push(Record::Decided { slot });
+        let configuration = Configuration { cluster, generation: self.generation, epoch, configured: slot };
+        Some(Begun { records, configuration })
+    }
 }
 
 impl Replica {
-    /// Another generation begins: the sessions that end with the one before. Whoever is none of its members ends, as a life
-    /// that is over does. An entry that nobody can have put there does nothing.
+    /// Another generation begins: the sessions that end with the one before. An entry that nobody can have put there does
+    /// nothing.
     pub(super) fn restart(
         &mut self,
         now: Instant,
         slot: Slot,
         generation: Generation,
-        members: &[(ReplicaId, Life)],
+        (member, life): (ReplicaId, Life),
         out: &mut Vec<Output>,
     ) -> Vec<(ClientId, Opening)> {
-        let ascending = members.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let fits = ascending && (1..=MEMBERS_MAX).contains(&members.len());
-        if !fits || generation <= self.sessions.generation() {
+        if generation <= self.sessions.generation() || member.0 >= MEMBER_IDS {
             return Vec::new();
         }
-        // What it did by the places of the members before.
-        self.step_down(now);
-        self.configured = slot;
-        if members.iter().any(|(id, _)| *id == self.config.id) {
-            self.config.cluster.members = members_after(&self.config.cluster.members, members);
-        } else {
-            let own = self.own_index();
-            self.config.cluster.members[own].life = Life(!self.config.life.0);
-        }
-        self.epoch = Epoch(self.epoch.0 + 1);
         let void = self.sessions.restart(generation).collect();
         out.push(Output::Event(Event::Restarted { generation }));
+        if slot > self.configuration.configured {
+            self.reconfigure_alone(now, slot, generation, (member, life), out);
+        }
         self.settle_all_held(out);
-        self.configuration_changed(now, out);
         void
+    }
+
+    /// From here on that member is the only one.
+    fn reconfigure_alone(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        generation: Generation,
+        (member, life): (ReplicaId, Life),
+        out: &mut Vec<Output>,
+    ) {
+        self.leave_ballot(now, member != self.config.id, out);
+        self.voters_before = self.configuration.cluster.voter_count();
+        self.configuration.cluster.restart(member, life);
+        let epoch = Epoch(self.configuration.epoch.0 + 1);
+        (self.configuration.generation, self.configuration.epoch) = (generation, epoch);
+        (self.configuration.configured, self.elected) = (slot, slot);
+        self.configuration_changed(now, out);
     }
 }

@@ -5,9 +5,9 @@ use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
-use crate::config::Snapshots;
+use crate::config::{Configuration, ELECTORATE_MIN, Snapshots};
 use crate::ids::{ReplicaId, Slot};
-use crate::quorum::{majority, reached_by_majority};
+use crate::quorum::{majority, reached_by};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.
@@ -53,7 +53,9 @@ impl Replica {
 
     fn has_turn(&self) -> bool {
         match &self.state {
-            State::Leader(leading) => leading.turn == Some(self.own_index()) || self.members() == 1,
+            // Nothing stands still for that of a witness.
+            _ if !self.application => true,
+            State::Leader(leading) => leading.turn == Some(self.own_index()) || !self.has_others(),
             _ => self.turn,
         }
     }
@@ -68,6 +70,9 @@ impl Replica {
     /// they would be too few, a long pause waits until everybody is back, or the log has grown.
     pub(super) fn give_turn(&mut self, now: Instant) {
         let (own, members) = (self.own_index(), self.members());
+        let cluster = &self.configuration.cluster;
+        let counted: Vec<bool> = cluster.members.iter().map(crate::config::Member::elects).collect();
+        let electorate = cluster.electorate();
         let (own_pause, grown) = (self.expected_pause(), self.log.bytes() >= self.config.limits.log_bytes / 2);
         let silence = self.config.timing.election_timeout;
         let State::Leader(leading) = &mut self.state else { return };
@@ -79,8 +84,9 @@ impl Replica {
         if leading.turn.is_some_and(|index| wants(index).is_some()) {
             return;
         }
-        let living = (0..members).filter(|index| lives(*index)).count();
-        let bearable = |pause: u32| pause < LONG_PAUSE_MS || living > majority(members) || members < 3 || grown;
+        let living = (0..members).filter(|index| counted[*index] && lives(*index)).count();
+        let spared = living > majority(electorate) || electorate < ELECTORATE_MIN;
+        let bearable = |pause: u32| pause < LONG_PAUSE_MS || spared || grown;
         let after = leading.turn.map_or(0, |index| index + 1);
         let mut others = (0..members).map(|step| (after + step) % members);
         leading.turn = others.find(|index| wants(*index).is_some_and(bearable));
@@ -93,6 +99,9 @@ impl Replica {
             || execution.silence.is_some()
             || execution.judgement.differs()
             || (execution.executed() <= base.slot && !base.lost)
+            // It would have a configuration of the future, where this member began with one.
+            || self.configuration.configured > self.log.decided()
+            || self.own().is_none()
         {
             return false;
         }
@@ -119,9 +128,10 @@ impl Replica {
             time,
             work,
             generation: self.sessions.generation(),
-            epoch: self.epoch,
-            configured: self.configured,
-            ..Image::genesis(self.config.cluster.clone())
+            epoch: self.configuration.epoch,
+            configured: self.configuration.configured,
+            hollow: !self.application,
+            ..Image::genesis(self.configuration.cluster.clone())
         };
         self.execution.dumping = Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), since: None });
     }
@@ -220,12 +230,10 @@ impl Replica {
 
     /// The mark up to which verified snapshots of a majority reach, as far as the leader knows.
     pub(super) fn update_covered(&mut self) {
-        let own = self.own_index();
-        let snapshot = self.execution.snapshot();
         let State::Leader(leading) = &self.state else { return };
-        let mut marks: Vec<Slot> = leading.peers.iter().map(|peer| peer.marks.snapshot).collect();
-        marks[own] = snapshot;
-        self.covered = self.covered.max(reached_by_majority(&mut marks));
+        let mut marks: Vec<Slot> = self.heard_of_applications(leading).map(|(_, marks)| marks.snapshot).collect();
+        let covering = self.configuration.cluster.covering();
+        self.covered = self.covered.max(reached_by(covering, &mut marks));
     }
 
     /// Lets go of what is covered (rule 10): by the own snapshot, by those of a majority, settled, not needed by a
@@ -265,7 +273,7 @@ impl Replica {
     pub(super) fn need_snapshot(&mut self, out: &mut Vec<Output>) {
         let after = self.transfer.map_or(self.config.id, |transfer| transfer.from);
         let least = self.log.first().previous();
-        match self.after(after) {
+        match self.snapshot_after(after) {
             Some(from) => self.transfer_from(from, least, out),
             None => out.push(Output::Event(Event::NoSnapshot { least })),
         }
@@ -282,7 +290,13 @@ impl Replica {
         let next = self.log.decided().next();
         let asked = self.fetching.is_some_and(|Fetching { peer, .. }| peer == from);
         if snapshot >= next && asked && !self.transfers() {
-            self.transfer_from(from, next, out);
+            // A witness has cut its log, and has no snapshot for others.
+            let member = self.configuration.cluster.member(from);
+            let has = member.is_none_or(|member| member.application);
+            let source = if has { Some(from) } else { self.snapshot_after(from) };
+            if let Some(source) = source {
+                self.transfer_from(source, next, out);
+            }
         }
     }
 
@@ -305,8 +319,9 @@ impl Replica {
         if let Some(transfer) = &mut self.transfer {
             transfer.under_way = false;
         }
-        if !image.cluster.members.iter().any(|member| member.id == self.config.id) {
-            return;
+        if image.hollow && self.application {
+            // No application can begin with it, and nobody who gives one away.
+            return self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         }
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
@@ -323,19 +338,21 @@ impl Replica {
         if self.leads() {
             self.step_down(now);
         }
-        let (slot, epoch) = (image.slot, self.epoch);
+        let slot = image.slot;
+        if image.configured > self.configuration.configured {
+            self.leave_ballot(now, false, out);
+        }
         self.log.jump(slot);
-        self.install(image);
-        self.configuration_changed(now, out);
+        if self.install(image) {
+            self.configuration_changed(now, out);
+        }
+        self.settle_change_by_snapshot(slot, out);
         self.settle_all_held(out);
         self.restart_app(out);
         self.jumped(slot, out);
         self.last_decided = now;
         self.known_decided = self.known_decided.max(slot);
         self.advance(now, out);
-        if self.epoch > epoch {
-            self.stand_anew(now, out);
-        }
         self.on_recovery_progress(now, out);
     }
 
@@ -345,14 +362,18 @@ impl Replica {
         self.persist(Record::Jumped { slot }, Some(AfterDisk::Jump { slot }), out);
     }
 
-    /// Takes everything but the application's state from a snapshot.
-    pub(super) fn install(&mut self, image: Image) {
+    /// Takes everything but the application's state from a snapshot. True if its configuration is newer than what is known.
+    pub(super) fn install(&mut self, image: Image) -> bool {
         let base = Base::of(&image);
         let Image { slot, time, work, generation, cluster, epoch, configured, sessions, .. } = image;
         let empty = Sessions::new(cluster.sessions, cluster.request_signatures, generation);
         self.sessions = empty.restore(sessions, &self.config.limits);
-        self.config.cluster = cluster;
-        (self.epoch, self.configured) = (epoch, configured);
+        let newer = configured > self.configuration.configured;
+        if newer {
+            self.voters_before = self.configuration.cluster.voter_count();
+            self.configuration = Configuration { cluster, generation, epoch, configured };
+            self.elected = configured;
+        }
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);
         self.log_settled = self.log_settled.max(slot);
@@ -360,6 +381,7 @@ impl Replica {
             self.execution.silence = None;
         }
         self.execution.base = Some(base);
+        newer
     }
 }
 

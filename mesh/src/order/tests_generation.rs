@@ -28,9 +28,18 @@ fn journal() -> Vec<Record> {
 /// Member 2 alone, in a new life, behind what it kept.
 fn restarted() -> Replica {
     let mut records = journal();
-    let restart = Restart { generation: NEXT, members: vec![(R2, LIFE)] };
-    records.extend(restart.records(Slot(3), ballot(3, R0)));
-    Replica::new(Config { life: LIFE, ..config(R2, 3) }, 1, Recovered::from_records(records), at(0))
+    let begun = alone().begin(&config(R2, 3).configuration, Slot(3), ballot(3, R0)).expect("it is a member");
+    records.extend(begun.records);
+    let config = Config { life: LIFE, configuration: begun.configuration, ..config(R2, 3) };
+    Replica::new(config, 1, Recovered::from_records(records), at(0))
+}
+
+fn alone() -> Restart {
+    Restart { generation: NEXT, members: vec![(R2, LIFE)] }
+}
+
+fn ids(status: &Status) -> Vec<ReplicaId> {
+    status.members.iter().map(|member| member.id).collect()
 }
 
 /// The same, leading and with a running application.
@@ -72,8 +81,9 @@ fn a_log_whose_beginning_is_gone_is_worth_nothing_without_a_snapshot_that_reache
 #[test]
 fn the_survivor_is_the_only_member_and_what_it_did_not_keep_is_gone() {
     let status = restarted().status();
-    assert_eq!((status.generation, status.members), (NEXT, vec![R2]));
+    assert_eq!((status.generation, ids(&status)), (NEXT, vec![R2]));
     assert_eq!((status.role, status.incarnation.0, status.epoch.0), (Role::Follower, 2, 1));
+    assert_eq!(status.target_members, 3, "the others may join anew");
     assert_eq!((status.decided, status.log_last), (Slot(4), Slot(4)), "slot 5 would come back otherwise");
     assert_eq!((status.sessions, status.silent), (0, None));
 }
@@ -83,7 +93,8 @@ fn a_life_that_was_over_goes_on_in_a_new_generation() {
     let mut records = journal();
     records.push(Record::Superseded);
     assert!(Recovered::from_records(records.clone()).superseded);
-    records.extend(Restart { generation: NEXT, members: vec![(R2, LIFE)] }.records(Slot(3), ballot(3, R0)));
+    let begun = alone().begin(&config(R2, 3).configuration, Slot(3), ballot(3, R0)).expect("it is a member");
+    records.extend(begun.records);
     assert!(!Recovered::from_records(records).superseded);
 }
 
@@ -119,18 +130,35 @@ fn a_session_is_named_by_the_generation_that_opened_it() {
 #[test]
 fn all_members_of_a_restored_cluster_vote_and_others_do_not() {
     let restart = Restart { generation: NEXT, members: vec![(R0, Life(8)), (R1, Life(9))] };
+    let before = config(R0, 3).configuration;
+    let begun = restart.begin(&before, Slot(7), Ballot::NONE).expect("they are admitted");
     let begin = |id, life| {
-        let image = Image { slot: Slot(7), ..Image::genesis(ClusterConfig::of(3, "line/shared", Durability::Sync)) };
+        let image = Image { slot: Slot(7), ..Image::genesis(before.cluster.clone()) };
         let mut records = vec![Record::Jumped { slot: Slot(7) }];
-        records.extend(restart.records(Slot(7), Ballot::NONE));
+        records.extend(begun.records.clone());
         let recovered = Recovered { image: Some(Box::new(image)), ..Recovered::from_records(records) };
-        Replica::new(Config { life, ..config(id, 3) }, 1, recovered, at(0)).status()
+        let config = Config { life, configuration: begun.configuration.clone(), ..config(id, 3) };
+        Replica::new(config, 1, recovered, at(0))
     };
     for (id, life) in [(R0, Life(8)), (R1, Life(9))] {
-        let status = begin(id, life);
-        assert_eq!((status.role, &status.members[..], status.decided), (Role::Follower, &[R0, R1][..], Slot(8)));
+        let replica = begin(id, life);
+        let status = replica.status();
+        assert_eq!((status.role, ids(&status), status.decided), (Role::Follower, vec![R0, R1], Slot(10)));
+        assert_eq!((replica.configuration(), status.generation), (&begun.configuration, NEXT));
     }
-    assert_eq!(begin(R1, Life(8)).role, Role::Learner, "another life of it");
-    let members = restart.members_after(&ClusterConfig::of(3, "", Durability::Sync).members);
-    assert_eq!(members.iter().map(|member| member.incarnation.0).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(begin(R1, Life(8)).status().role, Role::Learner, "another life of it");
+    let stranger = Restart { generation: NEXT, members: vec![(R0, Life(8)), (ReplicaId(3), Life(9))] };
+    assert_eq!(stranger.begin(&before, Slot(7), Ballot::NONE), None, "its id is not below the target");
+}
+
+#[test]
+fn whoever_replays_the_log_from_below_comes_to_what_was_begun() {
+    let before = config(R0, 3).configuration;
+    let begun = alone().begin(&before, Slot(3), ballot(3, R0)).expect("it is a member");
+    let mut records = journal();
+    records.extend(begun.records);
+    // One that knows the configuration before, as if it had been there.
+    let replica = Replica::new(config(R2, 3), 1, Recovered::from_records(records), at(0));
+    assert_eq!(replica.configuration(), &begun.configuration);
+    assert_eq!(replica.configuration().cluster.retired.iter().map(|retired| retired.id).collect::<Vec<_>>(), [R0, R1]);
 }

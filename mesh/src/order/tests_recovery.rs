@@ -6,9 +6,9 @@ use super::tests::{
 use super::tests::{replica, requests, sent, started, step};
 use super::*;
 use crate::config::Snapshots;
-use crate::ids::{Digest, Position, Run};
+use crate::ids::{Digest, Epoch, Position, Run};
 use crate::wire::Outcome;
-use crate::wire::peer::{Command, Marks};
+use crate::wire::peer::{Change, Command, Marks};
 use bytes::Bytes;
 
 fn reply(text: &'static str) -> AppReply {
@@ -24,6 +24,12 @@ fn heartbeat(decided: u64, settled: u64, covered: u64) -> Message {
 fn decide(follower: &mut Replica, slot: u64, list: Vec<crate::wire::Request>) -> Vec<Output> {
     message(follower, slot, R0, accept(1, R0, slot, slot - 1, list));
     message(follower, slot, R0, heartbeat(slot, 0, 0))
+}
+
+/// The member's next incarnation goes to another life.
+fn rejoin(member: ReplicaId) -> Command {
+    let change = Change::Rejoin { member, life: LIFE, over: Life(0) };
+    Command::Configure { against: Epoch(0), change }
 }
 
 fn executed(follower: &mut Replica, slot: u64, run: u64, text: &'static str) -> Vec<Output> {
@@ -272,8 +278,7 @@ fn a_new_life_asks_for_its_vote_and_gets_it_by_order() {
     };
     let out = message(&mut learner, 1, R0, asked);
     assert!(sent(&out).contains(&(To::One(R0), &Message::Rejoin { over: Life(0) })), "{out:?}");
-    let granted =
-        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
+    let granted = Batch { command: Some(rejoin(R1)), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };
@@ -291,7 +296,7 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let mut leader = leader();
     let asked = Input::Message { from: R2, life: LIFE, message: Message::Rejoin { over: Life(0) } };
     let out = step(&mut leader, 1101, asked);
-    let rejoin = Command::Rejoin { member: R2, life: LIFE, over: Life(0) };
+    let rejoin = rejoin(R2);
     assert!(matches!(sent(&out)[..], [(To::Others, Message::Accept { batch, .. })] if batch.command == Some(rejoin)));
     assert_eq!(sent(&step(&mut leader, 1101, requests(vec![open()]))), [], "nothing goes above it until it is decided");
     persisted(&mut leader, 1102, 2);
@@ -299,14 +304,16 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let forgotten = Input::Message { from: R2, life: LIFE, message: vote.clone() };
     assert_eq!(step(&mut leader, 1102, forgotten), [], "the new life has no vote yet");
     let out = message(&mut leader, 1103, R1, vote);
-    assert!(sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0) })), "{out:?}");
+    assert!(
+        sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0), decided: Slot(1) })),
+        "{out:?}"
+    );
 }
 
 #[test]
 fn a_life_that_lost_its_incarnation_to_another_stops() {
     let mut old = replica(R1, 3, Recovered::default());
-    let granted =
-        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
+    let granted = Batch { command: Some(rejoin(R1)), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod client;
 pub mod peer;
 pub mod request;
+pub mod roster;
 pub mod submit;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
 
 use super::admin::{AdminReply, AdminRequest, SnapshotsView};
-use super::client::{Ask, NothingSent, Told, Unknown};
+use super::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use super::peer::{Batch, Marks, PeerFrame};
+use super::roster::{Place, Roster, Seat};
 use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
 use crate::transfer::Manifest;
@@ -41,7 +42,8 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
     golden(&request(), "82020100ac0205010647455420610a00");
-    golden(&PeerFrame::Core(Generation::FIRST, Life(0), Message::Prepare { ballot: ballot() }), "0001000002030101");
+    let prepare = Message::Prepare { ballot: ballot(), decided: Slot(6) };
+    golden(&PeerFrame::Core(Generation::FIRST, Life(0), prepare), "000100000203010106");
     let accept =
         Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
     golden(&accept, "06030101070605010200000182020100ac0205010647455420610a00");
@@ -75,6 +77,24 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
 }
 
 #[test]
+fn the_bytes_of_a_servers_word_are_the_agreed_ones() {
+    let roster = Roster {
+        process: 300,
+        version: 2,
+        generation: Generation::FIRST,
+        epoch: Epoch(4),
+        members: vec![Seat { id: ReplicaId(0), answers: true }, Seat { id: ReplicaId(7), answers: false }],
+        places: vec![Place { id: ReplicaId(7), address: "h:1".to_owned(), advertised: true }],
+        leaving: true,
+    };
+    let hex = "ac02020100040200010700010703683a310101";
+    golden(&roster, hex);
+    golden(&PeerFrame::Roster(roster.clone()), &format!("03{hex}"));
+    golden(&FromServer::Roster(roster), &format!("02{hex}"));
+    golden(&FromSmartClient::Leaving(true), "0101");
+}
+
+#[test]
 fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
     let generation = Generation { count: u32::MAX, mark: u64::MAX };
     let (client, opened, seq) = (ClientId(u128::MAX), generation.at(Slot(u64::MAX)), Seq(u64::MAX));
@@ -92,6 +112,7 @@ proptest! {
         let _ = decode::<Submit>(&bytes);
         let _ = decode::<Reply>(&bytes);
         let _ = decode::<FromServer>(&bytes);
+        let _ = decode::<FromSmartClient>(&bytes);
         let _ = decode::<Ask>(&bytes);
         let _ = decode::<Told>(&bytes);
         let _ = decode::<AdminRequest>(&bytes);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::net::{Endpoint, Link, LinkKind, NetError, Responder};
 use mesh::node::counts::Counts;
-use mesh::wire::client::{Ask, Told};
+use mesh::wire::client::{Ask, FromSmartClient, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +27,8 @@ struct Desk {
     room: Arc<Semaphore>,
     /// The servers' signing certificates, as they are shown; empty as long as there are none.
     signers: watch::Receiver<Bytes>,
+    /// Whether this process is about to stop.
+    leaving: watch::Receiver<bool>,
     rejected: Counts,
     /// The next ticket of the process.
     tickets: Arc<AtomicU64>,
@@ -37,13 +39,15 @@ pub(super) async fn accept(
     endpoint: Endpoint,
     events: mpsc::Sender<Event>,
     signers: watch::Receiver<Bytes>,
+    leaving: watch::Receiver<bool>,
     rejected: Counts,
 ) {
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
-    let desk = Desk { events, room, signers, rejected, tickets: Arc::default() };
+    let desk = Desk { events, room, signers, leaving, rejected, tickets: Arc::default() };
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
             tokio::spawn(introduce(link.clone(), desk.signers.clone()));
+            tokio::spawn(take_leave(link.clone(), desk.leaving.clone()));
             tokio::spawn(serve(link, desk.clone()));
         } else {
             link.close("a SMaRtClient takes client links only");
@@ -68,6 +72,21 @@ async fn introduce(link: Link, mut signers: watch::Receiver<Bytes>) {
                 debug!(id = %link.peer().id, %error, "the servers' certificates could not be shown");
                 tokio::time::sleep(AGAIN).await;
                 signers.mark_changed();
+            }
+        }
+    }
+}
+
+/// Says goodbye over one link before this process stops, so that nobody sends it another request; or that it stays.
+async fn take_leave(link: Link, mut leaving: watch::Receiver<bool>) {
+    let mut said = false;
+    while leaving.wait_for(|leaving| *leaving != said).await.is_ok() {
+        match link.send(mesh::wire::encode(&FromSmartClient::Leaving(!said))).await {
+            Ok(()) => said = !said,
+            Err(NetError::Gone(_)) => return,
+            Err(error) => {
+                debug!(id = %link.peer().id, %error, "not told that this process is about to stop");
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }

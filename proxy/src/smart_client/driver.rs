@@ -1,7 +1,7 @@
 //! The driver around the SMaRtClient's protocol.
 
 use super::Metrics;
-use super::servers::Submission;
+use super::servers::{Servers, Submission};
 use super::signers::Signers;
 use bytes::Bytes;
 use mesh::client::SmartClient;
@@ -13,6 +13,7 @@ use mesh::node::drive::Shell;
 use mesh::node::failpoint;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
+use mesh::wire::roster::Roster;
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
 use mesh::wire::{Outcome, Request, Tag};
 use std::collections::{BTreeMap, HashMap};
@@ -74,6 +75,15 @@ pub(super) enum Event {
         /// The certificate (DER).
         certificate: Bytes,
     },
+    /// A server says who and where the servers are.
+    Roster {
+        /// Which server.
+        from: ReplicaId,
+        /// Its word.
+        roster: Roster,
+    },
+    /// A link that is not kept any more is gone.
+    Ended(ReplicaId),
     /// A link is up; what is sent over it goes into the queue.
     Up(ReplicaId, mpsc::Sender<Submission>),
     /// A link is gone.
@@ -114,6 +124,7 @@ pub(super) struct Around {
     asked: HashMap<Ticket, (oneshot::Sender<Told>, Instant)>,
     queues: BTreeMap<ReplicaId, mpsc::Sender<Submission>>,
     signers: Signers,
+    servers: Servers,
     view: Arc<View>,
     metrics: Metrics,
     /// Where a test may have asked for this process's end.
@@ -121,10 +132,17 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// Without links.
-    pub(super) fn new(clock: Clock, view: Arc<View>, signers: Signers, metrics: &Metrics, pki: &Path) -> Self {
+    /// Without links that are up.
+    pub(super) fn new(
+        clock: Clock,
+        view: Arc<View>,
+        signers: Signers,
+        servers: Servers,
+        metrics: &Metrics,
+        pki: &Path,
+    ) -> Self {
         let (metrics, pki) = (metrics.clone(), pki.to_owned());
-        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, view, metrics, pki }
+        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, servers, view, metrics, pki }
     }
 
     fn send(&mut self, now: Instant, to: ReplicaId, submit: Submit) {
@@ -177,6 +195,22 @@ impl Shell<SmartClient> for Around {
                 return None;
             }
             Event::Steer { from, tag, steer } => Input::Steer { from, tag, steer },
+            Event::Roster { from, roster } => {
+                if !roster.is_bounded() {
+                    self.metrics.rejected.count("malformed");
+                    warn!(server = %from, "what it says of the other servers is more than can be");
+                    return None;
+                }
+                if !self.servers.hear(from, roster.clone()) {
+                    return None;
+                }
+                Input::Roster { from, roster }
+            }
+            Event::Ended(replica) => {
+                self.queues.remove(&replica);
+                self.servers.ended(replica);
+                Input::Down(replica)
+            }
             Event::Up(replica, queue) => {
                 self.queues.insert(replica, queue);
                 Input::Up(replica)
@@ -200,6 +234,7 @@ impl Shell<SmartClient> for Around {
                 self.metrics.disagreements.count(&replica);
                 warn!(%replica, client = %tag.client, seq = %tag.seq, "a server's reply differs from the one that won");
             }
+            Output::Seated { edition, members } => self.servers.seat(edition, &members),
             Output::Resent => {
                 self.metrics.requests.resends.inc();
             }

@@ -105,6 +105,13 @@ impl<R> Waiters<R> {
         }
     }
 
+    /// So many members' replies count from now on.
+    pub(crate) fn set_electorate(&mut self, electorate: usize) {
+        if let Some(signatory) = &mut self.signatory {
+            signatory.set_electorate(electorate);
+        }
+    }
+
     /// A link is up.
     pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
         let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };
@@ -471,7 +478,7 @@ mod tests {
                 Delivery::Message(bytes) => match decode(&bytes) {
                     Ok(FromServer::Votes(more)) => votes.extend(more),
                     Ok(FromServer::Signer(certificate)) => certificates.push(certificate[0]),
-                    Err(error) => panic!("{error:?}"),
+                    other => panic!("{other:?}"),
                 },
             }
         }

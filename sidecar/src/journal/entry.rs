@@ -1,7 +1,7 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
-use mesh::config::ClusterConfig;
-use mesh::ids::{Ballot, Generation, Life, Position, Slot};
+use mesh::config::{ClusterConfig, Configuration};
+use mesh::ids::{Ballot, Life, Position, Slot};
 use mesh::order::Record;
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +27,8 @@ pub(crate) enum Entry {
     /// This member begins a new life: it joined a cluster without proof of what it once promised (rule 12), or an operator
     /// has another generation begin here (rule 14).
     Learner {
-        /// The first configuration.
-        cluster: ClusterConfig,
-        /// The generation that it is part of.
-        generation: Generation,
+        /// The configuration in which it does, the generation with it.
+        configuration: Configuration,
         /// The life that begins.
         life: Life,
     },
@@ -57,10 +55,8 @@ pub(crate) enum History {
     },
     /// It is part of a cluster.
     Started {
-        /// The first configuration.
-        cluster: ClusterConfig,
-        /// The generation that it is part of.
-        generation: Generation,
+        /// The configuration in which it began, the generation with it.
+        configuration: Configuration,
         /// Its life.
         life: Life,
     },
@@ -78,10 +74,10 @@ impl History {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
             (Self::Proposed { cluster, .. }, Entry::Started) => {
-                Self::Started { generation: cluster.generation, cluster, life: Life(0) }
+                Self::Started { configuration: Configuration::first(cluster), life: Life(0) }
             }
-            (_, Entry::Learner { cluster, generation, life }) => {
-                Self::Started { cluster: cluster.clone(), generation: *generation, life: *life }
+            (_, Entry::Learner { configuration, life }) => {
+                Self::Started { configuration: configuration.clone(), life: *life }
             }
             (history, _) => history,
         }

@@ -16,8 +16,25 @@ use std::path::{Path, PathBuf};
 pub(super) const FOLDER: &str = "journal";
 /// A journal that is being made.
 const NEW: &str = "journal.new";
-/// How the folders begin of journals that were set aside; a number follows.
-const ASIDE: &str = "journal.damaged-";
+/// Why a journal is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// It must not be voted with.
+    Damaged,
+    /// It is of a life that was removed from the cluster.
+    Removed,
+}
+
+impl Aside {
+    /// How the folders begin of journals that were set aside; a number follows.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Damaged => "journal.damaged-",
+            Self::Removed => "journal.removed-",
+        }
+    }
+}
+
 /// So many of those are kept: the newest.
 const ASIDE_KEPT: usize = 3;
 
@@ -194,17 +211,22 @@ impl Looked {
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub(crate) fn replace(self, history: History) -> Result<(JournalFile, Recovery, PathBuf), JournalError> {
+    pub(crate) fn replace(
+        self,
+        history: History,
+        why: Aside,
+    ) -> Result<(JournalFile, Recovery, PathBuf), JournalError> {
         let Self { dir, lock, identity, options, boot, .. } = self;
         make(&dir, &identity, &options, &Summary::new(history, &boot))?;
-        let mut aside = set_aside(&dir)?;
+        let prefix = why.prefix();
+        let mut aside = set_aside(&dir, prefix)?;
         let next = aside.last().map_or(1, |last| last.saturating_add(1));
-        let name = format!("{ASIDE}{next}");
+        let name = format!("{prefix}{next}");
         rename(&dir, FOLDER, &name)?;
         rename(&dir, NEW, FOLDER)?;
         aside.push(next);
         for old in aside.iter().rev().skip(ASIDE_KEPT) {
-            remove(&dir.join(format!("{ASIDE}{old}")))?;
+            remove(&dir.join(format!("{prefix}{old}")))?;
         }
         // The new one is read as every other: what counts is what is there.
         let looked = Self::locked(&dir, lock, &identity, &options, &boot)?;
@@ -322,12 +344,12 @@ fn remove_unfinished(folder: &Path) -> Result<(), JournalError> {
 }
 
 /// The numbers of the journals that were set aside, ascending.
-fn set_aside(dir: &Path) -> Result<Vec<u64>, JournalError> {
+fn set_aside(dir: &Path, prefix: &str) -> Result<Vec<u64>, JournalError> {
     let failed = |error| JournalError::io("cannot read", dir)(error);
     let mut numbers: Vec<u64> = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_prefix(ASIDE)?.parse::<u64>().ok()));
+        numbers.extend(name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok()));
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -195,9 +195,8 @@ fn value(entry: &Entry, payloads: bool) -> Value {
             json!({ "kind": "proposed", "token": format!("{token:032x}"), "cluster": cluster })
         }
         Entry::Started => json!({ "kind": "started" }),
-        Entry::Learner { cluster, generation, life } => {
-            let (generation, life) = (generation.to_string(), format!("{:016x}", life.0));
-            json!({ "kind": "learner", "life": life, "generation": generation, "cluster": cluster })
+        Entry::Learner { configuration, life } => {
+            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "configuration": configuration })
         }
         Entry::Booted { boot } => json!({ "kind": "booted", "boot": boot }),
         Entry::Core(Record::Promised { ballot }) => json!({ "kind": "promised", "ballot": ballot.to_string() }),
@@ -220,8 +219,8 @@ fn history(history: &History) -> Value {
     match history {
         History::Blank => json!("blank"),
         History::Proposed { .. } => json!("proposed"),
-        History::Started { generation, life, .. } => {
-            json!(format!("started in life {:016x}, generation {generation}", life.0))
+        History::Started { configuration, life } => {
+            json!(format!("started in life {:016x}, generation {}", life.0, configuration.generation))
         }
         History::Lost => json!("lost"),
     }
@@ -238,14 +237,13 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
     }
     match &batch.command {
         None => {}
-        Some(Command::Rejoin { member, life, over }) => {
-            let text = format!("member {member} rejoins in life {:016x}, after {:016x}", life.0, over.0);
-            value["command"] = json!(text);
+        Some(Command::Configure { against, change }) => {
+            value["command"] = json!(format!("{change} (proposed in configuration {against})"));
         }
         Some(Command::Abort { at }) => value["command"] = json!(format!("abort {at}")),
-        Some(Command::Restart { generation, members }) => {
-            let ids: Vec<u32> = members.iter().map(|(id, _)| id.0).collect();
-            value["command"] = json!(format!("generation {generation} begins with the members {ids:?}"));
+        Some(Command::Restart { generation, member, life }) => {
+            let text = format!("generation {generation} begins with member {member} in life {:016x}", life.0);
+            value["command"] = json!(text);
         }
     }
     value

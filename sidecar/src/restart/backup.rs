@@ -7,11 +7,12 @@ use crate::entropy;
 use crate::journal::{Entry, History, Identity, Looked, Options, lock, owner};
 use crate::snapshot::{SnapshotFile, offline};
 use crate::snapshots::Info;
-use anyhow::{Context, bail, ensure};
-use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, Generation, ReplicaId};
-use mesh::order::{Image, Record, Restart, Verdict};
+use anyhow::{Context, ensure};
+use mesh::config::{Configuration, Durability};
+use mesh::ids::{Ballot, Generation, Life, ReplicaId};
+use mesh::order::{Begun, Image, Record, Restart, Verdict};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,8 +35,17 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Prepared<'a> {
     backup: &'a Backup,
-    restart: Restart,
-    looked: Vec<(PathBuf, Identity, Looked)>,
+    begun: Begun,
+    looked: Vec<Member>,
+}
+
+/// A member that is to be, and its life.
+#[derive(Debug)]
+struct Member {
+    dir: PathBuf,
+    identity: Identity,
+    life: Life,
+    looked: Looked,
 }
 
 impl Prepared<'_> {
@@ -44,13 +54,13 @@ impl Prepared<'_> {
     /// # Errors
     /// The disk's: empty the directories then, and try again.
     pub fn restore(self, progress: &mut dyn FnMut(u32, u64, u64)) -> anyhow::Result<Generation> {
-        for (dir, identity, looked) in self.looked {
-            let id = identity.id.0;
+        for member in self.looked {
+            let (id, dir) = (member.identity.id.0, member.dir.clone());
             self.backup
-                .restore_one(&self.restart, &dir, &identity, looked, &mut |done, total| progress(id, done, total))
+                .restore_one(self.begun.clone(), member, &mut |done, total| progress(id, done, total))
                 .with_context(|| format!("{} is not restored", dir.display()))?;
         }
-        Ok(self.restart.generation)
+        Ok(self.begun.configuration.generation)
     }
 }
 
@@ -70,7 +80,7 @@ impl Target {
     }
 
     /// The journal of a member that waits for its cluster is as good as none.
-    fn look(self, cluster: &str) -> anyhow::Result<(PathBuf, Identity, Looked)> {
+    fn look(self, cluster: &str) -> anyhow::Result<Member> {
         let Self { id, dir, lock } = self;
         let identity = Identity { cluster: cluster.to_owned(), id: ReplicaId(id) };
         let boot = boot_id().context("cannot read the boot id of the machine")?;
@@ -81,7 +91,7 @@ impl Target {
             "{} has a journal with history: nothing is restored over it. Move it away, or give an empty directory",
             dir.display()
         );
-        Ok((dir, identity, looked))
+        Ok(Member { dir, identity, life: entropy::life()?, looked })
     }
 }
 
@@ -98,6 +108,7 @@ impl Backup {
             .with_context(|| format!("{} cannot be used", path.display()))?;
         file.verify(&mut |done| progress(done, total))?;
         let image = file.image()?;
+        ensure!(!image.hollow, "{} is a witness's, without the application's state", path.display());
         image.cluster.validate().with_context(|| format!("{} cannot be used", path.display()))?;
         Ok(Self { file, image })
     }
@@ -106,12 +117,6 @@ impl Backup {
     #[must_use]
     pub fn info(&self) -> Info {
         Info::of(&self.file)
-    }
-
-    /// The members of the cluster that it is of.
-    #[must_use]
-    pub fn members(&self) -> Vec<u32> {
-        self.image.cluster.members.iter().map(|member| member.id.0).collect()
     }
 
     /// When its last slot was ordered, by the clock of that time's leader.
@@ -128,10 +133,6 @@ impl Backup {
         targets.sort_by_key(|target| target.id);
         ensure!(!targets.is_empty(), "no directory is given");
         ensure!(targets.windows(2).all(|pair| pair[0].id != pair[1].id), "a member is named twice");
-        let known = self.members();
-        if let Some(Target { id, .. }) = targets.iter().find(|target| !known.contains(&target.id)) {
-            bail!("member {id} is none of the backup's, which are {known:?}: restore into some of these");
-        }
         ensure!(
             self.image.cluster.durability != Durability::Memory,
             "the cluster of this backup has durability memory: its members keep nothing that could be restored into"
@@ -146,32 +147,38 @@ impl Backup {
             );
         }
         let looked: Vec<_> = targets.into_iter().map(|target| target.look(cluster)).collect::<anyhow::Result<_>>()?;
-        let lives = looked.iter().map(|(_, identity, _)| Ok((identity.id, entropy::life()?)));
-        let members = lives.collect::<std::io::Result<Vec<_>>>().context("no randomness from the system")?;
+        let members = looked.iter().map(|member| (member.identity.id, member.life)).collect();
         let restart = Restart { generation: next(self.image.generation)?, members };
-        Ok(Prepared { backup: self, restart, looked })
+        let (image, target) = (&self.image, self.image.cluster.target_members);
+        let before = Configuration {
+            cluster: image.cluster.clone(),
+            generation: image.generation,
+            epoch: image.epoch,
+            configured: image.configured,
+        };
+        let begun = restart.begin(&before, image.slot, Ballot::NONE).with_context(|| {
+            format!(
+                "the cluster of this backup is to have members with ids below {target} only: restore into some of these"
+            )
+        })?;
+        Ok(Prepared { backup: self, begun, looked })
     }
 
     /// The snapshot first: without the journal it is nothing that anybody begins with.
     fn restore_one(
         &self,
-        restart: &Restart,
-        dir: &Path,
-        identity: &Identity,
-        looked: Looked,
+        mut begun: Begun,
+        Member { dir, identity, life, looked }: Member,
         progress: &mut dyn FnMut(u64, u64),
     ) -> anyhow::Result<()> {
-        let slot = self.image.slot;
-        let members = restart.members_after(&self.image.cluster.members);
-        let cluster = ClusterConfig { members, ..self.image.cluster.clone() };
-        let records = [Record::Jumped { slot }].into_iter().chain(restart.records(slot, Ballot::NONE));
-        let records: Vec<Record> = records.collect();
-        check(restart, identity, &cluster, recovered(records.clone(), Some(self.image.clone())))?;
-        let _ = std::fs::remove_file(marker::path(dir));
-        offline::copy(&self.file, &offline::here(dir, &identity.cluster)?, progress)?;
-        let own = restart.members.iter().find(|(id, _)| *id == identity.id);
-        let (_, life) = own.context("a member is restored that is not to be one")?;
+        begun.records.insert(0, Record::Jumped { slot: self.image.slot });
+        check(&begun, &identity, life, recovered(begun.records.clone(), Some(self.image.clone())))?;
+        match std::fs::remove_file(marker::path(&dir)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("cannot remove the marker"),
+            _ => {}
+        }
+        offline::copy(&self.file, &offline::here(&dir, &identity.cluster)?, progress)?;
         let (mut journal, _) = looked.resume()?;
-        begin(&mut journal, Entry::Learner { cluster, generation: restart.generation, life: *life }, records)
+        begin(&mut journal, begun, life)
     }
 }

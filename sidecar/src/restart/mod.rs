@@ -14,10 +14,10 @@ use crate::app::process::boot_id;
 use crate::journal::{Entry, History, Identity, JournalFile, Looked, Options, Recovery, lock, owner};
 use crate::{entropy, snapshot};
 use anyhow::{Context, bail, ensure};
-use mesh::config::{ClusterConfig, Config, Divergence};
+use mesh::config::{Config, Configuration, Divergence};
 use mesh::ids::{Life, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
-use mesh::order::{Image, Kept, Record, Recovered, Replica, Restart, Role, Status, Verdict};
+use mesh::order::{Begun, Image, Kept, Record, Recovered, Replica, Restart, Role, Status, Verdict};
 use mesh::time::Instant;
 use std::path::Path;
 
@@ -27,8 +27,8 @@ use std::path::Path;
 pub struct Survivor {
     identity: Identity,
     file: JournalFile,
-    cluster: ClusterConfig,
-    generation: Generation,
+    /// As it is at the end of what is kept.
+    configuration: Configuration,
     records: Vec<Record>,
     image: Option<Box<Image>>,
     outlook: Outlook,
@@ -87,7 +87,7 @@ impl Survivor {
             );
         }
         let (file, Recovery { history, records }) = looked.resume()?;
-        let History::Started { cluster, generation, life } = history else {
+        let History::Started { configuration, life } = history else {
             bail!("the member in {} is not part of a cluster: there is nothing to go on from", dir.display());
         };
         let snapshots = snapshot::offline::here(dir, &identity.cluster)?;
@@ -100,9 +100,14 @@ impl Survivor {
                 dir.display()
             )
         })?;
-        let status = status(&identity, &cluster, life, recovered);
-        let outlook = Outlook::of(&identity, generation, &status, kept);
-        Ok(Self { identity, file, cluster, generation, records, image, outlook })
+        let replica = replica(&identity, configuration, life, recovered);
+        let configuration = replica.configuration().clone();
+        ensure!(
+            configuration.cluster.member(identity.id).is_none_or(|member| member.application),
+            "member {id} is a witness, and has no state: go on from another member, or from a backup"
+        );
+        let outlook = Outlook::of(&identity, configuration.generation, &replica.status(), kept);
+        Ok(Self { identity, file, configuration, records, image, outlook })
     }
 
     /// What is kept of it, and what may be lost.
@@ -116,14 +121,15 @@ impl Survivor {
     /// # Errors
     /// It could not be stored: then nothing is changed, or everything.
     pub fn restart(mut self) -> anyhow::Result<Generation> {
-        let (generation, life) = (next(self.generation)?, entropy::life()?);
+        let (generation, life) = (next(self.outlook.generation)?, entropy::life()?);
         let restart = Restart { generation, members: vec![(self.identity.id, life)] };
         let promised = Recovered::from_records(self.records.iter().cloned()).promised;
-        let records = restart.records(Slot(self.outlook.kept), promised);
+        let begun = restart.begin(&self.configuration, Slot(self.outlook.kept), promised);
+        let begun = begun.context("a cluster of this member alone cannot be")?;
         let mut all = std::mem::take(&mut self.records);
-        all.extend(records.clone());
-        check(&restart, &self.identity, &self.cluster, recovered(all, self.image.take()))?;
-        begin(&mut self.file, Entry::Learner { cluster: self.cluster, generation, life }, records)?;
+        all.extend(begun.records.iter().cloned());
+        check(&begun, &self.identity, life, recovered(all, self.image.take()))?;
+        begin(&mut self.file, begun, life)?;
         Ok(generation)
     }
 }
@@ -134,7 +140,7 @@ impl Outlook {
             cluster: identity.cluster.clone(),
             id: identity.id.0,
             generation,
-            members: status.members.iter().map(|member| member.0).collect(),
+            members: status.members.iter().map(|member| member.id.0).collect(),
             votes: status.role != Role::Learner,
             snapshot: kept.base.0,
             decided: kept.decided.0,
@@ -153,29 +159,30 @@ fn recovered(records: Vec<Record>, image: Option<Box<Image>>) -> Recovered {
     Recovered { image, ..Recovered::from_records(records) }
 }
 
-/// How the ordering core would begin with this.
-fn status(identity: &Identity, cluster: &ClusterConfig, life: Life, recovered: Recovered) -> Status {
+/// As the ordering core would begin with this.
+fn replica(identity: &Identity, configuration: Configuration, life: Life, recovered: Recovered) -> Replica {
     let config = Config {
         name: identity.cluster.clone(),
         id: identity.id,
         life,
-        cluster: cluster.clone(),
+        configuration,
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,
         snapshots: None,
         divergence: Divergence::default(),
         wall_base: 0,
     };
-    Replica::new(config, 0, recovered, Instant::ZERO).status()
+    Replica::new(config, 0, recovered, Instant::ZERO)
 }
 
 /// Whether the ordering core would begin so as it must, before anything of it is stored.
-fn check(restart: &Restart, identity: &Identity, cluster: &ClusterConfig, recovered: Recovered) -> anyhow::Result<()> {
-    let own = restart.members.iter().find(|(id, _)| *id == identity.id);
-    let life = own.context("a member goes on that is not to be one")?.1;
-    let status = status(identity, cluster, life, recovered);
-    let members: Vec<ReplicaId> = restart.members.iter().map(|(id, _)| *id).collect();
-    let well = status.generation == restart.generation && status.members == members && status.role != Role::Learner;
+fn check(begun: &Begun, identity: &Identity, life: Life, recovered: Recovered) -> anyhow::Result<()> {
+    let replica = replica(identity, begun.configuration.clone(), life, recovered);
+    let status = replica.status();
+    let well = *replica.configuration() == begun.configuration
+        && status.generation == begun.configuration.generation
+        && status.decided == begun.configuration.configured
+        && status.role == Role::Follower;
     ensure!(
         well,
         "the log does not go on as it must, and nothing is changed: report this, with what this member holds"
@@ -184,7 +191,8 @@ fn check(restart: &Restart, identity: &Identity, cluster: &ClusterConfig, recove
 }
 
 /// Stores the beginning of a generation: in one frame, so that it is there whole or not at all.
-fn begin(file: &mut JournalFile, life: Entry, records: impl IntoIterator<Item = Record>) -> anyhow::Result<()> {
+fn begin(file: &mut JournalFile, Begun { records, configuration }: Begun, life: Life) -> anyhow::Result<()> {
+    let life = Entry::Learner { configuration, life };
     let entries: Vec<Entry> = std::iter::once(life).chain(records.into_iter().map(Entry::Core)).collect();
     file.append(&entries)
         .and_then(|()| file.persist())

@@ -173,6 +173,7 @@ impl Copying {
     /// The disk's; or there is a file of that name, and it is not to be replaced.
     pub(crate) fn finish(mut self, replace: bool) -> anyhow::Result<Info> {
         let file = self.draft.seal(&self.manifest)?;
+        ensure!(!file.image()?.hollow, "it is a witness's, without the application's state");
         let failed = || format!("cannot make {}", self.path.display());
         if replace {
             std::fs::rename(file.path(), &self.path).with_context(failed)?;

@@ -34,7 +34,7 @@ use mesh::ids::{Life, Lsn, Position, Run, Slot};
 use mesh::limits::Limits;
 use mesh::order::{Image, Operation, Record};
 use mesh::wire::Message;
-use mesh::wire::peer::{Batch, Command, Marks};
+use mesh::wire::peer::{Batch, Change, Command, Marks};
 use model::{CallId, MapOp, Store};
 use std::sync::Arc;
 
@@ -191,8 +191,8 @@ impl Checks {
     /// What the cluster ordered for itself in a slot takes effect.
     fn on_command(&mut self, slot: Slot) -> Verdict {
         let Some(value) = self.quorum.chosen(slot) else { return Ok(()) };
-        match self.values.batch(value).command.clone() {
-            Some(Command::Rejoin { member, life, over }) => {
+        match self.values.batch(value).command {
+            Some(Command::Configure { change: Change::Rejoin { member, life, over }, .. }) => {
                 let who = member.0 as usize;
                 if self.rejoin.on_grant(slot, who, life, over) {
                     self.quorum.on_grant(who, slot);
@@ -290,7 +290,7 @@ impl Checks {
         self.rejoin.on_send(who, message)?;
         promises::on_send(who, self.cut.whole()[who], &self.ledgers[who], &self.quorum, message)?;
         match message {
-            Message::Prepare { ballot } => self.ballots.on_leader(who, *ballot),
+            Message::Prepare { ballot, .. } => self.ballots.on_leader(who, *ballot),
             Message::Accept { ballot, slot, decided, batch, .. } => {
                 self.ballots.on_leader(who, *ballot)?;
                 let value = self.values.id(batch);

@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_life_votes_from_its_grant_on_and_the_one_before_no_more() {
         let mut check = Rejoin::new(3);
-        let vote = Message::Prepare { ballot: Ballot::NONE };
+        let vote = Message::Prepare { ballot: Ballot::NONE, decided: Slot(0) };
         check.on_send(1, &vote).unwrap();
         check.on_life(1, Life(7));
         assert!(check.on_send(1, &vote).is_err());

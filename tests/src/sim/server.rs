@@ -274,6 +274,7 @@ impl World {
                     self.send_served(index, waiter.smart, waiter.epoch, Served::Steer(tag, steer));
                 }
             }
+            Output::Changed { .. } | Output::Reconfigured(_) => {}
             Output::Event(event) => return self.on_event(index, &event),
         }
         Ok(())

@@ -76,7 +76,7 @@ impl World {
             name: super::forger::CLUSTER.to_owned(),
             id: ReplicaId(index as u32),
             life: server.member_life,
-            cluster: self.options.cluster.clone(),
+            configuration: mesh::config::Configuration::first(self.options.cluster.clone()),
             timing: self.options.timing.clone(),
             limits: self.options.limits.clone(),
             snapshots: self.options.snapshots,

@@ -3,9 +3,8 @@
 use super::binary::lockstep;
 use super::data_dir::Directory;
 use super::hashmap::netcat;
-use super::scaling::{Part, free_port};
 use super::snapshots::OFTEN;
-use super::up::{Up, machine};
+use super::up::Up;
 use super::wait;
 use lockstep_tests::linear::{self, Call, Op, Outcome};
 use mesh::rng::Rng;
@@ -41,103 +40,46 @@ fn done(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The members of an `up` that was killed, as parts by hand.
-struct ByHand {
-    directory: Directory,
-    /// The members' QUIC addresses.
-    quic: Vec<String>,
-}
-
-impl ByHand {
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(self.directory.as_str()).join(name)
-    }
-
-    fn command(&self, role: &str, id: usize, admin: &str) -> Command {
-        let mut command = Command::new(lockstep());
-        command.args([role, "--cluster", "local", "--id", &id.to_string(), "--admin", admin, "--pki"]);
-        command.arg(self.path("pki"));
-        command
-    }
-
-    /// The sidecar of a member, which has its data there; as it was started before.
-    fn sidecar(&self, id: usize, data: &Path) -> (Command, String) {
-        let admin = format!("127.0.0.1:{}", free_port());
-        let seeds: Vec<String> = self.quic.iter().enumerate().map(|(id, quic)| format!("{id}={quic}")).collect();
-        let mut command = self.command("sidecar", id, &admin);
-        command.args(["--seeds", &seeds.join(","), "--quic", &self.quic[id], "--protocol", "line", "--data-dir"]);
-        command.arg(data).args(["--snapshot", "request", "--snapshot-dialect", "hashmap"]);
-        command.args(["--app-port", &free_port().to_string(), "--"]).arg(lockstep());
-        command.args(["hashmap", "--listen", "127.0.0.1:{port}"]);
-        (command, admin)
-    }
-
-    /// A SMaRtClient that asks this member alone, and an ingress; where clients connect.
-    fn entrance(&self, id: usize) -> (Part, Part, String) {
-        let [quic, smart, admin, listen] = [(); 4].map(|()| format!("127.0.0.1:{}", free_port()));
-        let mut command = self.command("smart-client", 0, &smart);
-        command.args(["--quic", &quic, "--servers", &format!("{id}={}", self.quic[id])]);
-        let smart_client = Part::start(command, smart, &self.path("smart-client.log"));
-        let mut command = self.command("ingress", 0, &admin);
-        command.args(["--smart-clients", &quic, "--protocol", "line", "--listen", &listen]);
-        (smart_client, Part::start(command, admin, &self.path("ingress.log")), listen)
-    }
-}
-
-/// An `up` with twenty entries on all replicas, killed; the directories of its first two members are gone, or kept aside.
-fn majority_lost() -> (ByHand, PathBuf) {
-    let directory = Directory::new();
+/// An `up` with twenty entries on all replicas, killed; of its members' directories one is left, and one is kept aside.
+fn majority_lost(directory: &Directory) -> PathBuf {
     let up = Up::start(&[&OFTEN[..], &["--data-dir", directory.as_str()]].concat());
     let puts: String = (0..20).map(|n| format!("PUT k{n} {n}\n")).collect();
     assert_eq!(netcat(up.listen(), &puts).expect("it serves"), "OK\n".repeat(20));
     for status in up.settled() {
         assert_eq!(count(&status["generation"]), 1, "{status}");
     }
-    let quic = up.role("sidecar").into_iter().map(|part| part.quic.expect("a sidecar has one")).collect();
     up.kill_all();
     let kept = Path::new(directory.as_str()).join("kept-1");
     std::fs::rename(directory.server(1), &kept).expect("it is there");
     std::fs::remove_dir_all(directory.server(0)).expect("it is there");
-    (ByHand { directory, quic }, kept)
+    kept
 }
 
 fn twenty(address: &str) {
     let gets: String = (0..20).map(|n| format!("GET k{n}\n")).collect();
     let values: String = (0..20).map(|n| format!("VALUE {n}\n")).collect();
-    wait::until("serving", || match netcat(address, &gets) {
-        Ok(replies) if replies == values => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    assert_eq!(netcat(address, &gets).expect("it serves"), values);
 }
 
-/// The member that was left behind is refused, says so, and has no history once its data is set aside.
-fn left_behind(parts: &ByHand, kept: &Path) {
-    let (command, admin) = parts.sidecar(1, kept);
-    let mut old = Part::start_unready(command, admin, &parts.path("old.log"));
-    wait::until("told that it is left behind", || {
-        let status = old.process.status()?;
-        let hints = status["hints"].to_string();
-        if hints.contains("lockstep members set-aside") { Ok(()) } else { Err(status.to_string()) }
-    });
-    let kept_in = kept.to_str().expect("a path of ASCII");
-    let (code, why) = refused(&["members", "set-aside", "--id", "1", "--data-dir", kept_in, "--yes"]);
-    assert!(code == Some(3) && why.contains("in use"), "{code:?} {why}");
-    old.end("TERM");
-    let moved = done(&["members", "set-aside", "--id", "1", "--data-dir", kept_in, "--yes"]);
-    assert!(moved.contains("journal.superseded-1"), "{moved}");
-    let (command, admin) = parts.sidecar(1, kept);
-    let blank = Part::start_unready(command, admin, &parts.path("blank.log"));
-    wait::until("waiting for its cluster", || {
-        let status = blank.process.status()?;
-        if status["role"] == "waiting" { Ok(()) } else { Err(status.to_string()) }
+/// Waits until all three vote in that generation.
+fn three_again(up: &Up, generation: u32) {
+    wait::until("three members again", || {
+        for sidecar in up.role("sidecar") {
+            let status = sidecar.status()?;
+            let well = status["voters"] == serde_json::json!([0, 1, 2]) && count(&status["generation"]) == generation;
+            if !well {
+                return Err(status.to_string());
+            }
+        }
+        Ok(())
     });
 }
 
 #[test]
-fn the_cluster_goes_on_from_one_survivor_and_comes_back_to_three_by_a_backup() {
-    let (parts, kept) = majority_lost();
-    let machine = machine();
-    let data = parts.directory.as_str();
+fn the_cluster_goes_on_from_one_survivor_and_the_others_join_anew() {
+    let directory = Directory::new();
+    let data = directory.as_str();
+    majority_lost(&directory);
     let force = ["members", "force-new-cluster", "--from", "2", "--data-dir", data];
     let (code, why) = refused(&force);
     assert!(code == Some(3) && why.contains("Lost: every request that was acknowledged in a slot above"), "{why}");
@@ -146,45 +88,80 @@ fn the_cluster_goes_on_from_one_survivor_and_comes_back_to_three_by_a_backup() {
     assert!(code == Some(3) && why.contains("server-0"), "{why}");
     done(&[&force[..], &["--yes"]].concat());
 
-    let (command, admin) = parts.sidecar(2, &parts.directory.server(2));
-    let mut survivor = Part::start(command, admin, &parts.path("survivor.log"));
-    let status = survivor.process.status().expect("it answers");
-    assert_eq!((count(&status["generation"]), &status["members"]), (2, &serde_json::json!([2])), "{status}");
-    let (smart_client, ingress, address) = parts.entrance(2);
-    twenty(&address);
-    assert_eq!(netcat(&address, "PUT after 1\n").expect("it serves"), "OK\n");
-    left_behind(&parts, &kept);
-    assert_eq!(netcat(&address, "GET after\n").expect("it serves"), "VALUE 1\n", "the old member changes nothing");
+    let up = Up::start(&["--data-dir", data]);
+    twenty(up.listen());
+    assert_eq!(netcat(up.listen(), "PUT after 1\n").expect("it serves"), "OK\n");
+    three_again(&up, 2);
+    let (code, why) = refused(&[&force[..], &["--yes"]].concat());
+    assert!(code == Some(3) && why.contains("in use"), "{why}");
+    assert_eq!(netcat(up.listen(), "GET after\nSIZE\n").expect("it serves"), "VALUE 1\n21\n");
+    let digests: Vec<_> = up.settled().into_iter().map(|status| status["digest_now"].clone()).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
 
-    let file = parts.path("backup");
+#[test]
+fn a_member_that_was_left_behind_is_refused_until_its_data_is_set_aside() {
+    let directory = Directory::new();
+    let data = directory.as_str();
+    let kept = majority_lost(&directory);
+    done(&["members", "force-new-cluster", "--from", "2", "--data-dir", data, "--yes"]);
+    // Its disk was not lost after all.
+    std::fs::rename(&kept, directory.server(1)).expect("it is there");
+    let mut up = Up::start(&["--data-dir", data]);
+    let old = || up.role("sidecar").into_iter().find(|part| part.id == 1).expect("it is there");
+    wait::until("told that it is left behind", || {
+        let status = old().status()?;
+        let told = status["hints"].to_string().contains("lockstep members set-aside");
+        if told && count(&status["generation"]) == 1 { Ok(()) } else { Err(status.to_string()) }
+    });
+    twenty(up.listen());
+    let aside = ["members", "set-aside", "1", "--data-dir", data, "--yes"];
+    let (code, why) = refused(&aside);
+    assert!(code == Some(3) && why.contains("in use"), "{code:?} {why}");
+    up.stop();
+    drop(up);
+    assert!(done(&aside).contains("journal.superseded-1"));
+    let up = Up::start(&["--data-dir", data]);
+    three_again(&up, 2);
+    twenty(up.listen());
+}
+
+#[test]
+fn a_backup_is_not_made_nor_restored_over_anything() {
+    let (old, new) = (Directory::new(), Directory::new());
+    let file = Path::new(old.as_str()).with_extension("file");
     let file = file.to_str().expect("a path of ASCII");
-    let (pki, seed) = (parts.path("pki"), format!("2={}", parts.quic[2]));
-    let pki = pki.to_str().expect("a path of ASCII");
-    let reach = ["backup", "create", file, "--cluster", "local", "--seeds", &seed, "--id", "up", "--pki", pki];
-    assert!(done(&reach).contains("generation 2-"));
-    let (code, why) = refused(&reach);
+    let up = Up::start(&["--data-dir", old.as_str()]);
+    assert_eq!(netcat(up.listen(), "PUT a 1\n").expect("it serves"), "OK\n");
+    let create = ["backup", "create", file, "--data-dir", old.as_str()];
+    assert!(done(&create).contains("generation 1-"));
+    let (code, why) = refused(&create);
     assert!(code == Some(3) && why.contains("--force"), "{why}");
-    done(&[&reach[..], &["--force"]].concat());
-    drop((smart_client, ingress));
-    survivor.end("TERM");
-    drop(machine);
+    assert_eq!(netcat(up.listen(), "PUT a 2\n").expect("it serves"), "OK\n");
+    done(&[&create[..], &["--force"]].concat());
+    drop(up);
 
-    let new = Directory::new();
-    let restore = ["backup", "restore", file, "--data-dir", new.as_str(), "--replicas", "3", "--yes"];
+    let restore = ["backup", "restore", file, "--data-dir", new.as_str(), "--replicas", "3"];
+    let (code, why) = refused(&restore);
+    assert!(code == Some(3) && why.contains("Lost: every request that was acknowledged in a later slot"), "{why}");
+    let restore = [&restore[..], &["--yes"]].concat();
     let (code, why) = refused(&[&restore[..], &["--cluster", "another"]].concat());
     assert!(code == Some(3) && why.contains("not of another"), "{why}");
     done(&restore);
     let up = Up::start(&["--data-dir", new.as_str()]);
-    twenty(up.listen());
-    assert_eq!(netcat(up.listen(), "GET after\nSIZE\n").expect("it serves"), "VALUE 1\n21\n");
-    for status in up.settled() {
-        assert_eq!((count(&status["generation"]), &status["members"]), (3, &serde_json::json!([0, 1, 2])), "{status}");
-    }
+    assert_eq!(netcat(up.listen(), "GET a\n").expect("it serves"), "VALUE 2\n");
+    three_again(&up, 2);
     let (code, why) = refused(&restore);
     assert!(code == Some(3) && why.contains("in use"), "{why}");
     drop(up);
     let (code, why) = refused(&restore);
     assert!(code == Some(3) && why.contains("has snapshots already"), "nothing is restored over history: {why}");
+    let mut bytes = std::fs::read(file).expect("it is there");
+    bytes[40] ^= 1;
+    std::fs::write(file, bytes).expect("it can be written");
+    let (code, why) = refused(&restore);
+    assert!(code == Some(4) && why.contains("damaged"), "{code:?} {why}");
+    std::fs::remove_file(file).expect("it is there");
 }
 
 /// A client that calls one thing after the other, and keeps what it saw.

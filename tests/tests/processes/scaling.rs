@@ -21,28 +21,23 @@ const NAME: &str = "smart-clients.test";
 const CLIENTS: u64 = 16;
 
 /// A part that was started by hand. It is ended with its handle.
-pub(crate) struct Part {
+struct Part {
     child: Child,
-    pub(crate) process: Process,
+    process: Process,
 }
 
 impl Part {
-    pub(crate) fn start(command: Command, admin: String, log: &Path) -> Self {
-        let part = Self::start_unready(command, admin, log);
-        wait::until("ready", || part.process.ready());
-        part
-    }
-
-    /// The same, of one that need not become ready.
-    pub(crate) fn start_unready(mut command: Command, admin: String, log: &Path) -> Self {
+    fn start(mut command: Command, admin: String, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("the directory can be written");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("an open file")).stderr(log);
         let child = command.spawn().expect("it starts");
         let (role, pid) = ("by hand".to_owned(), child.id().into());
-        Self { child, process: Process { role, id: 0, pid, admin, app: None, quic: None } }
+        let part = Self { child, process: Process { role, id: 0, pid, admin, app: None, quic: None } };
+        wait::until("ready", || part.process.ready());
+        part
     }
 
-    pub(crate) fn end(&mut self, how: &str) -> ExitStatus {
+    fn end(&mut self, how: &str) -> ExitStatus {
         signal(how, self.process.pid);
         self.child.wait().expect("it was not waited for")
     }
@@ -62,7 +57,7 @@ impl Drop for Part {
 }
 
 /// A port that nobody uses just now.
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
 }
 

@@ -43,6 +43,10 @@ pub(crate) struct Args {
     reply_vote: Vote,
     #[command(flatten)]
     tls: ListenTls,
+    /// How long to stay open after SIGTERM, not ready any more, before connections are ended: as long as whoever sends
+    /// clients here takes to notice. On Kubernetes about 5s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = human::parse_duration)]
+    drain_delay: Duration,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -156,6 +160,7 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         adapter,
         deadline: args.deadline,
         drain_timeout: args.life.drain_timeout,
+        drain_delay: args.drain_delay,
         limits: args.clients.limits(),
         request_signatures: args.signatures.requests.into(),
         reply_signatures: args.signatures.replies.into(),

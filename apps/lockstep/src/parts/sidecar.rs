@@ -1,7 +1,7 @@
 //! `lockstep sidecar`: one SMaRtServer beside its copy of the application.
 
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
-use super::addresses::{Target, app_address, quic_address, servers, target};
+use super::addresses::{Target, advertised, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
 use super::recovery::{self, Recovery};
 use super::signatures::Modes;
@@ -22,9 +22,13 @@ pub(crate) struct Args {
     /// Where the other parts come in, over QUIC
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
     quic: SocketAddr,
-    /// QUIC addresses of all members, this one too: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    /// QUIC addresses of the members, this one too: HOST:PORT in the order of the ids, or ID=HOST:PORT. Those that are
+    /// missing, or have moved, are found through the others
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
     seeds: Vec<Target>,
+    /// Where the others reach this one, if not where they were told: they remember it, and tell SMaRtClients
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
+    advertise: Option<String>,
     /// Directory of the journal
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -85,8 +89,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     let seeds = flag(&mut problems, "seeds", servers(&args.seeds));
     if let (Some(id), Some(seeds)) = (id, &seeds) {
         problems.check(
-            seeds.iter().any(|(known, _)| *known == id),
-            format!("--seeds: this member, {id}, is not among them"),
+            args.advertise.is_some() || seeds.iter().any(|(known, _)| *known == id),
+            format!("--seeds: this member, {id}, is not among them, and --advertise does not say where it is"),
         );
     }
     let needs_disk = args.durability != Durability::Memory || args.app.is_some();
@@ -110,6 +114,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             quic: args.quic,
             admin: args.life.admin,
             seeds,
+            advertise: args.advertise.clone(),
             data_dir: args.data_dir.clone(),
             app,
             adapter,

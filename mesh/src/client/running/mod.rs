@@ -72,6 +72,8 @@ pub enum Event {
     },
     /// A SMaRtClient shows the servers' signing certificates.
     Signers(Endpoint, Vec<(ReplicaId, Bytes)>),
+    /// A SMaRtClient is about to stop, or not any more.
+    Leaving(Endpoint, bool),
     /// A link is up; what is sent over it goes into the queue.
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
@@ -134,11 +136,14 @@ impl Line for ToSmartClient {
         None
     }
     fn received(&self, message: Bytes) -> Option<Event> {
-        if let Ok(FromSmartClient::Signers(certificates)) = crate::wire::decode(&message) {
-            return Some(Event::Signers(self.endpoint, certificates));
+        match crate::wire::decode(&message) {
+            Ok(FromSmartClient::Signers(certificates)) => Some(Event::Signers(self.endpoint, certificates)),
+            Ok(FromSmartClient::Leaving(leaving)) => Some(Event::Leaving(self.endpoint, leaving)),
+            Err(_) => {
+                self.refused.count("malformed");
+                None
+            }
         }
-        self.refused.count("malformed");
-        None
     }
 }
 
@@ -216,6 +221,7 @@ impl Shell<Sender> for Around {
                 self.witness.shown(now, endpoint, certificates);
                 return None;
             }
+            Event::Leaving(endpoint, leaving) => Input::Leaving { endpoint, leaving },
             Event::Up(endpoint, queue) => {
                 self.queues.insert(endpoint, queue);
                 Input::Up(endpoint)

@@ -135,6 +135,13 @@ pub enum Input {
         /// Which request.
         tag: Tag,
     },
+    /// A SMaRtClient is about to stop, and wants no further requests; or it stays after all. What it has it still answers.
+    Leaving {
+        /// Which SMaRtClient.
+        endpoint: Endpoint,
+        /// Whether it is.
+        leaving: bool,
+    },
     /// A link to a SMaRtClient is up.
     Up(Endpoint),
     /// It is gone; what was sent over it goes to another one at once.
@@ -413,6 +420,7 @@ impl Sender {
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
             Input::Doubted { endpoint, tag } => self.on_doubted(now, endpoint, tag),
             Input::Lied { endpoint, tag } => self.on_lied(now, endpoint, tag, out),
+            Input::Leaving { endpoint, leaving } => self.endpoints.leaving(endpoint, leaving),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
             Input::Signer(card) => self.on_signer(now, card, out),

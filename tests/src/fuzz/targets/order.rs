@@ -4,7 +4,7 @@
 use super::wire;
 use crate::fuzz::{Bound, Seen, Target};
 use mesh::auth::by_transport;
-use mesh::config::{ClusterConfig, Config, Divergence, Durability, SessionLimits, Snapshots};
+use mesh::config::{ClusterConfig, Config, Configuration, Divergence, Durability, SessionLimits, Snapshots};
 use mesh::ids::{Digest, Life, Position, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::order::{AppReply, Input, Operation, Output, Recovered, Replica, To};
@@ -62,7 +62,7 @@ fn config(id: u32) -> Config {
         name: "fuzz".to_owned(),
         id: ReplicaId(id),
         life: Life(0),
-        cluster,
+        configuration: Configuration::first(cluster),
         timing: Timing::DEFAULT,
         limits,
         snapshots: Some(Snapshots { every_requests: 16, every_bytes: 1 << 20 }),
@@ -121,6 +121,7 @@ impl Member {
                 let full = outcome == Some(Outcome::Refused(Refusal::LogFull));
                 assert!(!full, "the log is far from full: a refusal that no leader made was ordered");
             }
+            Output::Changed { .. } | Output::Reconfigured(_) => {}
             Output::Cut { .. } | Output::Discard { .. } | Output::Steer { .. } | Output::Event(_) => {}
         }
     }

@@ -30,8 +30,8 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
     let id = args.from;
     let generation = survivor.restart()?;
     let said = format!(
-        "member {id} is the only member of generation {generation}: start it. Set the other members' data aside \
-         (lockstep members set-aside), or empty their directories, before they are started again"
+        "member {id} is the only member of generation {generation}: start it. The others join it as soon as they are \
+         started with empty directories; set what they have aside with lockstep members set-aside"
     );
     // A closed stdout leaves nobody to tell.
     let _ = writeln!(std::io::stdout(), "{said}");

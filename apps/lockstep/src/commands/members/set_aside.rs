@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The member; it must be stopped
-    #[arg(long, value_name = "ID")]
+    #[arg(value_name = "ID")]
     id: u32,
     /// Data directory of the member, or of `up`
     #[arg(long, value_name = "DIR")]
