@@ -535,7 +535,7 @@ impl Driver {
         let status = self.replica.status();
         let (leaving, staying) = self.peers.company();
         let around = Around {
-            handed_over: status.role != Role::Leader || (staying.is_empty() && leaving.is_empty()),
+            handed_over: status.role != Role::Leader || staying.is_empty(),
             // Without a leader nothing in flight will end soon: its senders ask elsewhere.
             idle: !self.waiters.anybody_waits() || status.leader.is_none(),
             successor: !staying.is_empty(),

@@ -152,25 +152,12 @@ async fn serve(
     let snapshots = open_snapshots(&config, &metrics).await?;
     let server = transfer::Server::new(snapshots.clone());
     let _sweeping = AbortOnDrop(tokio::spawn(server.clone().sweep()));
-    let setup = Setup {
-        own: config.replica(),
-        seeds: &config.seeds,
-        advertise: config.advertise.as_deref(),
-        server: &server,
-        metrics: &metrics,
-    };
+    let setup = Setup::of(&config, &server, &metrics);
     let (peers, incoming) = Peers::start(endpoint, &setup).context("no randomness from the system")?;
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
-    let accepting = Accepting {
-        peers: peers.acceptor(),
-        roster: peers.roster(),
-        requests: requests_in,
-        admin: admin_in,
-        metrics: metrics.clone(),
-    };
-    let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
+    let _accepting = Accepting::start(endpoint, &peers, requests_in, admin_in, &metrics);
 
     shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
     let mut waiters = Waiters::new(metrics.clone());
@@ -286,6 +273,19 @@ struct Accepting {
 }
 
 impl Accepting {
+    /// Until the handle is dropped.
+    fn start(
+        endpoint: &Endpoint,
+        peers: &Peers,
+        requests: mpsc::Sender<intake::Event>,
+        admin: mpsc::Sender<AdminAsk>,
+        metrics: &Metrics,
+    ) -> AbortOnDrop {
+        let (roster, peers) = (peers.roster(), peers.acceptor());
+        let accepting = Self { peers, roster, requests, admin, metrics: metrics.clone() };
+        AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())))
+    }
+
     async fn run(self, endpoint: Endpoint) {
         let budget = Budget::of(inputs::REQUEST_BYTES);
         let places = Arc::new(Semaphore::new(LINKS_MAX));

@@ -105,6 +105,9 @@ impl Servers {
         let members: BTreeSet<ReplicaId> = members.iter().map(|seat| seat.id).collect();
         info!(%epoch, ?members, "these are the servers now");
         self.seated = Some((epoch, members));
+        // Words of those that are gone are of no use, and there is room for so many only.
+        let wanted = self.wanted();
+        self.directory.retain(|server| wanted.contains(&server));
         self.look_after();
     }
 

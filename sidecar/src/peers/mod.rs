@@ -11,7 +11,10 @@
 //! that moved, or is new, is found again wherever one of two finds the other.
 
 mod task;
+#[cfg(test)]
+mod tests;
 
+use crate::Config;
 use crate::budget::{Budget, Share};
 use crate::metrics::{Metrics, Peer};
 use crate::transfer::Server;
@@ -106,6 +109,14 @@ pub(crate) struct Setup<'a> {
     /// Answers what peers ask.
     pub(crate) server: &'a Server,
     pub(crate) metrics: &'a Metrics,
+}
+
+impl<'a> Setup<'a> {
+    /// From a sidecar's settings.
+    pub(crate) fn of(config: &'a Config, server: &'a Server, metrics: &'a Metrics) -> Self {
+        let (seeds, advertise) = (&config.seeds, config.advertise.as_deref());
+        Self { own: config.replica(), seeds, advertise, server, metrics }
+    }
 }
 
 /// All peers; their tasks end when this is dropped.
