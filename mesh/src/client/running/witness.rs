@@ -152,8 +152,7 @@ impl Witness {
         };
         // Of each server the first word counts.
         let mut seen = BTreeSet::new();
-        let words: Vec<&Vouched> =
-            vouched.iter().filter(|word| seen.insert(word.replica)).take(MEMBERS_MAX).collect();
+        let words: Vec<&Vouched> = vouched.iter().filter(|word| seen.insert(word.replica)).take(MEMBERS_MAX).collect();
         let most_needed = needed(&words);
         let mut worst = None;
         let mut held: Vec<&Vouched> = Vec::new();
