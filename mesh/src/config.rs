@@ -299,13 +299,15 @@ pub struct Configuration {
     /// The slot of the last ordered change up to which it is the cluster's, whether or not that changed anything; 0 before
     /// any. Changes up to there are in it, and are not applied again by whoever begins with it further below.
     pub configured: Slot,
+    /// The slot of the last of them after which other members' replies count.
+    pub elected: Slot,
 }
 
 impl Configuration {
     /// That of a bootstrap.
     #[must_use]
     pub const fn first(cluster: ClusterConfig) -> Self {
-        Self { cluster, epoch: Epoch(0), configured: Slot(0) }
+        Self { cluster, epoch: Epoch(0), configured: Slot(0), elected: Slot(0) }
     }
 }
 

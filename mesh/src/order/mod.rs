@@ -74,8 +74,6 @@ pub struct Replica {
     superseded: bool,
     /// Whether there is an application; a witness has none.
     application: bool,
-    /// The last change of those whose replies count, as far as it is known here.
-    elected: Slot,
     /// How many voted before the last change.
     voters_before: usize,
     /// This replica led or stood in the configuration before.
@@ -201,7 +199,6 @@ impl Replica {
             granted: false,
             superseded: recovered.superseded,
             application,
-            elected: configuration.configured,
             voters_before: configuration.cluster.voter_count(),
             stands_again: false,
             pending: None,
@@ -410,7 +407,10 @@ impl Replica {
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),
-            Message::Behind { decided } => self.note_known_decided(now, decided, from),
+            Message::Behind { decided } => {
+                self.confirm_change(decided, out);
+                self.note_known_decided(now, decided, from);
+            }
             Message::Join { application } => self.on_join(now, (from, life), application, out),
         }
     }

@@ -483,6 +483,8 @@ impl Replica {
         let reached = |marks: &Marks| Position::after(marks.executed).max(marks.silent.unwrap_or_default());
         let mut all: Vec<Position> = self.heard_of_applications(leading).map(|(_, marks)| reached(&marks)).collect();
         let mut reached = reached_by(self.configuration.cluster.settling(), &mut all);
+        // What was ordered when others were counted may have been answered by one of them: any execution settles it.
+        reached = reached.max(reached_by(1, &mut all).min(Position::after(self.configuration.elected)));
         // What is being aborted is not settled, whatever its execution yields meanwhile.
         if let Some(at) = self.aborting() {
             reached = reached.min(at);

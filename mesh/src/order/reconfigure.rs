@@ -115,7 +115,7 @@ impl Replica {
             return false;
         }
         if !same_electorate(&self.configuration.cluster, &cluster) {
-            self.elected = slot;
+            self.configuration.elected = slot;
         }
         self.voters_before = self.configuration.cluster.voter_count();
         self.configuration.cluster = cluster;
@@ -285,7 +285,7 @@ impl Replica {
         {
             return Err(ChangeRefused::NotCaughtUp);
         }
-        if !same_electorate(before, &after) && self.settled < self.elected {
+        if !same_electorate(before, &after) && self.settled < self.configuration.elected {
             return Err(ChangeRefused::Unsettled);
         }
         if matches!(change, Change::Promote { .. } | Change::Remove { .. }) && !before.voters().eq(after.voters()) {
@@ -364,6 +364,13 @@ impl Replica {
             }
             Stage::Decided(at) if at < slot => self.end_change(Ok(()), out),
             Stage::Queued | Stage::Proposed(_) | Stage::Decided(_) => {}
+        }
+    }
+
+    /// Somebody has decided, or has a snapshot of, everything up to a slot: if that is above a removal, it holds.
+    pub(super) fn confirm_change(&mut self, decided: Slot, out: &mut Vec<Output>) {
+        if self.pending.is_some_and(|pending| matches!(pending.stage, Stage::Decided(at) if at < decided)) {
+            self.end_change(Ok(()), out);
         }
     }
 

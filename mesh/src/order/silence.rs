@@ -86,7 +86,7 @@ impl Replica {
         }
         let mut silent: Vec<Position> =
             self.heard_of_applications(leading).filter_map(|(_, marks)| marks.silent).collect();
-        silent.retain(|at| at.slot > self.elected);
+        silent.retain(|at| at.slot > self.configuration.elected);
         silent.sort_unstable();
         let agreed = silent.iter().copied().find(|at| silent.iter().filter(|other| *other == at).count() >= needed);
         if let Some(at) = agreed {

@@ -15,16 +15,20 @@ use mesh::ids::Slot;
 pub fn on_acknowledged<'a>(
     slot: Slot,
     chosen: Option<ValueId>,
-    mut configurations: impl Iterator<Item = &'a Configuration>,
+    mut configurations: impl Iterator<Item = &'a Configuration> + Clone,
     holds: impl Fn(usize, Slot, ValueId) -> bool,
 ) -> Verdict {
     let Some(value) = chosen else {
         return Violation::raise("durability", format!("slot {slot} is acknowledged and has no majority"));
     };
-    if configurations.any(|configuration| configuration.is_majority(|who| holds(who, slot, value))) {
+    let newest = configurations.clone().last();
+    if configurations.any(|configuration| configuration.is_durable(|who| holds(who, slot, value))) {
         return Ok(());
     }
-    Violation::raise("durability", format!("slot {slot} is acknowledged and not durable on a majority"))
+    let holders = newest.into_iter().flat_map(Configuration::voters).filter(|who| holds(*who, slot, value));
+    let what =
+        format!("slot {slot} is acknowledged and, of the voters now, durable on {:?}", holders.collect::<Vec<_>>());
+    Violation::raise("durability", what)
 }
 
 #[cfg(test)]

@@ -54,6 +54,14 @@ impl Configuration {
         self.voters().filter(|who| holds(*who)).count() >= majority(self.voters().count())
     }
 
+    /// Whether what so many of the voters hold outlives the loss of a tolerated minority: a majority; or, where fewer than that
+    /// have an application, and a witness may have let go of what their snapshots cover, one more than may be lost.
+    pub fn is_durable(&self, holds: impl Fn(usize) -> bool) -> bool {
+        let (voters, applications) = (self.voters().count(), self.applications().count());
+        let needed = if applications < majority(voters) { tolerated(voters) + 1 } else { majority(voters) };
+        self.voters().filter(|who| holds(*who)).count() >= needed
+    }
+
     /// How many applications must have executed what is settled.
     #[must_use]
     pub fn settling(&self) -> usize {
@@ -165,9 +173,16 @@ impl Membership {
     }
 
     /// Those of slots above `slot`, the oldest first.
-    pub fn from(&self, slot: Slot) -> impl Iterator<Item = &Configuration> {
+    pub fn from(&self, slot: Slot) -> impl Iterator<Item = &Configuration> + Clone {
         let count = self.all.partition_point(|configuration| configuration.since <= slot);
         self.all[count.max(1) - 1..].iter()
+    }
+
+    /// The last change of those whose replies count: what was ordered up to there may have been answered by one of them.
+    #[must_use]
+    pub fn elected(&self) -> Slot {
+        let differ = |pair: &&[Configuration]| !pair[0].applications().eq(pair[1].applications());
+        self.all.windows(2).rev().find(differ).map_or(Slot(0), |pair| pair[1].since)
     }
 
     /// How many changes were ordered, with an effect or without: whoever leads prepares anew behind each.
@@ -236,18 +251,18 @@ impl Membership {
     /// An operator is told that a member was removed, and that it may stop.
     ///
     /// # Errors
-    /// If it is a member, or fewer than a majority of those left hold the change.
+    /// If it was not, or fewer than a majority of those left hold the change.
     pub fn on_removed(&self, member: usize, holds: impl Fn(usize, Slot) -> bool) -> Verdict {
-        let now = self.current();
-        if now.members.contains_key(&member) {
-            return Violation::raise(NAME, format!("replica {member} is said to be removed: it is a member"));
-        }
-        let without = |configuration: &&Configuration| !configuration.members.contains_key(&member);
-        let Some(removed) = self.all.iter().rev().take_while(without).last() else { return Ok(()) };
-        if now.is_majority(|who| holds(who, removed.since)) {
+        let removes =
+            |pair: &&[Configuration]| pair[0].members.contains_key(&member) && !pair[1].members.contains_key(&member);
+        let Some(removed) = self.all.windows(2).rev().find(removes) else {
+            return Violation::raise(NAME, format!("replica {member} is said to be removed: it never was"));
+        };
+        // Of those who are left, or of those who took their places since.
+        let slot = removed[1].since;
+        if self.from(slot).any(|configuration| configuration.is_durable(|who| holds(who, slot))) {
             return Ok(());
         }
-        let slot = removed.since;
         Violation::raise(
             NAME,
             format!("replica {member} may stop, and slot {slot} is not durable on a majority of those left"),

@@ -567,10 +567,18 @@ impl Checks {
         &self.membership
     }
 
+    /// The configurations whose majorities are needed: the newest, and the one before until its change is confirmed.
+    pub fn needed(&self) -> impl Iterator<Item = &membership::Configuration> {
+        let now = self.membership.current();
+        let before = self.membership.of(now.since);
+        [now, before].into_iter().take(if self.is_confirmed() { 1 } else { 2 })
+    }
+
     /// Whether every slot up to the last change is decided, and one above it: nobody who was removed is needed any more.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.quorum.prefix() > self.membership.current().since
+        let since = self.membership.current().since;
+        since == Slot(0) || self.quorum.prefix() > since
     }
 
     /// The state after the agreed order.

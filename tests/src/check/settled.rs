@@ -1,7 +1,7 @@
 //! The settled mark (rule 9) says no more than that a majority of applications executed so far.
 
 use super::execution::Execution;
-use super::membership::Membership;
+use super::membership::{Configuration, Membership};
 use super::{Verdict, Violation};
 use mesh::ids::Slot;
 
@@ -37,7 +37,9 @@ impl Settled {
         let reached = |who: &usize| self.executed[*who] >= last;
         // Who leads in an older configuration than the newest counts in that.
         let mut all = membership.from(self.settled);
-        if all.any(|configuration| configuration.applications().filter(reached).count() >= configuration.settling()) {
+        let old = mark <= membership.elected();
+        let needed = |configuration: &Configuration| if old { 1 } else { configuration.settling() };
+        if all.any(|configuration| configuration.applications().filter(reached).count() >= needed(configuration)) {
             self.settled = mark;
             return Ok(());
         }

@@ -9,6 +9,7 @@ use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
 use crate::check::model::{MapOp, Poison};
+use mesh::ids::Position;
 use mesh::limits::{Limits, Timing};
 use mesh::order::Input;
 use mesh::rng::Rng;
@@ -317,13 +318,14 @@ impl World {
             |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
         self.operate_members()?;
         let mut stuck = Vec::new();
-        let alone = self.checks.membership().current().applications().count() == 1;
+        // What every application fell silent on was answered by none of them.
+        let applications = self.checks.membership().current().applications();
+        let silent = |index: usize| self.servers[index].replica.as_ref().and_then(|replica| replica.status().silent);
+        let silent: Vec<Option<Position>> = applications.map(silent).collect();
+        stuck.extend(silent.first().copied().flatten().filter(|at| silent.iter().all(|other| *other == Some(*at))));
         for server in &self.servers {
             let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
             stuck.extend(call.and_then(|(slot, bytes)| self.checks.position_of(*slot, bytes)));
-            // Nobody else can execute it.
-            let silent = server.replica.as_ref().and_then(|replica| replica.status().silent);
-            stuck.extend(silent.filter(|_| alone));
         }
         stuck.sort_unstable();
         stuck.dedup();
@@ -346,8 +348,11 @@ impl World {
         least.replies = clients * demanded;
         for (fault, _) in &self.options.faults {
             match fault {
-                // A single member that forgets everything with its process is spared.
-                Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = u64::from(self.options.n() > 1),
+                // Where members come and go, nobody may be able to bear a loss for a while.
+                Fault::Crash | Fault::Power | Fault::PowerAll => {
+                    let forgets = self.servers[0].disk.forgets(*fault != Fault::Crash);
+                    least.crashes = least.crashes.max(u64::from(!forgets || self.options.replicas == self.options.n()));
+                }
                 Fault::SmartCrash => least.smart_crashes = 1,
                 Fault::SenderCrash => least.sender_crashes = 1,
                 Fault::Partition => least.partitions = 1,

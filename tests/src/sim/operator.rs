@@ -4,6 +4,7 @@
 use super::event::Event;
 use super::{Process, World};
 use crate::check::Verdict;
+use crate::check::membership::{Configuration as Members, Member};
 use mesh::config::Configuration;
 use mesh::ids::ReplicaId;
 use mesh::order::{ChangeRefused, Input};
@@ -37,43 +38,49 @@ pub struct Operator {
 }
 
 impl World {
-    /// Members, and how many of them may be lost: also when what is asked for is done.
-    fn budget(&self) -> usize {
-        let voters = self.checks.membership().current().voters().count();
-        let removing = self.operator.removing.len().min(voters);
-        (voters - removing..=voters).map(tolerated).min().unwrap_or(0)
-    }
-
     fn is_member(&self, index: usize) -> bool {
         self.checks.membership().current().members.contains_key(&index)
     }
 
-    /// It is a member and lost something that it held, and has not got it back.
-    fn is_lost(&self, index: usize) -> bool {
-        let server = &self.servers[index];
-        let Some(member) = self.checks.membership().current().members.get(&index) else { return false };
-        // A new member's process that only begins has lost nothing.
-        let begins = !member.votes && member.life == server.member_life && !server.is_unsound();
-        // One that is drained is going to end.
-        let ends = server.draining && server.disk.forgets(false);
-        ends || member.life != server.member_life || (server.is_damaged() && !begins)
+    /// Members of a configuration that lost something that they held, and have not got it back.
+    fn lost(&self, configuration: &Members) -> usize {
+        let lost = |(index, member): &(&usize, &Member)| {
+            let server = &self.servers[**index];
+            // A new member's process that only begins has lost nothing.
+            let begins = !member.votes && member.life == server.member_life && !server.is_unsound();
+            // One that is drained is going to end.
+            let ends = server.draining && server.disk.forgets(false);
+            ends || member.life != server.member_life || (server.is_damaged() && !begins)
+        };
+        configuration.members.iter().filter(lost).count()
     }
 
-    /// Whether the budget lets this replica lose what it holds.
+    /// Whether a configuration would bear so many losses, also when what is asked for is done.
+    fn bears(&self, configuration: &Members, lost: usize) -> bool {
+        let voters = configuration.voters().count();
+        let removing = self.operator.removing.len().min(voters);
+        (voters - removing..=voters).all(|voters| lost <= tolerated(voters))
+    }
+
+    /// Whether the budget lets this replica lose what it holds: in the newest configuration, and in the one before it until
+    /// the change is known to enough of the newest.
     pub(super) fn may_damage(&self, victim: usize) -> bool {
         if !self.is_member(victim) {
             // One that was removed is needed until that is confirmed.
             return !self.checks.membership().was_member(victim) || self.checks.is_confirmed();
         }
-        let members = self.checks.membership().current().members.keys();
-        members.filter(|index| **index != victim && self.is_lost(**index)).count() < self.budget()
+        self.checks.needed().all(|configuration| {
+            let mut others = configuration.clone();
+            others.members.remove(&victim);
+            self.bears(configuration, self.lost(&others) + 1)
+        })
     }
 
     /// How many applications may answer wrongly.
     pub(super) fn may_differ(&self, victim: usize) -> bool {
         let differed = self.servers.iter().filter(|server| server.differed).count();
         let applications = self.checks.membership().current().applications().count();
-        !self.servers[victim].differed && differed < tolerated(applications).min(self.budget()) && applications >= 3
+        !self.servers[victim].differed && differed < tolerated(applications) && applications >= 3
     }
 
     /// The member that an operator asks: mostly the leader.
@@ -131,11 +138,11 @@ impl World {
     }
 
     fn remove(&mut self, member: usize, replace: bool) -> Verdict {
-        let current = self.checks.membership().current();
-        let left = current.voters().filter(|index| *index != member).count();
-        let lost = current.members.keys().filter(|index| **index != member && self.is_lost(**index)).count();
+        let mut left = self.checks.membership().current().clone();
+        left.members.remove(&member);
         // Nobody takes the last but those that are lost.
-        if !self.operator.removing.is_empty() || lost > tolerated(left) || !self.checks.is_confirmed() {
+        let bears = self.bears(&left, self.lost(&left));
+        if !self.operator.removing.is_empty() || !bears || !self.checks.is_confirmed() {
             return Ok(());
         }
         let change = Change::Remove { member: ReplicaId(member as u32) };

@@ -148,7 +148,8 @@ impl Server {
     /// What it has on its disk, or in its application, is not what it was.
     #[must_use]
     pub fn is_unsound(&self) -> bool {
-        self.disk.is_spoiled() || self.whole_snapshot() < self.needs || self.is_tainted()
+        let rotten = self.snapshots.last_key_value().is_some_and(|(_, newest)| newest.rotten);
+        self.disk.is_spoiled() || rotten || self.whole_snapshot() < self.needs || self.is_tainted()
     }
 
     /// Wrong answers are in its application's state, or in a snapshot of it.

@@ -153,6 +153,8 @@ impl World {
         if server.answered > Slot(0) {
             recovered.answered = server.answered;
         }
+        // The marker is told what the journal says.
+        server.answered = recovered.answered;
         let marker = &server.app.marker;
         if server.orphan && marker.base <= slot && slot <= marker.executed() {
             let replies = marker.outcomes.iter().filter(|(executed, _)| *executed > slot).cloned().collect();
