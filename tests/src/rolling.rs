@@ -238,8 +238,11 @@ pub fn restart(up: &Up, clients: &Clients, part: &Process, how: How) -> anyhow::
     clients.progress(5)?;
     drop(clients.look(""));
     if how == How::Drain {
-        let (code, body) = http::get(&part.admin, "/drain?wait=20s").map_err(anyhow::Error::msg)?;
-        if code != 200 {
+        // Of an ingress that is the word that it is not ready any more: the clients that it has go on.
+        let ingress = part.role == "ingress";
+        let path = if ingress { "/drain?wait=0s" } else { "/drain?wait=20s" };
+        let (code, body) = http::get_within(&part.admin, path, BACK).map_err(anyhow::Error::msg)?;
+        if code != 200 && !ingress {
             bail!("{} {} does not drain: {code} {body}", part.role, part.id);
         }
     }

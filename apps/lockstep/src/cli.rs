@@ -43,8 +43,17 @@ pub(crate) enum Command {
     /// Show the cluster live: rates, latencies, who leads
     Top(top::Args),
     /// Check this installation: a line for each thing that must hold, and what to do about what does not
+    ///
+    /// Exit codes: 0 healthy, 4 a certificate is invalid, expired or not trusted, 5 not healthy or about to expire.
     Check(check::Args),
     /// Write and read a key of its own through an ingress, and remove it again
+    ///
+    /// In the requests {key} and {value} are replaced; both are drawn anew for each run. The requests that are built in are
+    /// those of Redis (resp), of a store of keys over HTTP (http: PUT, GET and DELETE /{key}) and of the example hashmap
+    /// (the others). Only plain TCP is spoken.
+    ///
+    /// Exit codes: 0 what was written was read; 1 nobody is there, or another reply came than expected; 6 no reply came:
+    /// the key may be left behind; 7 the service refused a request, which did not run.
     Smoke(smoke::Args),
     /// Pack status, configuration without secrets, metrics and the last logs into one file
     Debug(debug::Args),

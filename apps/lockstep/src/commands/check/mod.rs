@@ -24,8 +24,6 @@ use tokio::time::{Instant, sleep};
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Settings of the check.
-///
-/// Exit codes: 0 healthy, 4 a certificate is invalid, expired or not trusted, 5 not healthy or about to expire.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Check this machine before anything is installed: ports, UDP buffers, open files, names, the disk of --data-dir

@@ -10,13 +10,6 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Settings of the smoke test.
-///
-/// In the requests {key} and {value} are replaced; both are drawn anew for each run. The requests that are built in are
-/// those of Redis (resp), of a store of keys over HTTP (http: PUT, GET and DELETE /{key}) and of the example hashmap (the
-/// others). Only plain TCP is spoken.
-///
-/// Exit codes: 0 what was written was read; 1 nobody is there, or another reply came than expected; 6 no reply came: the
-/// key may be left behind; 7 the service refused a request, which did not run.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The ingress
