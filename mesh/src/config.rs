@@ -3,7 +3,7 @@
 use crate::auth::Signatures;
 use crate::ids::{Epoch, Generation, Incarnation, Life, ReplicaId, Slot};
 use crate::limits::{Limits, MEMBER_IDS, MEMBERS_MAX, REQUEST_BYTES_MAX, Timing};
-use crate::quorum::{majority, tolerated};
+use crate::quorum::{deciding, majority, tolerated};
 use crate::wire::peer::Change;
 use serde::{Deserialize, Serialize};
 
@@ -212,28 +212,26 @@ impl ClusterConfig {
         self.voters().count()
     }
 
-    /// a: how many members there are whose replies count (rule 29). A majority of replies is ⌊a/2⌋ + 1 of them; with fewer
-    /// than [`ELECTORATE_MIN`] one reply is taken, and a majority of them decides nothing by itself.
+    /// a: how many members there are whose replies count (rule 29). With fewer than [`crate::quorum::ELECTORATE_MIN`] a
+    /// majority of them decides nothing by itself.
     #[must_use]
     pub fn electorate(&self) -> usize {
         self.applications().count()
     }
 
     /// How many applications must have a snapshot of what is cut (rule 10): a majority of them; and, where witnesses vote too,
-    /// so many that the loss of a tolerated minority of the voters leaves one, since a witness has no state to give. With
-    /// fewer than [`ELECTORATE_MIN`] these are all.
+    /// so many that the loss of a tolerated minority of the voters leaves one, since a witness has no state to give. Of two
+    /// these are both.
     #[must_use]
     pub fn covering(&self) -> usize {
         let electorate = self.electorate();
         majority(electorate).max(tolerated(self.voter_count()) + 1).min(electorate)
     }
 
-    /// How many applications must have executed a slot for it to be settled (rule 9). Of one or two it is one: else the loss
-    /// of one machine of two would stop the service.
+    /// How many applications must have executed a slot for it to be settled (rule 9).
     #[must_use]
     pub fn settling(&self) -> usize {
-        let electorate = self.electorate();
-        if electorate < ELECTORATE_MIN { 1 } else { majority(electorate) }
+        deciding(self.electorate())
     }
 
     /// Lets an ordered change take effect, alike on everybody: whether there is one. What does not fit the configuration as
@@ -311,10 +309,6 @@ impl ClusterConfig {
     }
 }
 
-/// With fewer applications than this no majority of them can be outvoted: one reply is taken, the settled mark is that of
-/// the furthest, and aborts and rebuilds are an operator's (rule 29).
-pub const ELECTORATE_MIN: usize = 3;
-
 /// A configuration, and where in the log it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -327,13 +321,15 @@ pub struct Configuration {
     /// The slot of the last ordered change up to which it is the cluster's, whether or not that changed anything; 0 before
     /// any. Changes up to there are in it, and are not applied again by whoever begins with it further below.
     pub configured: Slot,
+    /// The slot of the last of them after which other members' replies count.
+    pub elected: Slot,
 }
 
 impl Configuration {
     /// That of a bootstrap.
     #[must_use]
     pub const fn first(cluster: ClusterConfig) -> Self {
-        Self { generation: cluster.generation, cluster, epoch: Epoch(0), configured: Slot(0) }
+        Self { generation: cluster.generation, cluster, epoch: Epoch(0), configured: Slot(0), elected: Slot(0) }
     }
 
     /// Of two configurations of one cluster, the newer one's is greater.

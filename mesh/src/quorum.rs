@@ -12,6 +12,17 @@ pub const fn tolerated(n: usize) -> usize {
     n.saturating_sub(1) / 2
 }
 
+/// With fewer applications than this no majority of them can be outvoted: one reply is taken, the settled mark is that of the
+/// furthest, and aborts and rebuilds are an operator's (rule 29).
+pub const ELECTORATE_MIN: usize = 3;
+
+/// How many of an electorate's replies, or executions, are taken for all: a majority, or one where they are too few for
+/// that. With two it is one: else the loss of one machine of two would stop the service.
+#[must_use]
+pub const fn deciding(electorate: usize) -> usize {
+    if electorate < ELECTORATE_MIN { 1 } else { majority(electorate) }
+}
+
 /// The highest value that at least a majority of `values` has reached; the default of `T` when there are none.
 #[must_use]
 pub fn reached_by_majority<T: Ord + Copy + Default>(values: &mut [T]) -> T {

@@ -3,18 +3,19 @@
 use crate::app;
 use crate::hints::hints;
 use crate::inputs::Control;
+use crate::metrics::Metrics;
+use crate::peers::PeerLinks;
 use crate::publish::{Phase, Snapshot};
 use crate::{App, Config, SnapshotMode, transfer};
 use mesh::config::{Divergence, Durability};
+use mesh::ids::ReplicaId;
 use mesh::net::Endpoint;
-use mesh::node::Admin;
+use mesh::node::{Admin, hide};
 use mesh::order::{Role, Status};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,9 +40,9 @@ pub(crate) struct AdminState {
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
-    pub(crate) drain_state: Gauge,
-    pub(crate) divergences: Counter,
-    pub(crate) aborted_requests: Counter,
+    pub(crate) metrics: Metrics,
+    /// Once they are kept.
+    pub(crate) links: Arc<OnceLock<PeerLinks>>,
 }
 
 impl Admin for AdminState {
@@ -63,7 +64,7 @@ impl Admin for AdminState {
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
             ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
-            ("not draining", self.drain_state.get() == 0),
+            ("not draining", self.metrics.drain_state.get() == 0),
         ]
     }
 
@@ -78,7 +79,7 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, snapshot.journal_bytes);
+        let mut value = self.surroundings(&app, &snapshot);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
             Phase::Running { membership, status, newer, .. } => {
@@ -99,7 +100,7 @@ impl Admin for AdminState {
         let config = &self.config;
         let app = match &config.app {
             App::Address(address) => json!({ "address": address.to_string() }),
-            App::Command { argv, port, dir } => json!({ "command": argv, "port": port, "dir": dir }),
+            App::Command { argv, port, dir } => json!({ "command": hide::secrets(argv), "port": port, "dir": dir }),
         };
         json!({
             "cluster": config.cluster,
@@ -121,7 +122,7 @@ impl Admin for AdminState {
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
             "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
-            "app_reset_request": config.app_reset_request,
+            "app_reset_request": config.app_reset_request.as_deref().map(hide::request),
             "snapshot": snapshot_mode(&config.app_snapshot),
             "snapshot_every_requests": config.snapshots.map(|snapshots| snapshots.every_requests),
             "snapshot_every_bytes": config.snapshots.map(|snapshots| snapshots.every_bytes),
@@ -151,27 +152,42 @@ impl Admin for AdminState {
 }
 
 impl AdminState {
+    fn peers(&self) -> Value {
+        let seeds = &self.config.seeds;
+        let ids: Vec<ReplicaId> = match &self.snapshots.borrow().phase {
+            Phase::Running { status, .. } => status.members.iter().map(|member| member.id).collect(),
+            Phase::Starting | Phase::Waiting => seeds.iter().map(|(id, _)| ReplicaId(*id)).collect(),
+        };
+        let others = ids.into_iter().filter(|id| id.0 != self.config.id);
+        let seed = |id: ReplicaId| seeds.iter().find(|(seed, _)| *seed == id.0).map(|(_, address)| address.as_str());
+        self.links.get().map_or_else(|| json!([]), |links| links.status(others.map(|id| (id, seed(id)))))
+    }
+
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
+    fn surroundings(&self, app: &app::View, snapshot: &Snapshot) -> Value {
         json!({
             "kind": "sidecar",
-            "draining": self.drain_state.get() != 0,
+            "draining": self.metrics.drain_state.get() != 0,
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "journal_bytes": journal_bytes,
+            "journal_bytes": snapshot.journal_bytes,
+            "disk": snapshot.disk.map(|disk| json!({ "free_bytes": disk.free, "total_bytes": disk.total })),
+            "sync_seconds": self.metrics.sync_pace(),
             "log_max_bytes": self.config.limits.log_bytes,
             "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
             "app": app.state.name(),
             "app_pid": app.pid,
             "app_addr": self.config.app.address().to_string(),
             "app_incarnation": app.incarnation,
-            "divergences": self.divergences.get(),
+            "divergences": self.metrics.divergences.get(),
             "state_transfer": self.transfers.borrow().as_ref().map(transferring),
-            "aborted_requests": self.aborted_requests.get(),
+            "aborted_requests": self.metrics.aborted_requests.get(),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "quic": self.endpoint.local_addr().to_string(),
+            "peers": self.peers(),
         })
     }
 }

@@ -7,13 +7,15 @@ use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use mesh::net::Files;
+use mesh::node::hide;
 use mesh::wire::roster::ADDRESS_BYTES_MAX;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The application that a sidecar serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum App {
     /// One that somebody else starts and restarts, listening in the same network namespace. The sidecar cannot reset
     /// it: after a loss it waits for it to be restarted, which it sees by the identity of the listening socket.
@@ -27,6 +29,19 @@ pub enum App {
         /// Its working directory, made if it is missing; its output goes to `application.log` there.
         dir: PathBuf,
     },
+}
+
+/// Settings are logged at the start.
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => f.debug_tuple("Address").field(address).finish(),
+            Self::Command { argv, port, dir } => {
+                let argv = hide::secrets(argv);
+                f.debug_struct("Command").field("argv", &argv).field("port", port).field("dir", dir).finish()
+            }
+        }
+    }
 }
 
 impl App {

@@ -18,6 +18,8 @@ pub(crate) struct Drain {
     state: State,
     /// The process ends when nothing is in flight.
     stop: bool,
+    /// It has just begun to go: how things stand now is not known.
+    fresh: bool,
     /// Who waits for a drain.
     waiting: Vec<oneshot::Sender<()>>,
     /// How long a drain lasts without a stop.
@@ -41,7 +43,7 @@ pub(crate) struct Around {
     pub(crate) leaving: Vec<ReplicaId>,
     /// Whether another one is there that could lead.
     pub(crate) successor: bool,
-    /// This member does not lead, or there is nobody else.
+    /// This member does not lead, or nobody else is there to do so.
     pub(crate) handed_over: bool,
     /// Nobody waits for an answer from here that is still to come.
     pub(crate) idle: bool,
@@ -60,7 +62,7 @@ pub(crate) enum Step {
 
 impl Drain {
     pub(crate) const fn new(own: ReplicaId, lasts: Duration) -> Self {
-        Self { own, state: State::Here, stop: false, waiting: Vec::new(), lasts }
+        Self { own, state: State::Here, stop: false, fresh: false, waiting: Vec::new(), lasts }
     }
 
     /// Somebody wants this member drained, and to hear of it.
@@ -92,6 +94,7 @@ impl Drain {
     pub(crate) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Here => None,
+            State::Going { .. } if self.fresh => Some(Instant::ZERO),
             State::Announced { at } => Some(at),
             State::Going { until } => (!self.stop).then_some(until),
         }
@@ -102,6 +105,7 @@ impl Drain {
         // Whoever gave up asks again.
         self.waiting.retain(|waiting| !waiting.is_closed());
         let mut steps = Vec::new();
+        self.fresh = false;
         match self.state {
             State::Here | State::Announced { .. } if self.stop => {
                 if self.state == State::Here {
@@ -131,8 +135,7 @@ impl Drain {
             State::Going { .. } => {}
         }
         let handed_over = matches!(self.state, State::Going { .. }) && around.handed_over && around.idle;
-        // Not in the turn that begins it: what is in flight is not known to have ended then.
-        if handed_over && steps.is_empty() {
+        if handed_over && !self.fresh {
             self.done();
             steps.extend(self.stop.then_some(Step::End));
         }
@@ -142,6 +145,7 @@ impl Drain {
     fn go(&mut self, now: Instant, steps: &mut Vec<Step>) {
         tracing::info!("draining: leadership is handed over");
         self.state = State::Going { until: now + self.lasts };
+        self.fresh = true;
         steps.push(Step::HandOver);
     }
 

@@ -531,7 +531,7 @@ impl Driver {
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Sign(signer) => {
-                return self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
+                self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
             }
             Control::Drain(done) => self.drain.ask(done),
             Control::Stop => self.drain.stop(),
@@ -648,7 +648,7 @@ impl Driver {
         let status = self.replica.status();
         let (leaving, staying) = self.peers.company();
         let around = Around {
-            handed_over: status.role != Role::Leader || (staying.is_empty() && leaving.is_empty()),
+            handed_over: status.role != Role::Leader || staying.is_empty(),
             // Without a leader nothing in flight will end soon: its senders ask elsewhere.
             idle: !self.waiters.anybody_waits() || status.leader.is_none(),
             successor: !staying.is_empty(),

@@ -203,7 +203,7 @@ impl Access {
                 {
                     AdminReply::Done => return Ok(Answer::Done(())),
                     reply @ (AdminReply::NotLeader { .. } | AdminReply::NotYet(_)) => {
-                        said.push(format!("member {id}: {}", words(reply)))
+                        said.push(format!("member {id}: {}", words(reply)));
                     }
                     AdminReply::Refused(why) => return Ok(Answer::Refused(why)),
                     reply => bail!("it gives {}", words(reply)),

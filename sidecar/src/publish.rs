@@ -27,7 +27,7 @@ pub(crate) enum Phase {
     /// It is part of one.
     Running {
         /// Which one.
-        membership: Membership,
+        membership: Box<Membership>,
         /// How the replica is.
         status: Box<Status>,
         /// When a leader was last known.
@@ -48,6 +48,17 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Bytes of the journal on the disk.
     pub(crate) journal_bytes: u64,
+    /// The disk that it is on, once it was looked at.
+    pub(crate) disk: Option<Disk>,
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    /// For this process.
+    pub(crate) free: u64,
+    /// At all.
+    pub(crate) total: u64,
 }
 
 /// See the module.
@@ -67,6 +78,7 @@ pub(crate) struct Publisher {
     /// Slots that the counters have.
     counted: (u64, u64),
     next_disk: Instant,
+    disk: Option<Disk>,
 }
 
 impl Publisher {
@@ -91,6 +103,7 @@ impl Publisher {
             last_executed: Slot(0),
             counted: (0, 0),
             next_disk: Instant::ZERO,
+            disk: None,
         }
     }
 
@@ -148,14 +161,14 @@ impl Publisher {
             kept.show_age();
         }
         let phase = Phase::Running {
-            membership: self.membership.clone(),
+            membership: Box::new(self.membership.clone()),
             status: Box::new(status),
             leader_seen: self.leader_seen,
             stuck_since: self.stuck_since,
             dumping_since: self.dumping_since,
             newer: self.newer,
         };
-        self.snapshots.send_replace(Snapshot { phase, journal_bytes });
+        self.snapshots.send_replace(Snapshot { phase, journal_bytes, disk: self.disk });
     }
 
     fn count(&mut self, status: &Status, journal_bytes: u64) {
@@ -189,6 +202,7 @@ impl Publisher {
         self.next_disk = now + DISK_EVERY;
         if let Ok(disk) = rustix::fs::statvfs(dir) {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            self.disk = Some(Disk { free, total: disk.f_blocks.saturating_mul(disk.f_frsize) });
             self.metrics.disk_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
         }
     }

@@ -44,11 +44,11 @@ impl Reporter {
             Event::Standing { ballot } => tracing::info!(%ballot, "standing for election"),
             Event::Leading { ballot } => {
                 self.metrics.leader_changes.inc();
-                tracing::info!(%ballot, "leading");
+                tracing::info!(%ballot, "elected: this member leads");
             }
             Event::Following { ballot } => {
                 self.metrics.leader_changes.inc();
-                tracing::info!(%ballot, leader = %ballot.replica, "following");
+                tracing::info!(%ballot, leader = %ballot.replica, "following a new leader");
             }
             Event::SteppedDown { ballot, reason } => tracing::warn!(%ballot, reason, "no longer leading"),
             Event::Suspected { ballot, tag } => {

@@ -11,7 +11,7 @@ use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, Checker, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
-use crate::peers::{Acceptor, Peers, Setup};
+use crate::peers::{Acceptor, PeerLinks, Peers, Setup};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
 use crate::store::Store;
@@ -24,16 +24,18 @@ use mesh::config::Configuration;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
-use mesh::node::{AdminServer, stop_signal};
+use mesh::node::{AdminServer, Quiet, stop_signal};
 use mesh::order::{Image, Record, Recovered};
 use mesh::wire::roster::Roster;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Links of SMaRtClients and operators that are served at one time.
 const LINKS_MAX: usize = 1024;
+/// Whoever opens links at will must not fill the log.
+static TOO_MANY: Quiet = Quiet::new();
 /// How long the application has to end, beyond what its supervisor gives it, before this process ends without it.
 const APP_END: Duration = Duration::from_secs(15);
 /// The last answers get this long to leave before the links are closed.
@@ -55,6 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal();
     let mut registry = mesh::node::registry();
     let metrics = Metrics::new(&mut registry);
+    config.seeds.iter().filter(|(id, _)| *id != config.id).for_each(|(id, _)| metrics.expect_peer(*id));
     let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
     let files = config.files();
     let id = config.id.to_string();
@@ -68,6 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
     let (transfer, transfers) = watch::channel(None);
+    let links = Arc::new(OnceLock::new());
     let (control, orders) = mpsc::channel(inputs::CONTROL);
     let (signer, _following) = signer(&config, &endpoint, &control)?.unzip();
     let admin = AdminState {
@@ -78,16 +82,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         app: app.view.clone(),
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
-        drain_state: metrics.drain_state.clone(),
-        divergences: metrics.divergences.clone(),
-        aborted_requests: metrics.aborted_requests.clone(),
+        metrics: metrics.clone(),
+        links: links.clone(),
     };
     let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(admin)).await?;
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served =
-        serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, checker, metrics));
+    let served = serve(
+        config,
+        &endpoint,
+        (app, settings),
+        Shown { snapshots, transfer, links },
+        orders,
+        (signer, checker, metrics),
+    );
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
     // Before the application ends, which may take long: whoever has a link must not wait for answers that do not come.
@@ -132,6 +141,7 @@ async fn until_stopped(
 struct Shown {
     snapshots: watch::Sender<Snapshot>,
     transfer: watch::Sender<Option<transfer::View>>,
+    links: Arc<OnceLock<PeerLinks>>,
 }
 
 /// Reads the journal, waits until this member is part of a cluster, and drives its replica.
@@ -153,28 +163,16 @@ async fn serve(
     let snapshots = open_snapshots(&config, &metrics).await?;
     let server = transfer::Server::new(snapshots.clone());
     let _sweeping = AbortOnDrop(tokio::spawn(server.clone().sweep()));
-    let setup = Setup {
-        own: config.replica(),
-        seeds: &config.seeds,
-        advertise: config.advertise.as_deref(),
-        server: &server,
-        metrics: &metrics,
-    };
+    let setup = Setup::of(&config, &server, &metrics);
     let (peers, incoming) = Peers::start(endpoint, &setup).context("no randomness from the system")?;
+    // Nobody else sets them.
+    let _ = shown.links.set(peers.links());
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
-    let accepting = Accepting {
-        peers: peers.acceptor(),
-        roster: peers.roster(),
-        requests: requests_in,
-        admin: admin_in,
-        snapshots: server.clone(),
-        metrics: metrics.clone(),
-    };
-    let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
+    let _accepting = Accepting::start(endpoint, &peers, requests_in, admin_in, &server, &metrics);
 
-    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
+    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, ..Snapshot::default() });
     let mut waiters = Waiters::new(metrics.clone());
     let mut newest = signer;
     let waiting = Waiting {
@@ -198,8 +196,8 @@ async fn serve(
         .into_iter()
         .for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership.configuration), signer));
 
-    let sync = metrics.journal_sync.clone();
-    let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
+    let synced = metrics.clone();
+    let (journal, _lock) = store.into_journal(Box::new(move |took| synced.synced(took.as_secs_f64())))?;
     let (data_dir, kept) = (config.data_dir.clone(), snapshots.clone());
     let publisher = Publisher::new(shown.snapshots, membership.clone(), metrics.clone(), data_dir, kept);
     let recovered = recover(records, snapshots.clone(), &app_settings).await?;
@@ -296,6 +294,20 @@ struct Accepting {
 }
 
 impl Accepting {
+    /// Until the handle is dropped.
+    fn start(
+        endpoint: &Endpoint,
+        peers: &Peers,
+        requests: mpsc::Sender<intake::Event>,
+        admin: mpsc::Sender<AdminAsk>,
+        snapshots: &transfer::Server,
+        metrics: &Metrics,
+    ) -> AbortOnDrop {
+        let (roster, peers) = (peers.roster(), peers.acceptor());
+        let accepting = Self { peers, roster, requests, admin, snapshots: snapshots.clone(), metrics: metrics.clone() };
+        AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())))
+    }
+
     async fn run(self, endpoint: Endpoint) {
         let budget = Budget::of(inputs::REQUEST_BYTES);
         let places = Arc::new(Semaphore::new(LINKS_MAX));
@@ -306,7 +318,9 @@ impl Accepting {
                 continue;
             }
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(from = %link.peer().id, "too many links: one more is closed");
+                if let Some(suppressed) = TOO_MANY.may_speak() {
+                    tracing::warn!(from = %link.peer().id, suppressed, "too many links: one more is closed");
+                }
                 link.close("too many links");
                 continue;
             };

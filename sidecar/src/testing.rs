@@ -93,7 +93,6 @@ pub(crate) fn following() -> Status {
         snapshot: Slot(0),
         log_bytes: 0,
         generation: Generation::FIRST,
-        members: (0..3).map(ReplicaId).collect(),
         epoch: Epoch(0),
         incarnation: Incarnation(1),
         members: ClusterConfig::of(3, "line/shared", Durability::Sync).members,

@@ -70,10 +70,11 @@ impl Waiting<'_> {
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
-                Some(Incoming { from, frame, .. }) = self.inputs.peers.recv() => match frame {
-                    Some(frame) => self.on_peer(from, frame)?,
-                    None => {}
-                },
+                Some(Incoming { from, frame, .. }) = self.inputs.peers.recv() => {
+                    if let Some(frame) = frame {
+                        self.on_peer(from, frame)?;
+                    }
+                }
                 Some(event) = self.inputs.requests.recv() => self.on_request(event),
                 Some(control) = self.inputs.control.recv() => match control {
                     Control::Drain(done) => {

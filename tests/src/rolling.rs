@@ -166,7 +166,7 @@ impl Client {
             let put = (format!("PUT client{} {next}\n", self.number), "OK\n".to_owned());
             let get = (format!("GET client{}\n", self.number), format!("VALUE {}\n", self.written));
             self.steps += 1;
-            let is_put = self.written == 0 || self.steps % 4 != 0;
+            let is_put = self.written == 0 || !self.steps.is_multiple_of(4);
             let (request, expected) = if is_put { put } else { get };
             match self.ask(&request) {
                 Ok(reply) if reply == expected => {
@@ -238,8 +238,11 @@ pub fn restart(up: &Up, clients: &Clients, part: &Process, how: How) -> anyhow::
     clients.progress(5)?;
     drop(clients.look(""));
     if how == How::Drain {
-        let (code, body) = http::get(&part.admin, "/drain?wait=20s").map_err(anyhow::Error::msg)?;
-        if code != 200 {
+        // Of an ingress that is the word that it is not ready any more: the clients that it has go on.
+        let ingress = part.role == "ingress";
+        let path = if ingress { "/drain?wait=0s" } else { "/drain?wait=20s" };
+        let (code, body) = http::get_within(&part.admin, path, BACK).map_err(anyhow::Error::msg)?;
+        if code != 200 && !ingress {
             bail!("{} {} does not drain: {code} {body}", part.role, part.id);
         }
     }

@@ -23,11 +23,13 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AcknowledgeBeforeSync => &["promises", "quorum", "durability"],
         Mutant::SkipTailCheck => &["promises", "quorum", "agreement", "durability", "execution"],
         Mutant::SessionsForgotten => &["divergence", "exactly-once", "execution", "convergence"],
-        Mutant::VoteAfterAmnesia => &["rejoin", "quorum"],
+        Mutant::VoteAfterAmnesia => &["membership", "quorum"],
         Mutant::AbortByOne => &["abort", "lineage", "execution", "linearizable"],
         Mutant::CutUncovered => &["cut"],
         Mutant::ForgedTaken => &["forged", "exactly-once", "linearizable"],
-        Mutant::OldQuorum | Mutant::LearnerCounted | Mutant::TwoChanges => &["quorum", "rejoin"],
+        Mutant::OldQuorum => &["quorum"],
+        Mutant::LearnerCounted => &["membership", "quorum"],
+        Mutant::TwoChanges => &["membership", "quorum"],
     }
 }
 

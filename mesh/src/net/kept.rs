@@ -23,6 +23,11 @@ const QUEUE: usize = 16_384;
 const LIVED: Duration = Duration::from_secs(5);
 /// One attempt to dial may take this long.
 const DIAL: Duration = Duration::from_secs(5);
+/// One attempt at an end that was linked before and is not far: most likely it is being started again. QUIC asks a silent
+/// end more and more rarely, so a new attempt finds it sooner.
+const DIAL_AGAIN: Duration = Duration::from_millis(500);
+/// So many round trips fit into one attempt.
+const DIAL_ROUND_TRIPS: u32 = 20;
 
 /// How long an old link, asked nothing any more, is listened to: votes come without a question.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -89,6 +94,8 @@ pub struct Standing {
 struct State {
     /// HOST:PORT, the likeliest first.
     addresses: Vec<String>,
+    /// The round trip when it was linked last.
+    rtt: Option<Duration>,
     /// Id and address of the other end while the link is up.
     up: Option<(String, String)>,
     error: Option<String>,
@@ -149,10 +156,10 @@ impl Standing {
         (state.up, state.error) = (Some(remote), None);
     }
 
-    fn went_down(&self, reason: String) {
+    fn went_down(&self, reason: String, rtt: Duration) {
         warn!(target = %self.address(), %reason, "link is gone; dialling again");
         let mut state = self.state();
-        (state.up, state.error) = (None, Some(reason));
+        (state.up, state.error, state.rtt) = (None, Some(reason), Some(rtt));
     }
 
     /// Says why an attempt failed, loudly only when the reason is news.
@@ -169,11 +176,19 @@ impl Standing {
 
     /// One attempt, at every address that is known by now.
     async fn dial(&self, endpoint: &Endpoint) -> Result<Link, String> {
-        let addresses = self.state().addresses.clone();
-        match tokio::time::timeout(DIAL, endpoint.dial_any(self.kind, &addresses, self.id.as_deref())).await {
+        let (addresses, rtt) = {
+            let state = self.state();
+            (state.addresses.clone(), state.rtt)
+        };
+        // Each address has its turn within it.
+        let several = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let again = |rtt: Duration| (rtt * DIAL_ROUND_TRIPS).max(DIAL_AGAIN).saturating_mul(several).min(DIAL);
+        let patience = rtt.map_or(DIAL, again);
+        match tokio::time::timeout(patience, endpoint.dial_any(self.kind, &addresses, self.id.as_deref())).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {DIAL:?}")),
+            // No number: it is news once only.
+            Err(_) => Err("no answer".to_owned()),
         }
     }
 }
@@ -190,10 +205,10 @@ pub async fn keep<L: Line>(
     loop {
         match standing.dial(&endpoint).await {
             Ok(link) => {
-                let since = Instant::now();
+                let (since, rtt) = (Instant::now(), link.rtt());
                 standing.came_up(&link);
                 let reason = serve(&line, link, &endpoint, &standing, &events, pauses.clone()).await;
-                standing.went_down(reason);
+                standing.went_down(reason, rtt);
                 if events.send(line.down()).await.is_err() {
                     return;
                 }

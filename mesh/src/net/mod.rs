@@ -27,6 +27,7 @@ mod refusal;
 mod reload;
 mod revocation;
 mod signing;
+mod socket;
 mod tls;
 mod transport;
 
@@ -47,6 +48,7 @@ pub use outside::{Outside, OutsideFiles};
 pub use probe::presented_certificates;
 pub use reload::{Changes, POLL, Reloads};
 pub use signing::{Followed, Signer, SignerTrust, Trusted};
+pub use socket::udp_buffer;
 
 use crate::wire;
 use std::fmt;

@@ -128,6 +128,7 @@ impl Replica {
         decided: Slot,
         out: &mut Vec<Output>,
     ) {
+        self.confirm_change(decided, out);
         let next = self.log.decided().next();
         if first > next || first == Slot(0) {
             return;

@@ -2,9 +2,9 @@
 //! has another one is quarantined and rebuilt.
 
 use super::{Event, Output, Replica, State};
-use crate::config::{Divergence, ELECTORATE_MIN};
+use crate::config::Divergence;
 use crate::ids::{Digest, Slot};
-use crate::quorum::majority;
+use crate::quorum::{ELECTORATE_MIN, majority};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 

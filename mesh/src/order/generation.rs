@@ -89,7 +89,8 @@ impl Restart {
             records.push(Record::Accepted { slot, ballot, batch });
         }
         records.push(Record::Decided { slot });
-        let configuration = Configuration { cluster, generation: self.generation, epoch, configured: slot };
+        let configuration =
+            Configuration { cluster, generation: self.generation, epoch, configured: slot, elected: slot };
         Some(Begun { records, configuration })
     }
 }
@@ -131,7 +132,7 @@ impl Replica {
         self.configuration.cluster.restart(member, life);
         let epoch = Epoch(self.configuration.epoch.0 + 1);
         (self.configuration.generation, self.configuration.epoch) = (generation, epoch);
-        (self.configuration.configured, self.elected) = (slot, slot);
+        (self.configuration.configured, self.configuration.elected) = (slot, slot);
         self.configuration_changed(now, out);
     }
 }

@@ -28,6 +28,8 @@ pub struct Image {
     pub epoch: Epoch,
     /// The slot of the last of them.
     pub configured: Slot,
+    /// The slot of the last of those after which other members' replies count.
+    pub elected: Slot,
     /// There is no part of the application beside it: a witness took it. Nothing with an application can begin with it.
     pub hollow: bool,
     /// What the connections of sessions to the application remember, where sessions have their own and these are as good as
@@ -51,6 +53,7 @@ impl Image {
             cluster,
             epoch: Epoch(0),
             configured: Slot(0),
+            elected: Slot(0),
             hollow: false,
             connections: BTreeMap::new(),
             sessions: Table::new(),

@@ -27,6 +27,8 @@ mod tests;
 #[cfg(test)]
 mod tests_generation;
 #[cfg(test)]
+mod tests_reconfigure;
+#[cfg(test)]
 mod tests_recovery;
 mod timers;
 
@@ -76,8 +78,6 @@ pub struct Replica {
     superseded: bool,
     /// Whether there is an application; a witness has none.
     application: bool,
-    /// The last change of those whose replies count, as far as it is known here.
-    elected: Slot,
     /// How many voted before the last change.
     voters_before: usize,
     /// This replica led or stood in the configuration before.
@@ -203,7 +203,6 @@ impl Replica {
             granted: false,
             superseded: recovered.superseded,
             application,
-            elected: configuration.configured,
             voters_before: configuration.cluster.voter_count(),
             stands_again: false,
             pending: None,
@@ -277,6 +276,9 @@ impl Replica {
         }
         replica.note_known_decided(now, recovered.decided, replica.config.id);
         replica.arm_election(now);
+        if replica.own().is_none() {
+            replica.timers.set_if_stopped(Timer::Repair, now + replica.config.timing.repair);
+        }
         replica
     }
 
@@ -413,7 +415,10 @@ impl Replica {
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),
-            Message::Behind { decided } => self.note_known_decided(now, decided, from),
+            Message::Behind { decided } => {
+                self.confirm_change(decided, out);
+                self.note_known_decided(now, decided, from);
+            }
             Message::Join { application } => self.on_join(now, (from, life), application, out),
         }
     }

@@ -67,6 +67,8 @@ struct Flight {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     heard: Instant,
+    /// It has said how far it is.
+    pub said: bool,
     pub marks: Marks,
 }
 
@@ -83,7 +85,7 @@ const RESEND_BYTES: usize = 1 << 20;
 impl Leading {
     /// A leader that has decided up to a slot, in a configuration of so many members.
     pub(super) fn new(ballot: Ballot, decided: Slot, (epoch, members): (Epoch, usize), now: Instant) -> Self {
-        let peer = Peer { heard: now, marks: Marks::default() };
+        let peer = Peer { heard: now, said: false, marks: Marks::default() };
         Self {
             epoch,
             ballot,
@@ -118,7 +120,7 @@ impl Leading {
 
     fn hear(&mut self, index: usize, now: Instant, marks: Marks) {
         let peer = &mut self.peers[index];
-        peer.heard = now;
+        (peer.heard, peer.said) = (now, true);
         // Marks of reordered messages may be older; those of a restarted application are lower and true.
         peer.marks.decided = peer.marks.decided.max(marks.decided);
         peer.marks.executed = marks.executed;
@@ -481,6 +483,8 @@ impl Replica {
         let reached = |marks: &Marks| Position::after(marks.executed).max(marks.silent.unwrap_or_default());
         let mut all: Vec<Position> = self.heard_of_applications(leading).map(|(_, marks)| reached(&marks)).collect();
         let mut reached = reached_by(self.configuration.cluster.settling(), &mut all);
+        // What was ordered when others were counted may have been answered by one of them: any execution settles it.
+        reached = reached.max(reached_by(1, &mut all).min(Position::after(self.configuration.elected)));
         // What is being aborted is not settled, whatever its execution yields meanwhile.
         if let Some(at) = self.aborting() {
             reached = reached.min(at);

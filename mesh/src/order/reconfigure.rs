@@ -6,7 +6,7 @@
 //! back: one that replays from further below, or begins with an older snapshot, passes over the changes that it has.
 
 use super::{Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
-use crate::config::{Configuration, Member, Retired};
+use crate::config::{ClusterConfig, Configuration, Member, Retired};
 use crate::ids::{Epoch, Life, ReplicaId, Slot};
 use crate::quorum::majority;
 use crate::time::Instant;
@@ -114,8 +114,8 @@ impl Replica {
         if !changes {
             return false;
         }
-        if !self.configuration.cluster.applications().eq(cluster.applications()) {
-            self.elected = slot;
+        if !same_electorate(&self.configuration.cluster, &cluster) {
+            self.configuration.elected = slot;
         }
         self.voters_before = self.configuration.cluster.voter_count();
         self.configuration.cluster = cluster;
@@ -285,7 +285,7 @@ impl Replica {
         {
             return Err(ChangeRefused::NotCaughtUp);
         }
-        if !before.applications().eq(after.applications()) && self.settled < self.elected {
+        if !same_electorate(before, &after) && self.settled < self.configuration.elected {
             return Err(ChangeRefused::Unsettled);
         }
         if matches!(change, Change::Promote { .. } | Change::Remove { .. }) && !before.voters().eq(after.voters()) {
@@ -327,7 +327,7 @@ impl Replica {
         let peer = &leading.peers[index];
         let marks = if own { self.marks() } else { peer.marks };
         let near = |slot: Slot, wanted: Slot| slot.0.saturating_add(self.config.limits.window * 2) >= wanted.0;
-        (own || peer.lives(now, self.config.timing.election_timeout))
+        (own || (peer.said && peer.lives(now, self.config.timing.election_timeout)))
             && near(marks.decided, leading.asked)
             && (!member.application || near(marks.executed, leading.asked.min(self.settled)))
     }
@@ -364,6 +364,13 @@ impl Replica {
             }
             Stage::Decided(at) if at < slot => self.end_change(Ok(()), out),
             Stage::Queued | Stage::Proposed(_) | Stage::Decided(_) => {}
+        }
+    }
+
+    /// Somebody has decided, or has a snapshot of, everything up to a slot: if that is above a removal, it holds.
+    pub(super) fn confirm_change(&mut self, decided: Slot, out: &mut Vec<Output>) {
+        if self.pending.is_some_and(|pending| matches!(pending.stage, Stage::Decided(at) if at < decided)) {
+            self.end_change(Ok(()), out);
         }
     }
 
@@ -421,6 +428,11 @@ impl Replica {
             self.timers.set(Timer::Repair, now + self.config.timing.heartbeat * REMOVED_LOOKS);
         }
     }
+}
+
+/// Whether the same members' replies count.
+fn same_electorate(one: &ClusterConfig, other: &ClusterConfig) -> bool {
+    one.applications().map(|member| member.id).eq(other.applications().map(|member| member.id))
 }
 
 /// Why a change that an operator asked for is not made.

@@ -2,9 +2,8 @@
 //! a replica states it, durably, and waits for the ordered outcome.
 
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, To, mutant};
-use crate::config::ELECTORATE_MIN;
 use crate::ids::{Position, Run, Slot};
-use crate::quorum::majority;
+use crate::quorum::{ELECTORATE_MIN, majority};
 use crate::wire::peer::Command;
 use crate::wire::{Body, Outcome, Tag};
 
@@ -87,7 +86,7 @@ impl Replica {
         }
         let mut silent: Vec<Position> =
             self.heard_of_applications(leading).filter_map(|(_, marks)| marks.silent).collect();
-        silent.retain(|at| at.slot > self.elected);
+        silent.retain(|at| at.slot > self.configuration.elected);
         silent.sort_unstable();
         let agreed = silent.iter().copied().find(|at| silent.iter().filter(|other| *other == at).count() >= needed);
         if let Some(at) = agreed {

@@ -5,9 +5,9 @@ use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
-use crate::config::{Configuration, ELECTORATE_MIN, Snapshots};
-use crate::ids::{ReplicaId, Slot};
-use crate::quorum::{majority, reached_by};
+use crate::config::{Configuration, Snapshots};
+use crate::ids::{Lsn, ReplicaId, Slot};
+use crate::quorum::{ELECTORATE_MIN, majority, reached_by};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.
@@ -17,6 +17,9 @@ pub(super) struct Dumping {
     pub image: Box<Image>,
     /// The session table at its slot.
     pub sessions: Sessions,
+    /// The record with which the journal has everything that a witness's snapshot stands for. Without that it would be taken
+    /// for one that reaches further than the log, and the log be let go behind it.
+    pub recorded: Lsn,
     /// When the application was asked for its part.
     pub since: Option<Instant>,
 }
@@ -45,7 +48,7 @@ impl Replica {
         let due = self.execution.dumping.is_none() && self.snapshot_is_due(now);
         self.turn_wanted = due && !self.has_turn();
         if due && !self.turn_wanted {
-            self.begin_snapshot();
+            self.begin_snapshot(out);
         }
         self.dump(now, out);
         self.alarm_of_size(out);
@@ -120,8 +123,15 @@ impl Replica {
 
     /// The session table goes ahead of the application, so the snapshot is of where the table is; the application then
     /// executes up to there and not further.
-    fn begin_snapshot(&mut self) {
+    fn begin_snapshot(&mut self, out: &mut Vec<Output>) {
         self.save = false;
+        let recorded = if self.application {
+            // It has a state of its own to give.
+            Lsn(0)
+        } else {
+            self.record_decided(out);
+            Lsn(self.next_lsn.0 - 1)
+        };
         let (time, work) = self.admitted;
         let image = Image {
             slot: self.log.decided(),
@@ -130,10 +140,12 @@ impl Replica {
             generation: self.sessions.generation(),
             epoch: self.configuration.epoch,
             configured: self.configuration.configured,
+            elected: self.configuration.elected,
             hollow: !self.application,
             ..Image::genesis(self.configuration.cluster.clone())
         };
-        self.execution.dumping = Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), since: None });
+        self.execution.dumping =
+            Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), recorded, since: None });
     }
 
     /// Only settled slots enter a snapshot: what is not settled may still be aborted (rule 23).
@@ -146,7 +158,12 @@ impl Replica {
             return;
         }
         let Some(dumping) = &mut self.execution.dumping else { return };
-        if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
+        if dumping.since.is_some()
+            || dumping.recorded > self.durable
+            || executed != slot
+            || !idle
+            || self.settled < slot
+        {
             return;
         }
         dumping.since = Some(now);
@@ -287,6 +304,7 @@ impl Replica {
 
     /// What was to be fetched is cut at this peer.
     pub(super) fn on_cut(&mut self, from: ReplicaId, snapshot: Slot, out: &mut Vec<Output>) {
+        self.confirm_change(snapshot, out);
         let next = self.log.decided().next();
         let asked = self.fetching.is_some_and(|Fetching { peer, .. }| peer == from);
         if snapshot >= next && asked && !self.transfers() {
@@ -365,14 +383,13 @@ impl Replica {
     /// Takes everything but the application's state from a snapshot. True if its configuration is newer than what is known.
     pub(super) fn install(&mut self, image: Image) -> bool {
         let base = Base::of(&image);
-        let Image { slot, time, work, generation, cluster, epoch, configured, sessions, .. } = image;
+        let Image { slot, time, work, generation, cluster, epoch, configured, elected, sessions, .. } = image;
         let empty = Sessions::new(cluster.sessions, cluster.request_signatures, generation);
         self.sessions = empty.restore(sessions, &self.config.limits);
         let newer = configured > self.configuration.configured;
         if newer {
             self.voters_before = self.configuration.cluster.voter_count();
-            self.configuration = Configuration { cluster, generation, epoch, configured };
-            self.elected = configured;
+            self.configuration = Configuration { cluster, generation, epoch, configured, elected };
         }
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);

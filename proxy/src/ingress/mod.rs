@@ -262,6 +262,7 @@ impl Subject for Shown {
             "id": self.config.id,
             "cluster": self.config.cluster,
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "listen_tls": self.tls.as_ref().map(|tls| tls.status()),
             "version": node::version().to_string(),
             "listen": self.listen,

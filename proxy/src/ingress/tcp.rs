@@ -5,6 +5,7 @@ use super::limits::Limits;
 use super::tls::{Flushed, Tls};
 use mesh::client::sender::Connection;
 use mesh::framing::Manner;
+use mesh::node::Quiet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
@@ -29,6 +30,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 /// Pause after the system refused to accept: it is out of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// While there are no files left every try fails.
+static CANNOT_ACCEPT: Quiet = Quiet::new();
 
 /// What the TCP side counts.
 #[derive(Clone, Debug)]
@@ -72,7 +76,9 @@ pub(super) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => door.admit(stream, from),
                 Err(error) => {
-                    warn!(%error, "cannot accept connections; the limit on open files may be too low");
+                    if let Some(suppressed) = CANNOT_ACCEPT.may_speak() {
+                        warn!(%error, suppressed, "cannot accept connections; the limit on open files may be too low");
+                    }
                     tokio::time::sleep(BREATH).await;
                 }
             },

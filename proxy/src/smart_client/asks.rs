@@ -4,19 +4,22 @@ use super::driver::Event;
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::net::{Endpoint, Link, LinkKind, NetError, Responder};
+use mesh::node::Quiet;
 use mesh::node::counts::Counts;
 use mesh::wire::client::{Ask, FromSmartClient, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// A sender's patience counts up to here.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Bytes of requests that wait for the driver, of all links: whoever brings more waits, and with it the streams of its link.
 const WAITING_BYTES: usize = 64 << 20;
+/// Whoever may ask may send nonsense, as often as it likes.
+static MALFORMED: Quiet = Quiet::new();
 /// Before certificates that could not be shown are shown again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -94,21 +97,20 @@ async fn take_leave(link: Link, mut leaving: watch::Receiver<bool>) {
 
 /// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
 async fn serve(link: Link, desk: Desk) {
-    let mut complained = false;
-    info!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
+    debug!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
     loop {
         let (bytes, responder) = match link.accept_ask().await {
             Ok(ask) => ask,
             Err(error) => {
-                info!(id = %link.peer().id, %error, "link ended");
+                debug!(id = %link.peer().id, %error, "link ended");
                 return;
             }
         };
         let Ok(Ask { request, within_ms }) = mesh::wire::decode(&bytes) else {
             desk.rejected.count("malformed");
-            if !std::mem::replace(&mut complained, true) {
+            if let Some(suppressed) = MALFORMED.may_speak() {
                 let id = &link.peer().id;
-                warn!(%id, "bytes that are no request: do both run the same version? More over this link are counted, not logged");
+                warn!(%id, suppressed, "bytes that are no request: do both run the same version?");
             }
             continue;
         };

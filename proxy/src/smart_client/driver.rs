@@ -7,10 +7,10 @@ use bytes::Bytes;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
-use mesh::node::Clock;
 use mesh::node::counts::Ended;
 use mesh::node::drive::Shell;
 use mesh::node::failpoint;
+use mesh::node::{Clock, Quiet};
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
 use mesh::wire::roster::Roster;
@@ -26,6 +26,11 @@ use tracing::warn;
 /// How long a stream to a server may wait for its answer. The protocol asks again earlier; this gives credit back
 /// that a hanging server would keep.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that is not what it should be would fill the log.
+static NO_CERTIFICATE: Quiet = Quiet::new();
+/// An application that is not deterministic may differ at every request.
+static DIFFERS: Quiet = Quiet::new();
 
 /// What the tasks around the protocol tell it.
 #[derive(Debug)]
@@ -190,7 +195,9 @@ impl Shell<SmartClient> for Around {
             Event::Signer { from, certificate } => {
                 if !self.signers.show(from, certificate) {
                     self.metrics.rejected.count("malformed");
-                    warn!(server = %from, "what it shows as its signing certificate cannot be one");
+                    if let Some(suppressed) = NO_CERTIFICATE.may_speak() {
+                        warn!(server = %from, suppressed, "what it shows as its signing certificate cannot be one");
+                    }
                 }
                 return None;
             }
@@ -232,7 +239,9 @@ impl Shell<SmartClient> for Around {
             Output::Tell { ticket, told } => self.tell(now, ticket, told),
             Output::Disagreed { replica, tag } => {
                 self.metrics.disagreements.count(&replica);
-                warn!(%replica, client = %tag.client, seq = %tag.seq, "a server's reply differs from the one that won");
+                if let Some(suppressed) = DIFFERS.may_speak() {
+                    warn!(%replica, client = %tag.client, seq = %tag.seq, suppressed, "a server's reply differs from the one that won");
+                }
             }
             Output::Seated { edition, members } => self.servers.seat(edition, &members),
             Output::Resent => {

@@ -129,6 +129,8 @@ struct Metrics {
     requests: Requests,
     disagreements: Counts,
     rejected: Counts,
+    /// It checks no signature, so this stays at zero; every part has it.
+    _signature_failures: Counts,
 }
 
 impl Metrics {
@@ -149,6 +151,13 @@ impl Metrics {
                 "Messages that were dropped, by reason",
                 "reason",
                 &["malformed", "queue_full"],
+            ),
+            _signature_failures: Counts::new(
+                registry,
+                "signature_failures",
+                "Always 0: a SMaRtClient passes signatures on and checks none",
+                "who",
+                &["reply", "request"],
             ),
         }
     }
@@ -227,6 +236,7 @@ impl Subject for Shown {
             "id": self.config.id,
             "cluster": self.config.cluster,
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "version": node::version().to_string(),
             "quorum": self.view.has_quorum.load(Ordering::Relaxed),
             "peers": standings.iter().map(|(_, standing)| standing.status()).collect::<Vec<_>>(),

@@ -7,6 +7,7 @@ use mesh::directory::Directory;
 use mesh::ids::{Epoch, Generation, ReplicaId};
 use mesh::net::kept::{self, Line, Question, Standing, Target};
 use mesh::net::{Backoff, Endpoint, LinkKind};
+use mesh::node::Quiet;
 use mesh::node::counts::Counts;
 use mesh::rng::Rng;
 use mesh::wire::Tag;
@@ -106,6 +107,9 @@ impl Servers {
         let (generation, epoch) = edition;
         info!(%generation, %epoch, ?members, "these are the servers now");
         self.seated = Some((edition, members));
+        // Words of those that are gone are of no use, and there is room for so many only.
+        let wanted = self.wanted();
+        self.directory.retain(|server| wanted.contains(&server));
         self.look_after();
     }
 
@@ -166,6 +170,9 @@ impl Servers {
     }
 }
 
+/// A server of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
+
 /// A request on its way to a server.
 #[derive(Debug)]
 pub(super) struct Submission {
@@ -201,7 +208,9 @@ impl ToServer {
 
     fn malformed(&self) {
         self.rejected.count("malformed");
-        warn!(server = %self.id, "a server sent bytes that are no answer; do both run the same version?");
+        if let Some(suppressed) = MALFORMED.may_speak() {
+            warn!(server = %self.id, suppressed, "a server sent bytes that are no answer; do both run the same version?");
+        }
     }
 }
 

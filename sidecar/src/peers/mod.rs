@@ -10,8 +10,12 @@
 //! Each end of a link first says where it is to be reached and what it knows of the others ([`Roster`]), so that a member
 //! that moved, or is new, is found again wherever one of two finds the other.
 
+mod standing;
 mod task;
+#[cfg(test)]
+mod tests;
 
+use crate::Config;
 use crate::budget::{Budget, Share};
 use crate::metrics::{Metrics, Peer};
 use crate::transfer::Server;
@@ -22,6 +26,7 @@ use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
 use mesh::wire::peer::{Message, PeerFrame};
 use mesh::wire::roster::{PLACES_MAX, Place, Roster, Seat};
+use standing::Troubles;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +79,10 @@ struct Outbox {
 
 /// The link to each peer, while there is one. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PeerLinks(Arc<Mutex<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>>);
+pub(crate) struct PeerLinks {
+    links: Arc<Mutex<BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>>>,
+    troubles: Troubles,
+}
 
 impl PeerLinks {
     /// The link to one peer.
@@ -91,7 +99,7 @@ impl PeerLinks {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, watch::Receiver<Option<Link>>>> {
-        lock(&self.0)
+        lock(&self.links)
     }
 }
 
@@ -106,6 +114,14 @@ pub(crate) struct Setup<'a> {
     /// Answers what peers ask.
     pub(crate) server: &'a Server,
     pub(crate) metrics: &'a Metrics,
+}
+
+impl<'a> Setup<'a> {
+    /// From a sidecar's settings.
+    pub(crate) fn of(config: &'a Config, server: &'a Server, metrics: &'a Metrics) -> Self {
+        let (seeds, advertise) = (&config.seeds, config.advertise.as_deref());
+        Self { own: config.replica(), seeds, advertise, server, metrics }
+    }
 }
 
 /// All peers; their tasks end when this is dropped.

@@ -6,6 +6,7 @@ use crate::metrics::{self, Metrics, PeerKind};
 use crate::transfer::Server;
 use mesh::ids::ReplicaId;
 use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
+use mesh::node::Quiet;
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::roster::Roster;
 use std::collections::VecDeque;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+/// A peer of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 /// How long the member with the higher id leaves dialling to the other at first.
 const COURTESY: Duration = Duration::from_millis(100);
 /// Between two looks whether a peer without an address has one.
@@ -97,6 +100,7 @@ impl Peer {
                         }
                         Err(error) => {
                             tracing::debug!(peer = %self.id, %error, "no link yet");
+                            self.shared.links.troubles.note(self.id, error.to_string());
                             dial_at = Instant::now() + backoff.next_delay();
                         }
                     }
@@ -131,6 +135,7 @@ impl Peer {
     /// The newest authenticated link is the one that is used.
     fn adopt(&self, link: Link, links: &mut Links, ended: &mpsc::Sender<u64>) {
         tracing::info!(peer = %self.id, address = %link.remote_address(), "linked");
+        self.shared.links.troubles.forget(self.id);
         links.count += 1;
         let id = links.count;
         if links.live.len() >= LINKS_MAX
@@ -259,7 +264,9 @@ impl Reader {
         while let Ok(bytes) = link.receive().await {
             let Ok(frame) = mesh::wire::decode(&bytes) else {
                 self.metrics.malformed("peer");
-                tracing::warn!(peer = %from, "a message of a peer does not decode: do both run the same version?");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    tracing::warn!(peer = %from, suppressed, "a message of a peer does not decode: do both run the same version?");
+                }
                 continue;
             };
             self.metrics.peer_rtt.get_or_create(&metrics::Peer { peer: from.0 }).set(link.rtt().as_secs_f64());

@@ -4,7 +4,7 @@ use super::{begin, check, next, recovered};
 use crate::app::marker;
 use crate::app::process::boot_id;
 use crate::entropy;
-use crate::journal::{Entry, History, Identity, Looked, Options, lock, owner};
+use crate::journal::{History, Identity, Looked, Options, lock, owner};
 use crate::snapshot::{SnapshotFile, offline};
 use crate::snapshots::Info;
 use anyhow::{Context, ensure};
@@ -155,6 +155,7 @@ impl Backup {
             generation: image.generation,
             epoch: image.epoch,
             configured: image.configured,
+            elected: image.elected,
         };
         let begun = restart.begin(&before, image.slot, Ballot::NONE).with_context(|| {
             format!(

@@ -4,7 +4,7 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
 use crate::testing::TempDir;
-use mesh::config::Durability;
+use mesh::config::{ClusterConfig, Durability};
 use mesh::ids::{Ballot, Incarnation};
 use mesh::order::Record;
 use mesh::wire::peer::Batch;

@@ -4,6 +4,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::{SnapshotFile, Snapshots};
 use mesh::ids::{Digest, Generation, ReplicaId, Slot};
 use mesh::net::Link;
+use mesh::node::Quiet;
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 
 /// Chunks that are read at one time.
 const READS: usize = 2;
+/// A peer of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 /// A peer that asks nothing for so long loses what was kept for it.
 const IDLE: Duration = Duration::from_secs(30);
 /// Between two looks at who is idle.
@@ -105,7 +108,9 @@ impl Server {
         while let Ok((bytes, stream)) = link.accept_ask().await {
             let Ok(ask) = mesh::wire::decode::<TransferAsk>(&bytes) else {
                 metrics.malformed("peer");
-                tracing::warn!(peer = %from, "a question of a peer does not decode: do both run the same version?");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    tracing::warn!(peer = %from, suppressed, "a question of a peer does not decode: do both run the same version?");
+                }
                 continue;
             };
             let answer = self.answer(Asker::Peer(from), &ask).await;

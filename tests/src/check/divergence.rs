@@ -1,6 +1,7 @@
 //! Divergence (rule 31): who is called diverged did answer otherwise than the majority, so that a majority is never
 //! quarantined; and at the end nobody is left with a state of wrong answers.
 
+use super::membership::Membership;
 use super::{Verdict, Violation};
 
 const NAME: &str = "divergence";
@@ -38,9 +39,10 @@ impl Divergence {
     ///
     /// # Errors
     /// If there is one.
-    pub fn on_no_agreement(&self, who: usize) -> Verdict {
-        let agree = self.tainted.iter().filter(|tainted| !**tainted).count();
-        if agree < mesh::quorum::majority(self.tainted.len()) {
+    pub fn on_no_agreement(&self, who: usize, membership: &Membership) -> Verdict {
+        let all = membership.current().applications().count();
+        let agree = membership.current().applications().filter(|who| !self.tainted[*who]).count();
+        if agree < mesh::quorum::majority(all) {
             return Ok(());
         }
         Violation::raise(NAME, format!("replica {who} finds no majority that agrees; {agree} answered as the model"))
@@ -50,8 +52,8 @@ impl Divergence {
     ///
     /// # Errors
     /// If somebody was not rebuilt.
-    pub fn at_end(&self) -> Verdict {
-        match self.tainted.iter().position(|tainted| *tainted) {
+    pub fn at_end(&self, membership: &Membership) -> Verdict {
+        match membership.current().applications().find(|who| self.tainted[*who]) {
             Some(who) => Violation::raise(NAME, format!("replica {who}'s application diverged and was not rebuilt")),
             None => Ok(()),
         }
@@ -61,18 +63,20 @@ impl Divergence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh::config::{ClusterConfig, Durability};
 
     #[test]
     fn wrong_verdicts_are_caught_in_either_direction() {
         let mut check = Divergence::new(3);
-        check.at_end().unwrap();
+        let members = Membership::new(3, &ClusterConfig::of(3, "line", Durability::Sync));
+        check.at_end(&members).unwrap();
         assert!(check.on_diverged(1).is_err());
-        assert!(check.on_no_agreement(0).is_err());
+        assert!(check.on_no_agreement(0, &members).is_err());
         check.on_state(1, true);
         check.on_diverged(1).unwrap();
-        assert!(check.on_no_agreement(0).is_err());
-        assert!(check.at_end().is_err());
+        assert!(check.on_no_agreement(0, &members).is_err());
+        assert!(check.at_end(&members).is_err());
         check.on_state(2, true);
-        check.on_no_agreement(0).unwrap();
+        check.on_no_agreement(0, &members).unwrap();
     }
 }

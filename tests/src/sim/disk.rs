@@ -272,6 +272,13 @@ impl Disk {
         }
     }
 
+    /// Whether the next start finds that it must not be voted with. Changes nothing.
+    #[must_use]
+    pub fn judge_is_unusable(&self) -> bool {
+        let empty = self.segments.is_empty() && !self.forgotten;
+        !empty && matches!(order::judge(&self.scan()), order::Verdict::Forgotten | order::Verdict::Damaged { .. })
+    }
+
     fn scan(&self) -> order::Scan {
         let mut before = self.let_go as u64;
         let mut segments = Vec::new();

@@ -29,6 +29,13 @@ pub struct Serving {
     asked_at: super::clock::Time,
 }
 
+impl Serving {
+    /// It is not kept any longer.
+    pub fn forget(&mut self) {
+        self.asked_at = super::clock::Time::ZERO;
+    }
+}
+
 /// Whoever asks nothing for so long is not waited for.
 const PIN: Duration = Duration::from_secs(3);
 
@@ -138,7 +145,7 @@ impl World {
         let server = &mut self.servers[index];
         let newest = server.snapshots.last_key_value();
         // Outside the budget: a snapshot of wrong answers that is fetched before anybody noticed makes two that differ.
-        let usable = |snapshot: &Snapshot| !snapshot.tainted;
+        let usable = |snapshot: &Snapshot| !snapshot.tainted && !snapshot.image.hollow;
         let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && usable(snapshot)) else {
             return TransferAnswer::Nothing;
         };

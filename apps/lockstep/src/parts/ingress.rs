@@ -134,6 +134,13 @@ impl Clients {
     }
 }
 
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Runs until SIGTERM, and drains.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;

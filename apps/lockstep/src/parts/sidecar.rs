@@ -3,7 +3,7 @@
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
 use super::addresses::{Target, advertised, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
-use super::recovery::{self, Recovery};
+use super::recovery::{LOG_GROWS, Recovery};
 use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::limits::Timing;
@@ -68,13 +68,20 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Runs until SIGTERM, and drains.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     begin("sidecar", &args.logging, &args.life)?;
     tracing::info!(?config, "effective configuration");
     if config.app_snapshot == SnapshotMode::None {
-        tracing::warn!("{}", recovery::LOG_GROWS);
+        tracing::warn!("{LOG_GROWS}");
     }
     Ok(sidecar::run(config).await?)
 }

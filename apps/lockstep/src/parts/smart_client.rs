@@ -28,6 +28,13 @@ pub(crate) struct Args {
     logging: Logging,
 }
 
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Runs until SIGTERM, and drains.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;

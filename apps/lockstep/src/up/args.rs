@@ -126,6 +126,11 @@ pub(crate) struct Settings {
 }
 
 impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(self) -> Result<(), SettingsError> {
+        self.settings().map(drop)
+    }
+
     /// The settings, or everything that is wrong with them.
     pub(crate) fn settings(mut self) -> Result<Settings, SettingsError> {
         let mut problems = Problems::default();

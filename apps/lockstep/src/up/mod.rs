@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn warn(settings: &Settings) {
     let n = settings.replicas;
     if n.is_multiple_of(2) {
-        tracing::warn!("{n} replicas survive the loss of no more than {} do: an odd number is better", n - 1);
+        tracing::warn!("an even number of replicas: {n} survive the loss of no more than {} do", n - 1);
     }
     if settings.recovery.mode(settings.protocol, true) == Mode::None {
         tracing::warn!("{LOG_GROWS}");

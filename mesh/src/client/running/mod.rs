@@ -13,9 +13,9 @@ use crate::client::sender::{Answer, Card, Carried, Config, Connection, Endpoint,
 use crate::ids::ReplicaId;
 use crate::net::kept::{Line, Question};
 use crate::net::{self, Files, Followed, NetError, Signer, SignerTrust};
-use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
+use crate::node::{Clock, Quiet};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, FromSmartClient, Told, Unknown};
@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 use tracing::warn;
 use witness::{Judged, Unbelieved, Witness};
 
+/// A SMaRtClient may send what it likes, as often as it likes.
+static MALFORMED: Quiet = Quiet::new();
 /// Between two complaints about signatures.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -132,7 +134,9 @@ impl Line for ToSmartClient {
             return Some(Event::Told { endpoint: self.endpoint, tag, told });
         }
         self.refused.count("malformed");
-        warn!("a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+        if let Some(suppressed) = MALFORMED.may_speak() {
+            warn!(suppressed, "a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+        }
         None
     }
     fn received(&self, message: Bytes) -> Option<Event> {

@@ -244,7 +244,15 @@ fn peer_seeds() -> Vec<Vec<u8>> {
 pub(super) fn roster() -> Roster {
     let place = Place { id: ReplicaId(1), address: "server-1:7500".to_owned(), advertised: true };
     let members = (0..3).map(|id| Seat { id: ReplicaId(id), answers: id < 2 }).collect();
-    Roster { process: 9, version: 1, epoch: Epoch(1), members, places: vec![place; 2], leaving: false }
+    Roster {
+        process: 9,
+        version: 1,
+        generation: Generation::FIRST,
+        epoch: Epoch(1),
+        members,
+        places: vec![place; 2],
+        leaving: false,
+    }
 }
 
 fn submit_seeds() -> Vec<Vec<u8>> {
