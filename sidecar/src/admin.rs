@@ -47,7 +47,8 @@ pub(crate) struct AdminState {
 
 impl Admin for AdminState {
     fn ready(&self) -> Vec<(&'static str, bool)> {
-        let app = self.app.borrow().state == app::State::Running;
+        // A witness needs none.
+        let app = self.config.app.is_none() || self.app.borrow().state == app::State::Running;
         let snapshot = self.snapshots.borrow();
         let Phase::Running { status, leader_seen, stuck_since, dumping_since, .. } = &snapshot.phase else {
             return vec![("member", false), ("caught_up", false), ("application", app), ("leader", false)];
@@ -99,8 +100,11 @@ impl Admin for AdminState {
     fn config(&self) -> Value {
         let config = &self.config;
         let app = match &config.app {
-            App::Address(address) => json!({ "address": address.to_string() }),
-            App::Command { argv, port, dir } => json!({ "command": hide::secrets(argv), "port": port, "dir": dir }),
+            None => Value::Null,
+            Some(App::Address(address)) => json!({ "address": address.to_string() }),
+            Some(App::Command { argv, port, dir }) => {
+                json!({ "command": hide::secrets(argv), "port": port, "dir": dir })
+            }
         };
         json!({
             "cluster": config.cluster,
@@ -175,9 +179,9 @@ impl AdminState {
             "sync_seconds": self.metrics.sync_pace(),
             "log_max_bytes": self.config.limits.log_bytes,
             "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
-            "app": app.state.name(),
+            "app": self.config.app.as_ref().map_or("none", |_| app.state.name()),
             "app_pid": app.pid,
-            "app_addr": self.config.app.address().to_string(),
+            "app_addr": self.config.app.as_ref().map(|app| app.address().to_string()),
             "app_incarnation": app.incarnation,
             "divergences": self.metrics.divergences.get(),
             "state_transfer": self.transfers.borrow().as_ref().map(transferring),

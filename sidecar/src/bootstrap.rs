@@ -79,6 +79,7 @@ struct Described {
     link: Link,
     history: History,
     seed: ClusterConfig,
+    application: bool,
 }
 
 impl Bootstrap<'_> {
@@ -165,7 +166,11 @@ impl Bootstrap<'_> {
             );
         }
         let target_members = members.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
-        let members = members.keys().map(|id| Member::first(ReplicaId(*id))).collect();
+        let first = |(id, described): (&u32, &Described)| Member {
+            application: described.application,
+            ..Member::first(ReplicaId(*id))
+        };
+        let members = members.iter().map(first).collect();
         let generation = Generation::default().next(entropy::generation().context("no randomness from the system")?);
         let cluster = ClusterConfig { generation, members, target_members, ..described.seed.clone() };
         cluster.validate().context("the members' settings cannot be used")?;
@@ -176,9 +181,9 @@ impl Bootstrap<'_> {
 async fn describe(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Described> {
     let link = dial(endpoint, id, address).await?;
     match ask(&link, &AdminRequest::Describe).await? {
-        AdminReply::Described { id: told, history, seed } => {
+        AdminReply::Described { id: told, history, seed, application } => {
             ensure!(told == ReplicaId(id), "it says that it is member {told}");
-            Ok(Described { link, history, seed })
+            Ok(Described { link, history, seed, application })
         }
         reply => bail!("it does not describe itself: {}", words(reply)),
     }

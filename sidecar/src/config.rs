@@ -135,8 +135,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Where the journal is; may be left out only with [`Durability::Memory`].
     pub data_dir: Option<PathBuf>,
-    /// The application.
-    pub app: App,
+    /// The application; a witness has none.
+    pub app: Option<App>,
     /// Its protocol.
     pub adapter: Adapter,
     /// How writes reach the disk.
@@ -206,13 +206,13 @@ impl Config {
         ensure!(ids.len() <= MEMBERS_MAX, "--seeds names {} members, at most {MEMBERS_MAX} are possible", ids.len());
         let memory = self.durability == Durability::Memory;
         ensure!(memory || self.data_dir.is_some(), "--data-dir is needed with durability sync and async");
-        let address = matches!(self.app, App::Address(_));
+        let address = matches!(self.app, Some(App::Address(_)));
         ensure!(
             !address || self.data_dir.is_some(),
             "--data-dir is needed with --app: it keeps the identity of the application that was last sent a request, \
              so that a restarted sidecar does not replay on top of old state"
         );
-        if let App::Command { argv, .. } = &self.app {
+        if let Some(App::Command { argv, .. }) = &self.app {
             ensure!(argv.first().is_some_and(|program| !program.is_empty()), "the application's command is empty");
         }
         ensure!(!self.app_timeout.is_zero(), "the application's time-out must not be zero");
@@ -255,7 +255,7 @@ impl Config {
                 ensure!(named(dump) && named(load), "snapshots by commands need both, for dump and load");
             }
             SnapshotMode::Directory => {
-                let child = matches!(self.app, App::Command { .. });
+                let child = matches!(self.app, Some(App::Command { .. }) | None);
                 ensure!(child, "snapshots of the directory need the application as a COMMAND of the sidecar");
             }
         }
@@ -268,6 +268,18 @@ impl Config {
     /// Which setting differs, and what to do about it.
     pub(crate) fn check_cluster(&self, cluster: &ClusterConfig) -> anyhow::Result<()> {
         cluster.validate().context("the cluster's configuration cannot be used")?;
+        if let Some(own) = cluster.member(self.replica()) {
+            let (known, fit) = match own.application {
+                true => ("with an application", "without --witness"),
+                false => ("as a witness", "with --witness"),
+            };
+            ensure!(
+                own.application == self.app.is_some(),
+                "the cluster has this member {known}: start it {fit}. To have it changed: `lockstep members remove {0}`, \
+                 then, with it stopped, `lockstep members set-aside {0}`; it joins anew as it is started then",
+                self.id
+            );
+        }
         let own = self.adapter.name();
         ensure!(
             cluster.adapter == own,

@@ -184,7 +184,11 @@ impl Metrics {
 
     fn register_surroundings(&self, registry: &mut Registry) {
         registry.register("execute_seconds", "Time of one slot in the application", self.execute.clone());
-        registry.register("app_up", "1 if the application runs", self.app_up.clone());
+        registry.register(
+            "app_up",
+            "1 if the application runs, or this is a witness, which has none",
+            self.app_up.clone(),
+        );
         registry.register("app_resets", "Resets of the application after its loss", self.app_resets.clone());
         registry.register("drain_state", "1 while this replica drains", self.drain_state.clone());
         registry.register("peer_rtt_seconds", "Round trip to a peer", self.peer_rtt.clone());

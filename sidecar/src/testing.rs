@@ -53,7 +53,7 @@ pub(crate) fn config() -> Config {
         seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),
         advertise: None,
         data_dir: None,
-        app: App::Address(nowhere),
+        app: Some(App::Address(nowhere)),
         adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
         durability: Durability::Sync,
         request_signatures: mesh::auth::Signatures::Off,

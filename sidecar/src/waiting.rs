@@ -123,7 +123,7 @@ impl Waiting<'_> {
             // It may be part of a cluster, so no other one is to be begun with it.
             History::Started { .. } | History::Lost => admin::History::Started,
         };
-        AdminReply::Described { id: self.config.replica(), history, seed: self.config.seed() }
+        described(self.config, history)
     }
 
     fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
@@ -233,7 +233,7 @@ impl Waiting<'_> {
             }
         }
         if id < target {
-            let join = Message::Join { application: true };
+            let join = Message::Join { application: self.config.app.is_some() };
             self.peers.send_frame(To::One(from), "join", &PeerFrame::Core(generation, self.life, join));
         }
     }
@@ -255,9 +255,7 @@ impl Waiting<'_> {
 /// The answer to the questions of a bootstrap of a member that is part of a cluster; `None` to all others.
 pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<AdminReply> {
     match request {
-        AdminRequest::Describe => {
-            Some(AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() })
-        }
+        AdminRequest::Describe => Some(described(config, admin::History::Started)),
         AdminRequest::Propose { .. } => Some(refused_started()),
         AdminRequest::Commit { .. } => Some(AdminReply::Done),
         AdminRequest::Save
@@ -268,6 +266,10 @@ pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<
         | AdminRequest::Change(_)
         | AdminRequest::TransferLeader { .. } => None,
     }
+}
+
+fn described(config: &Config, history: admin::History) -> AdminReply {
+    AdminReply::Described { id: config.replica(), history, seed: config.seed(), application: config.app.is_some() }
 }
 
 fn refused_started() -> AdminReply {

@@ -87,7 +87,7 @@ impl Cluster {
             seeds: self.seeds.clone(),
             advertise: None,
             data_dir: Some(self.dir.join(format!("data-{id}"))),
-            app: App::Address(serve_application()),
+            app: Some(App::Address(serve_application())),
             adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
             durability: Durability::Sync,
             drain_timeout: Duration::from_secs(5),

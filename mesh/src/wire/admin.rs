@@ -74,6 +74,8 @@ pub enum AdminReply {
         history: History,
         /// What its own settings would seed (members left out: the command knows them).
         seed: ClusterConfig,
+        /// Whether it has an application: a witness has none.
+        application: bool,
     },
     /// Stored or started, durably; or, of an abort, asked for.
     Done,

@@ -37,3 +37,4 @@ mod told;
 mod trust;
 mod up;
 mod wait;
+mod witness;

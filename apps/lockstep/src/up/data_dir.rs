@@ -37,6 +37,9 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     /// How many replicas there are.
     pub(crate) replicas: u32,
+    /// How many members without an application are beside them.
+    #[serde(default)]
+    pub(crate) witnesses: u32,
     /// The ordered adapter, such as "line/shared".
     pub(crate) adapter: String,
     /// How writes reach the disk.
@@ -123,6 +126,7 @@ impl Cluster {
         Self {
             name: settings.cluster.clone(),
             replicas: settings.replicas,
+            witnesses: settings.witnesses,
             adapter: format!("{protocol}/{connections}"),
             durability: adapter::name(&settings.durability),
             command: settings.command.clone(),
@@ -135,6 +139,7 @@ impl Cluster {
         let pairs = [
             ("cluster", self.name.clone(), wanted.name.clone()),
             ("replicas", self.replicas.to_string(), wanted.replicas.to_string()),
+            ("witnesses", self.witnesses.to_string(), wanted.witnesses.to_string()),
             ("protocol and app-connections", self.adapter.clone(), wanted.adapter.clone()),
             ("durability", self.durability.clone(), wanted.durability.clone()),
         ];

@@ -44,7 +44,7 @@ struct Fixture {
 
 fn settings(dir: &Path, app: App, adapter: Adapter, timeout: Duration) -> Settings {
     Settings {
-        app,
+        app: Some(app),
         id: 0,
         data_dir: Some(dir.to_owned()),
         adapter,

@@ -315,7 +315,12 @@ fn admin_seeds() -> Vec<Vec<u8>> {
         AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } },
     ]);
     seeds.extend(all(&[
-        AdminReply::Described { id: ReplicaId(1), history: History::Proposed { token: 9 }, seed: cluster },
+        AdminReply::Described {
+            id: ReplicaId(1),
+            history: History::Proposed { token: 9 },
+            seed: cluster,
+            application: true,
+        },
         AdminReply::Done,
         AdminReply::Refused("no".to_owned()),
         AdminReply::Snapshots(SnapshotsView { writing: Some(3), ..SnapshotsView::default() }),
