@@ -197,7 +197,7 @@ fn lag(replica: &Value) -> Check {
 fn application(replica: &Value) -> Vec<Check> {
     let mut checks = Vec::new();
     let app = replica["app"].as_str().unwrap_or("running");
-    if app != "running" && replica["role"] != "witness" {
+    if !matches!(app, "running" | "none") {
         let hint = hint(replica, "it is started again and replayed by itself; its own log says why it ended");
         checks.push(Check::bad(
             Category::Parts,
