@@ -318,7 +318,7 @@ async fn a_session_of_ones_own_counts_its_requests_keeps_a_dropped_one_in_doubt_
 async fn what_cannot_be_asked_is_definite_for_a_number_that_was_never_sent_only() {
     let cluster = Cluster::start(1);
     let client = cluster.client(Duration::from_millis(500)).await;
-    let name = "2a@7".parse().unwrap();
+    let name = "2a@7@1-0000000000000009".parse().unwrap();
     let end = in_time(client.resume(name, Seq(5)).invoke("a\n")).await;
     assert!(matches!(end, Err(InvokeError::Unknown(Unknown::NotReached(_)))), "{end:?}");
     let end = in_time(client.resume_settled(name, Seq(5)).invoke("a\n")).await;

@@ -628,8 +628,9 @@ impl Driver {
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
-            if self.replica.status().role == Role::Removed {
-                // Whether the others hold that as well.
+            let status = self.replica.status();
+            if status.role == Role::Removed || status.role == Role::Learner && status.leader.is_none() {
+                // Whether the others hold that as well; whether the cluster went on in another generation.
                 self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster);
             }
             self.waiters.sweep(self.now, gave_up);

@@ -2,7 +2,7 @@
 
 use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
-use super::peer::{Batch, Marks, PeerFrame};
+use super::peer::{Batch, Change, Marks, PeerFrame};
 use super::roster::{Place, Roster, Seat};
 use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
@@ -158,10 +158,13 @@ fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
 fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
     golden(&AdminRequest::Save, "03");
     golden(&AdminRequest::Snapshots, "04");
-    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
+    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "08ac0202");
+    golden(&AdminRequest::Members, "05");
+    golden(&AdminRequest::Change(Change::Remove { member: ReplicaId(7) }), "060307");
+    golden(&AdminRequest::TransferLeader { to: ReplicaId(7) }, "0707");
     let (newest, executed) = (Slot(7), Slot(9));
-    golden(&AdminRequest::Fetch(TransferAsk::Manifest { least: newest, generation: Generation::FIRST }), "0600070100");
-    golden(&AdminReply::Fetched(TransferAnswer::Gone), "0403");
+    golden(&AdminRequest::Fetch(TransferAsk::Manifest { least: newest, generation: Generation::FIRST }), "0900070100");
+    golden(&AdminReply::Fetched(TransferAnswer::Gone), "0703");
     let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
-    golden(&AdminReply::Snapshots(view), "03070901020103");
+    golden(&AdminReply::Snapshots(view), "06070901020103");
 }

@@ -146,10 +146,15 @@ impl Backup {
                 target.dir.display()
             );
         }
+        let target = self.image.cluster.target_members;
+        ensure!(
+            targets.iter().all(|member| member.id < target),
+            "the cluster of this backup is to have members with ids below {target} only: restore into some of these"
+        );
         let looked: Vec<_> = targets.into_iter().map(|target| target.look(cluster)).collect::<anyhow::Result<_>>()?;
         let members = looked.iter().map(|member| (member.identity.id, member.life)).collect();
         let restart = Restart { generation: next(self.image.generation)?, members };
-        let (image, target) = (&self.image, self.image.cluster.target_members);
+        let image = &self.image;
         let before = Configuration {
             cluster: image.cluster.clone(),
             generation: image.generation,
@@ -157,11 +162,7 @@ impl Backup {
             configured: image.configured,
             elected: image.elected,
         };
-        let begun = restart.begin(&before, image.slot, Ballot::NONE).with_context(|| {
-            format!(
-                "the cluster of this backup is to have members with ids below {target} only: restore into some of these"
-            )
-        })?;
+        let begun = restart.begin(&before, image.slot, Ballot::NONE).context("these members make no cluster")?;
         Ok(Prepared { backup: self, begun, looked })
     }
 

@@ -97,7 +97,8 @@ fn what_cannot_be_gone_on_from_is_refused_with_a_reason() {
     // What is behind it was durable, so it was not torn.
     bytes[20_000] = 1;
     std::fs::write(&segment, &bytes).expect("written");
-    assert!(refusal(Survivor::open(dir.path(), 2)).contains("damaged"));
+    let why = refusal(Survivor::open(dir.path(), 2));
+    assert!(why.contains("damaged"), "{why}");
     let blank = TempDir::new();
     drop(look(blank.path(), 2).resume().expect("a new one"));
     assert!(refusal(Survivor::open(blank.path(), 2)).contains("not part of a cluster"));

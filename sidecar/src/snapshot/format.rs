@@ -104,7 +104,7 @@ mod tests {
             assert!(read(&flipped).is_err(), "byte {at}");
         }
         let hex: String = end[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "026b760107020301", "encoded otherwise: the version has to change with it");
+        assert_eq!(hex, "026b760105010702", "encoded otherwise: the version has to change with it");
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn paths(up: &Up) {
             ("/startupz", 1),
             ("/livez", 1),
             ("/app/livez", 1),
-            ("/readyz", if part.role == "sidecar" { 4 } else { 2 }),
+            ("/readyz", if part.role == "sidecar" { 5 } else { 2 }),
         ] {
             assert_eq!(get(path), (200, "ok\n".to_owned()), "{} {path}", part.role);
             let (code, verbose) = get(&format!("{path}?verbose"));

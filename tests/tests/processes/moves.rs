@@ -76,9 +76,13 @@ fn a_member_that_moved_is_found_again_by_servers_and_smart_clients() {
     end(&sidecars[0]);
     answered(&up, "PUT b 2\n", "OK\n");
     for smart_client in up.role("smart-client") {
-        let status = smart_client.status().unwrap();
-        let peers = status["peers"].as_array().unwrap();
-        assert!(peers.iter().any(|peer| peer["remote"] == address.as_str() && peer["up"] == true), "{status:#}");
+        // The other one may have answered.
+        wait::until("found", || {
+            let status = smart_client.status()?;
+            let peers = status["peers"].as_array().unwrap();
+            let found = peers.iter().any(|peer| peer["remote"] == address.as_str() && peer["up"] == true);
+            if found { Ok(()) } else { Err(status.to_string()) }
+        });
     }
 
     // A server and a SMaRtClient that know nothing but the old addresses.
