@@ -21,6 +21,7 @@ use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
 use mesh::config::Configuration;
+use mesh::ids::Generation;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
@@ -202,15 +203,8 @@ async fn serve(
     let publisher = Publisher::new(shown.snapshots, membership.clone(), metrics.clone(), data_dir, kept);
     let recovered = recover(records, snapshots.clone(), &app_settings).await?;
     let evidence = app_settings.evidence;
-    let fetcher = transfer::Fetcher {
-        cluster: config.cluster.clone(),
-        generation: membership.configuration.generation,
-        snapshots: snapshots.clone(),
-        links: peers.links(),
-        rate: config.transfer_rate,
-        metrics: metrics.clone(),
-        view: shown.transfer,
-    };
+    let generation = membership.configuration.generation;
+    let fetcher = fetcher(&config, generation, (snapshots.clone(), &peers), &metrics, shown.transfer);
     let transfers = Transfers::start(fetcher, &server);
     let parts = Parts {
         config,
@@ -231,6 +225,25 @@ async fn serve(
         publisher,
     };
     Driver::new(parts).run().await
+}
+
+/// What fetches the snapshots of others.
+fn fetcher(
+    config: &Config,
+    generation: Generation,
+    (snapshots, peers): (Option<Snapshots>, &Peers),
+    metrics: &Metrics,
+    view: watch::Sender<Option<transfer::View>>,
+) -> transfer::Fetcher {
+    transfer::Fetcher {
+        cluster: config.cluster.clone(),
+        generation,
+        snapshots,
+        links: peers.links(),
+        rate: config.transfer_rate,
+        metrics: metrics.clone(),
+        view,
+    }
 }
 
 /// What signs replies, if they are signed, and follows its files: the driver is told of another key.

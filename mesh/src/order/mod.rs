@@ -190,12 +190,13 @@ impl Replica {
     /// # Panics
     /// If `config` does not name this replica as a member: whoever makes it checked that.
     #[must_use]
-    pub fn new(config: Config, seed: u64, recovered: Recovered, now: Instant) -> Self {
+    pub fn new(config: Config, seed: u64, mut recovered: Recovered, now: Instant) -> Self {
         let configuration = config.configuration.clone();
         let own = configuration.cluster.member(config.id).expect("a replica begins in a configuration that has it");
         let (application, genesis) = (own.application, Image::genesis(configuration.cluster.clone()));
         // Without the application's part an application cannot begin with it.
-        let image = recovered.image.filter(|image| !(image.hollow && application)).map_or(genesis, |image| *image);
+        let image =
+            recovered.image.take().filter(|image| !(image.hollow && application)).map_or(genesis, |image| *image);
         let mut replica = Self {
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
@@ -251,35 +252,40 @@ impl Replica {
             configuration,
             config,
         };
+        replica.recover(now, recovered, image);
+        replica
+    }
+
+    /// Takes up what was stored.
+    fn recover(&mut self, now: Instant, recovered: Recovered, image: Image) {
         let jumped = image.slot;
-        replica.execution.answered = replica.execution.answered.max(recovered.answered);
-        replica.recover_log(image.slot, recovered.decided, recovered.entries);
-        replica.install(image);
-        (replica.granted, replica.voting) = (replica.was_granted(), replica.may_vote());
+        self.execution.answered = self.execution.answered.max(recovered.answered);
+        self.recover_log(image.slot, recovered.decided, recovered.entries);
+        self.install(image);
+        (self.granted, self.voting) = (self.was_granted(), self.may_vote());
         let mut found = Vec::new();
         if recovered.superseded {
-            replica.early.push(Output::Event(Event::Superseded));
+            self.early.push(Output::Event(Event::Superseded));
         }
         if jumped > recovered.decided {
             // The snapshot was stored, and then the process ended before it could say so.
-            replica.jumped(jumped, &mut found);
+            self.jumped(jumped, &mut found);
         }
-        replica.advance(now, &mut found);
+        self.advance(now, &mut found);
         // Nobody waits for an answer yet.
         found.retain(|output| matches!(output, Output::Event(_) | Output::Persist { .. }));
-        replica.early.append(&mut found);
+        self.early.append(&mut found);
         // One whose outcome the log knows by now is none.
-        let silent = recovered.silent.filter(|at| at.slot > replica.execution.snapshot() && !replica.is_skipped(*at));
-        replica.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
+        let silent = recovered.silent.filter(|at| at.slot > self.execution.snapshot() && !self.is_skipped(*at));
+        self.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
         if let Some(resumed) = recovered.resumed {
-            replica.resume(resumed);
+            self.resume(resumed);
         }
-        replica.note_known_decided(now, recovered.decided, replica.config.id);
-        replica.arm_election(now);
-        if replica.own().is_none() {
-            replica.timers.set_if_stopped(Timer::Repair, now + replica.config.timing.repair);
+        self.note_known_decided(now, recovered.decided, self.config.id);
+        self.arm_election(now);
+        if self.own().is_none() {
+            self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         }
-        replica
     }
 
     /// Puts what the journal had into the log: above the snapshot to go on from there, below it for those who are a little

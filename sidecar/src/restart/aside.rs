@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What of a data directory is of one generation.
 const FOLDERS: [&str; 2] = ["snapshots", "journal"];
 /// Follows the name of what was set aside; a number follows.
-const SUPERSEDED: &str = "superseded-";
+const ENDING: &str = "superseded-";
 
 /// The data of a stopped member. Its directory is locked while this lives.
 #[derive(Debug)]
@@ -74,5 +74,5 @@ pub fn set_aside(member: &Aside) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn aside(dir: &Path, folder: &str, number: u64) -> PathBuf {
-    dir.join(format!("{folder}.{SUPERSEDED}{number}"))
+    dir.join(format!("{folder}.{ENDING}{number}"))
 }

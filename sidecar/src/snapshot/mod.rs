@@ -39,7 +39,7 @@ const RESERVE: u64 = 64 << 20;
 /// Ends the name of a snapshot that was whole once and is not any more.
 const DAMAGED: &str = ".damaged";
 /// Ends the name of a snapshot of another generation than its member's.
-const SUPERSEDED: &str = ".superseded";
+const LEFT_BEHIND: &str = ".superseded";
 
 /// All snapshots of this member; cheap to clone.
 #[derive(Clone, Debug)]
@@ -227,7 +227,7 @@ impl Snapshots {
         drop(state);
         for file in others {
             file.revoke();
-            let (path, aside) = (file.path(), file.path().with_extension(&SUPERSEDED[1..]));
+            let (path, aside) = (file.path(), file.path().with_extension(&LEFT_BEHIND[1..]));
             std::fs::rename(path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
             let generation = file.manifest().generation;
             tracing::warn!(%generation, file = %aside.display(), "a snapshot of another generation is set aside");

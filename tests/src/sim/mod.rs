@@ -326,18 +326,12 @@ impl World {
             Event::LinkCheck { client, server } => self.on_link_check(client, server),
             Event::Synced { server, upto, .. } => self.on_synced(server, upto),
             Event::Turn { server, .. } => self.on_turn(server),
-            Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
-            Event::AppDone { .. } => Ok(()),
-            Event::AppRestored { server, run, snapshot, .. } => self.on_app_restored(server, run, snapshot),
-            Event::AppResumed { server, run, .. } => self.on_app_resumed(server, run),
-            Event::AppSilent { server, life, answered } if self.servers[server].app.life == life => {
-                self.on_app_silent(server, answered)
-            }
-            Event::Dumped { server, life, image } if self.servers[server].app.life == life => {
-                self.on_dumped(server, image)
-            }
-            Event::AppSilent { .. } | Event::Dumped { .. } => Ok(()),
-            Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            Event::AppDone { .. }
+            | Event::AppRestored { .. }
+            | Event::AppResumed { .. }
+            | Event::AppSilent { .. }
+            | Event::AppStale { .. }
+            | Event::Dumped { .. } => self.dispatch_app(event),
             Event::TransferAsk { server, by, by_life, ask, .. } => self.on_transfer_ask(server, by, by_life, ask),
             Event::TransferAnswer { server, from, ask, answer, .. } => {
                 self.on_transfer_answer(server, from, &ask, answer)
@@ -346,15 +340,7 @@ impl World {
             Event::Received { server, image, dump, .. } => self.on_received(server, image, &dump),
             Event::ServingDue { server, by, .. } => self.on_serving_due(server, by),
             Event::Operator => self.operate(),
-            Event::Waits { server, .. } => {
-                self.on_waits(server);
-                Ok(())
-            }
-            Event::WhichCluster { server, by, by_life, .. } => {
-                self.on_which_cluster(server, by, by_life);
-                Ok(())
-            }
-            Event::Cluster { server, from, configuration, .. } => self.on_cluster(server, from, *configuration),
+            Event::Waits { .. } | Event::WhichCluster { .. } | Event::Cluster { .. } => self.dispatch_waiting(event),
             Event::Retire { server, replace } => self.on_retire(server, replace),
             Event::Wake { process, .. } => self.on_wake(process),
             Event::Client { sender, client, .. } => self.on_client(sender, client),
@@ -371,6 +357,37 @@ impl World {
                 self.check_links();
                 Ok(())
             }
+        }
+    }
+
+    /// What a server without history says, and hears.
+    fn dispatch_waiting(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::Waits { server, .. } => self.on_waits(server),
+            Event::WhichCluster { server, by, by_life, .. } => self.on_which_cluster(server, by, by_life),
+            Event::Cluster { server, from, configuration, .. } => {
+                return self.on_cluster(server, from, *configuration);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What comes of the applications.
+    fn dispatch_app(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
+            Event::AppRestored { server, run, snapshot, .. } => self.on_app_restored(server, run, snapshot),
+            Event::AppResumed { server, run, .. } => self.on_app_resumed(server, run),
+            Event::AppSilent { server, life, answered } if self.servers[server].app.life == life => {
+                self.on_app_silent(server, answered)
+            }
+            Event::Dumped { server, life, image } if self.servers[server].app.life == life => {
+                self.on_dumped(server, image)
+            }
+            Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            // Of a life that is over.
+            _ => Ok(()),
         }
     }
 
