@@ -383,12 +383,14 @@ fn a_witness_votes_executes_nothing_and_answers_nobody() {
         turn: None,
         answer: false,
     };
-    let out = message(&mut witness, 4, R0, settled);
-    let image = out.iter().find_map(|output| match output {
-        Output::Dump { run: Run(1), image } => Some(image.clone()),
-        _ => None,
-    });
-    let image = image.expect("it can cut its log, too");
+    let dumped = |out: Vec<Output>| {
+        out.into_iter().find_map(|output| match output {
+            Output::Dump { run: Run(1), image } => Some(image),
+            _ => None,
+        })
+    };
+    assert_eq!(dumped(message(&mut witness, 4, R0, settled)), None, "the journal does not have yet what it stands for");
+    let image = dumped(sync(&mut witness, 4)).expect("it can cut its log, too");
     assert!(image.hollow);
     assert_eq!(step(&mut witness, 5, Input::Dumped { slot: Slot(2) }), [Output::Cut { through: Slot(2) }]);
     // No application begins with it.
