@@ -333,6 +333,8 @@ impl Replica {
         marks: Marks,
         out: &mut Vec<Output>,
     ) {
+        // One that was removed by a slot that this leader lacks votes for nothing any more, and has that slot.
+        self.note_known_decided(now, marks.decided, from);
         let Some(index) = self.index_of(from) else { return };
         let State::Leader(leading) = &mut self.state else { return };
         if ballot != leading.ballot {
@@ -463,6 +465,7 @@ impl Replica {
         marks: Marks,
         out: &mut Vec<Output>,
     ) {
+        self.note_known_decided(now, marks.decided, from);
         let Some(index) = self.index_of(from) else { return };
         if let State::Leader(leading) = &mut self.state
             && leading.ballot == ballot

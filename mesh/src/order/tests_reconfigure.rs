@@ -250,6 +250,20 @@ fn one_who_lacks_the_change_learns_it_from_whoever_was_removed_by_it() {
 }
 
 #[test]
+fn a_leader_learns_what_one_has_decided_that_it_takes_for_a_voter() {
+    let marks = Marks { decided: Slot(1), ..Marks::default() };
+    for message_of_it in [
+        Message::Following { ballot: ballot(1, R0), marks },
+        Message::Accepted { ballot: ballot(1, R0), slots: Vec::new(), marks },
+    ] {
+        let mut leader = heard(R1);
+        message(&mut leader, 1102, R2, message_of_it);
+        let out = step(&mut leader, 1200, Input::Timeout);
+        assert!(sent(&out).contains(&(To::One(R2), &Message::Fetch { from: Slot(1), to: Slot(1) })), "{out:?}");
+    }
+}
+
+#[test]
 fn changes_that_would_break_the_quorum_or_do_not_fit_are_refused_with_a_reason() {
     let refused = |leader: &mut Replica, millis, change| {
         let out = ask(leader, millis, change);
