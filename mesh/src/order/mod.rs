@@ -362,7 +362,7 @@ impl Replica {
                 Timer::Waiting => self.on_waiting(now, out),
             }
         }
-        self.drop_queued_change(out);
+        self.drop_change(now, out);
         self.end_handing(now, out);
         self.settle_silence(out);
         self.judge_fresh(now, out);

@@ -18,6 +18,8 @@ pub(super) struct Pending {
     token: u64,
     command: Command,
     stage: Stage,
+    /// Leadership was lost with it: so long its slot may still tell what became of it.
+    until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +264,7 @@ impl Replica {
             return out.push(Output::Changed { token, result: Err(why) });
         }
         let command = Command::Configure { against: self.configuration.epoch, change };
-        self.pending = Some(Pending { token, command, stage: Stage::Queued });
+        self.pending = Some(Pending { token, command, stage: Stage::Queued, until: None });
         self.order(command);
         self.propose(now, out);
     }
@@ -384,10 +386,22 @@ impl Replica {
         }
     }
 
-    /// A leader that leads no more forgets what it had not proposed.
-    pub(super) fn drop_queued_change(&mut self, out: &mut Vec<Output>) {
-        if self.pending.is_some_and(|pending| pending.stage == Stage::Queued) && !self.leads() {
-            self.end_change(Err(ChangeRefused::NotLeader { leader: None }), out);
+    /// A leader that leads no more forgets what it had not proposed. What it had proposed the next leader may have found, or
+    /// not: that shows as soon as anything is decided in its slot, but there may be nothing to order for long.
+    pub(super) fn drop_change(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let leads = self.leads();
+        let Some(pending) = &mut self.pending else { return };
+        if leads {
+            pending.until = None;
+            return;
+        }
+        let patience = self.config.timing.election_timeout * 4;
+        match pending.stage {
+            Stage::Queued => self.end_change(Err(ChangeRefused::NotLeader { leader: None }), out),
+            Stage::Proposed(_) if *pending.until.get_or_insert(now + patience) <= now => {
+                self.end_change(Err(ChangeRefused::Unknown), out);
+            }
+            Stage::Proposed(_) | Stage::Decided(_) => {}
         }
     }
 
@@ -397,11 +411,13 @@ impl Replica {
         }
     }
 
-    /// Whether a change waits, is proposed, or is to be confirmed.
+    /// Whether a change waits, is proposed, or is to be confirmed. What was proposed in a ballot that is over counts only once
+    /// somebody proposes it again.
     pub(super) fn is_changing(&self) -> bool {
         let waits = matches!(&self.state, State::Leader(leading) if leading.changes());
-        let proposed =
-            |(_, entry): (Slot, &super::log::Entry)| entry.batch.command.as_ref().is_some_and(Command::configures);
+        let proposed = |(_, entry): (Slot, &super::log::Entry)| {
+            entry.ballot == self.promised && entry.batch.command.as_ref().is_some_and(Command::configures)
+        };
         waits || self.pending.is_some() || self.log.above_decided().any(proposed)
     }
 
@@ -502,6 +518,9 @@ pub enum ChangeRefused {
     /// Leadership was lost, and with it the change.
     #[error("leadership was lost before it was decided, so nothing was changed: try again")]
     Lost,
+    /// Leadership was lost, and nothing that was decided since tells what became of the change.
+    #[error("leadership was lost before it was decided, and it may still be made: look at `lockstep status`")]
+    Unknown,
     /// The member that was to lead does not.
     #[error("it did not take over in time")]
     NotTaken,

@@ -308,6 +308,17 @@ fn an_operator_hears_that_leadership_was_lost_with_the_change() {
     assert_eq!(answer(&out), None, "it is not confirmed");
 }
 
+#[test]
+fn an_operator_does_not_wait_for_ever_for_what_the_next_leader_may_not_have() {
+    let mut leader = heard(R1);
+    ask(&mut leader, 1101, Change::SetTarget { members: 5 });
+    let out = message(&mut leader, 1102, R1, heartbeat(2, R1, 0));
+    assert_eq!((answer(&out), leader.status().changing), (None, true), "it may still be decided");
+    let out = message(&mut leader, 3200, R1, heartbeat(2, R1, 0));
+    assert_eq!(answer(&out), Some(Err(ChangeRefused::Unknown)));
+    assert!(!leader.status().changing, "nobody proposes it");
+}
+
 /// Another leader decides slot 1.
 fn decided_elsewhere(leader: &mut Replica, value: Arc<Batch>) -> Vec<Output> {
     let proposal =

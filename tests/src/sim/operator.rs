@@ -191,6 +191,10 @@ impl World {
         }
         match asked {
             Asked::Remove { member, replace } => {
+                if result == Err(ChangeRefused::Unknown) {
+                    // It may still be ordered.
+                    return Ok(());
+                }
                 if result.is_err() {
                     self.operator.removing.retain(|other| *other != member);
                     return Ok(());
