@@ -313,7 +313,7 @@ impl Replica {
 
     fn send_promise(&self, to: ReplicaId, out: &mut Vec<Output>) {
         let ballot = self.promised;
-        let decided = self.log.decided().max(self.decided_before);
+        let decided = self.log.decided();
         let (first_kept, settled) = (self.log.first(), self.settled);
         let forgets = mutant::on(Mutant::VoteForgotten);
         let accepted = self.log.above(decided).filter(|_| !forgets);
@@ -368,7 +368,6 @@ impl Replica {
     fn on_election_progress(&mut self, now: Instant, out: &mut Vec<Output>) {
         let (own, quorum) = (self.own_index(), self.quorum());
         let own_decided = self.log.decided();
-        let own_floor = own_decided.max(self.decided_before);
         let State::Candidate(candidate) = &mut self.state else { return };
         if candidate.recovery.is_some() || !candidate.own_durable {
             return;
@@ -378,7 +377,7 @@ impl Replica {
         if promises.len() + 1 < quorum {
             return;
         }
-        let mut recovery = Recovery { floor: own_floor, source: None, values: BTreeMap::new() };
+        let mut recovery = Recovery { floor: own_decided, source: None, values: BTreeMap::new() };
         for (slot, entry) in self.log.above_decided() {
             recovery.values.insert(slot, (entry.ballot, Arc::clone(&entry.batch)));
         }

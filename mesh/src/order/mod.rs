@@ -107,7 +107,7 @@ pub struct Replica {
     awaiting_disk: VecDeque<(Lsn, AfterDisk)>,
     /// The decided mark that was last journaled.
     decided_recorded: Slot,
-    /// The decided mark of the journal at the start: what is below and missing is fetched, and is no reason to vote anew.
+    /// What the journal called decided at the start, where not all of that was here: there is no vote before it is.
     decided_before: Slot,
     /// When a slot was decided here last.
     last_decided: Instant,
@@ -220,7 +220,7 @@ impl Replica {
             durable: Lsn(0),
             awaiting_disk: VecDeque::new(),
             decided_recorded: recovered.decided,
-            decided_before: recovered.decided,
+            decided_before: Slot(0),
             last_decided: now,
             known_decided: recovered.decided,
             known_by: None,
@@ -272,6 +272,10 @@ impl Replica {
             self.jumped(jumped, &mut found);
         }
         self.advance(now, &mut found);
+        if self.log.decided() < recovered.decided {
+            self.decided_before = recovered.decided;
+            self.review_vote(now, &mut found);
+        }
         // Nobody waits for an answer yet.
         found.retain(|output| matches!(output, Output::Event(_) | Output::Persist { .. }));
         self.early.append(&mut found);

@@ -57,8 +57,10 @@ impl Replica {
     /// Whether this life's votes count.
     pub(super) fn may_vote(&self) -> bool {
         let votes = self.own().is_some_and(|own| own.votes || mutant::on(Mutant::LearnerCounted));
-        // Nobody votes who does not hold every slot up to the last change.
-        votes && self.has_incarnation() && !self.superseded && self.log.decided() >= self.configuration.configured
+        // Nobody votes who does not hold every slot up to the last change: one whose snapshot is gone, and the log cut behind
+        // it, does not know which that is before it has again what it had decided.
+        let needed = self.configuration.configured.max(self.decided_before);
+        votes && self.has_incarnation() && !self.superseded && self.log.decided() >= needed
     }
 
     /// Whether a message of `from` in this life is a member's.

@@ -361,13 +361,16 @@ impl Replica {
             self.leave_ballot(now, false, out);
         }
         self.log.jump(slot);
+        // Before anything else is recorded: were the slots called decided first, what the journal has of them would count.
+        self.jumped(slot, out);
         if self.install(image) {
             self.configuration_changed(now, out);
+        } else {
+            self.review_vote(now, out);
         }
         self.settle_change_by_snapshot(slot, out);
         self.settle_all_held(out);
         self.restart_app(out);
-        self.jumped(slot, out);
         self.last_decided = now;
         self.known_decided = self.known_decided.max(slot);
         self.advance(now, out);

@@ -384,6 +384,20 @@ fn an_older_snapshot_does_not_take_a_newer_configuration_away() {
 }
 
 #[test]
+fn one_that_joined_votes_as_soon_as_a_snapshot_brings_it_behind_its_own_promotion() {
+    let mut config = roomy(R3, 3);
+    config.life = NEW;
+    let first = &mut config.configuration;
+    assert!(first.cluster.apply(&add()) && first.cluster.apply(&promote()));
+    (first.epoch, first.configured, first.elected) = (Epoch(2), Slot(5), Slot(5));
+    let image = Image { slot: Slot(6), configured: Slot(5), epoch: Epoch(2), ..Image::genesis(first.cluster.clone()) };
+    let mut joiner = started(config, Recovered::default());
+    assert_eq!(joiner.status().role, Role::Learner);
+    step(&mut joiner, 1, Input::Received { image: Box::new(image) });
+    assert_eq!(joiner.status().role, Role::Follower);
+}
+
+#[test]
 fn a_witness_votes_executes_nothing_and_answers_nobody() {
     let mut config = config(R2, 3);
     config.configuration.cluster.members[2].application = false;

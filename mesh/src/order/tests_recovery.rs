@@ -160,13 +160,29 @@ fn one_who_is_behind_the_cut_goes_on_from_a_snapshot() {
     assert_eq!(out, [Output::Transfer { from: R0, least: Slot(1) }]);
     let jumped = Output::Persist { lsn: Lsn(1), record: Record::Jumped { slot: Slot(2) } };
     let out = step(&mut behind, 102, Input::Received { image });
-    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, jumped]);
+    assert_eq!(out, [jumped, Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }]);
     assert_eq!(
         persisted(&mut behind, 103, 1),
         [Output::Cut { through: Slot(2) }],
         "only what the journal holds otherwise goes"
     );
     assert_eq!((behind.status().decided, behind.status().sessions), (Slot(2), 1));
+}
+
+#[test]
+fn one_whose_snapshot_is_gone_votes_when_it_has_again_what_it_had_decided() {
+    let (_, image) = with_snapshot();
+    let entries = vec![(Slot(3), ballot(2, R2), batch(vec![]))];
+    let recovered = Recovered { promised: ballot(2, R2), decided: Slot(3), entries, ..Recovered::default() };
+    let mut replica = replica(R1, 3, recovered);
+    let ask = Message::PreVote { round: 3, decided: Slot(3), suspects: Ballot::NONE };
+    assert_eq!(sent(&message(&mut replica, 1, R0, ask.clone())), []);
+    let out = step(&mut replica, 9000, Input::Timeout);
+    assert!(matches!(sent(&out)[..], [(_, Message::Fetch { .. })]), "it does not stand: {out:?}");
+    step(&mut replica, 9001, Input::Received { image });
+    assert_eq!((replica.status().role, replica.status().decided), (Role::Follower, Slot(3)));
+    let granted = Message::PreVoteGranted { round: 3 };
+    assert_eq!(sent(&message(&mut replica, 9002, R0, ask)), [(To::One(R0), &granted)]);
 }
 
 /// A follower whose application has fallen silent on the call of slot 2, durably.
