@@ -346,6 +346,7 @@ impl Checks {
     /// What the checkers say.
     pub fn on_restored(&mut self, who: usize, after: Slot, state: &Store, tainted: bool) -> Verdict {
         self.settled.on_executed(who, after);
+        self.divergence.on_restored(who, tainted);
         if tainted { Ok(()) } else { self.lineage.on_restored(who, after, state, &self.execution) }
     }
 
@@ -399,7 +400,7 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_no_agreement(&mut self, who: usize) -> Verdict {
-        self.divergence.on_no_agreement(who, &self.membership)
+        self.divergence.on_no_agreement((who, self.decided[who]), &self.membership)
     }
 
     /// Replica `who` says that another life has taken its place.
