@@ -108,7 +108,7 @@ impl World {
         match fault {
             Fault::Crash | Fault::Power => {
                 let victim = self.chance.below(self.servers.len() as u64) as usize;
-                let victim = self.other_if_down(victim);
+                let victim = self.other_if_down(victim, fault == Fault::Power);
                 self.doom(victim, fault == Fault::Power)?;
             }
             Fault::PowerAll => {
@@ -171,11 +171,11 @@ impl World {
     }
 
     // A process that is down cannot crash: then another one does.
-    fn other_if_down(&self, victim: usize) -> usize {
+    fn other_if_down(&self, victim: usize, power: bool) -> usize {
         let n = self.servers.len();
         let up = (0..n).map(|step| (victim + step) % n).find(|index| {
             let server = &self.servers[*index];
-            (server.replica.is_some() || server.waiting) && self.may_crash(*index, true)
+            (server.replica.is_some() || server.waiting) && self.may_crash(*index, power)
         });
         up.unwrap_or(victim)
     }
