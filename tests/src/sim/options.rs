@@ -164,6 +164,7 @@ fn snapshots(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) -> Option<Sna
         // The tail alone must not fill it.
         limits.log_tail_slots = rng.below(3);
         limits.log_bytes = rng.between(3_000, 15_000);
+        limits.log_tail_bytes = limits.log_bytes / 4;
         *tight = true;
     }
     let every_bytes = if rng.chance(200) { rng.between(10, 500) } else { 1 << 30 };
