@@ -12,6 +12,7 @@ use crate::check::model::{MapOp, Poison};
 use mesh::ids::Position;
 use mesh::limits::{Limits, Timing};
 use mesh::order::Input;
+use mesh::quorum::ELECTORATE_MIN;
 use mesh::rng::Rng;
 use mesh::time::Duration;
 
@@ -318,11 +319,17 @@ impl World {
             |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
         self.operate_members()?;
         let mut stuck = Vec::new();
-        // What every application fell silent on was answered by none of them.
+        // What every application fell silent on was answered by none of them. What half of an even number did has no majority
+        // either way: the others are too few to vote a reply, and these to order an abort.
         let applications = self.checks.membership().current().applications();
         let silent = |index: usize| self.servers[index].replica.as_ref().and_then(|replica| replica.status().silent);
         let silent: Vec<Option<Position>> = applications.map(silent).collect();
-        stuck.extend(silent.first().copied().flatten().filter(|at| silent.iter().all(|other| *other == Some(*at))));
+        for at in silent.iter().flatten() {
+            let count = silent.iter().filter(|other| **other == Some(*at)).count();
+            if count == silent.len() || (silent.len() >= ELECTORATE_MIN && count * 2 == silent.len()) {
+                stuck.push(*at);
+            }
+        }
         for server in &self.servers {
             let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
             stuck.extend(call.and_then(|(slot, bytes)| self.checks.position_of(*slot, bytes)));
