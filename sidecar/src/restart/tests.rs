@@ -34,8 +34,9 @@ fn accepted(slot: u64) -> Entry {
 fn member(dir: &Path, id: u32) {
     let (mut journal, _) = look(dir, id).resume().expect("a new one");
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    let mut entries = vec![Entry::Proposed { token: 1, cluster }, Entry::Started];
-    entries.extend([1, 2, 3, 4, 6].map(accepted));
+    journal.append(&[Entry::Proposed { token: 1, cluster }, Entry::Started]).expect("room");
+    journal.persist().expect("durable");
+    let mut entries = Vec::from([1, 2, 3, 4, 6].map(accepted));
     entries.push(Entry::Core(Record::Decided { slot: Slot(3) }));
     journal.append(&entries).expect("room");
     journal.persist().expect("durable");
@@ -93,9 +94,10 @@ fn what_cannot_be_gone_on_from_is_refused_with_a_reason() {
     assert!(refusal(Survivor::open(dir.path(), 1)).contains("of member 2, not of member 1"));
     let segment = dir.path().join("journal/00000000000000000001");
     let mut bytes = std::fs::read(&segment).expect("a segment");
-    bytes[4096 + 40] ^= 1;
-    // What is behind it was durable, so it was not torn.
-    bytes[20_000] = 1;
+    // In the first frame: another follows, so it was durable, and not torn.
+    let adapter = b"line/shared";
+    let at = bytes.windows(adapter.len()).rposition(|window| window == adapter).expect("the proposal has it");
+    bytes[at] ^= 1;
     std::fs::write(&segment, &bytes).expect("written");
     let why = refusal(Survivor::open(dir.path(), 2));
     assert!(why.contains("damaged"), "{why}");

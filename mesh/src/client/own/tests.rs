@@ -134,10 +134,15 @@ fn a_session_that_is_gone_counts_as_closed() {
 fn names_are_text_and_back() {
     let name = opened().name();
     let text = name.to_string();
-    assert_eq!(text, "0000000000000000000000000000002a@7");
+    assert_eq!(text, "0000000000000000000000000000002a@7@1-0000000000000000");
     assert_eq!(text.parse(), Ok(name));
-    assert_eq!("2a@7".parse(), Ok(name));
-    for wrong in ["", "2a", "@7", "2a@", "2a@-7", "2a@+7", "+2a@7", "2g@7", "2a@7@7", &format!("{text}0").repeat(2)] {
+    assert_eq!("2a@7@1-0000000000000000".parse(), Ok(name));
+    let slots =
+        ["", "2a", "@7", "2a@", "2a@-7", "2a@+7", "+2a@7", "2g@7"].map(|slot| format!("{slot}@1-0000000000000000"));
+    let generations = ["2a@7", "2a@7@", "2a@7@7", "2a@7@1-0", "2a@7@-0000000000000000", "2a@7@+1-0000000000000000"];
+    let long = format!("{text}0").repeat(2);
+    let slots = slots.iter().map(String::as_str);
+    for wrong in slots.chain(generations).chain([long.as_str()]) {
         assert_eq!(wrong.parse::<SessionName>(), Err(NameError), "{wrong:?}");
     }
 }
