@@ -9,7 +9,7 @@ use mesh::order::Mutant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds within which each must be caught.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_500;
 
 /// The checks that are there for each error; whichever sees it first.
 fn expected(mutant: Mutant) -> &'static [&'static str] {
