@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// See the program.
+/// Restarts every part of a cluster in turn under clients, and says how long the longest pause was
 #[derive(Debug, Parser)]
 struct Args {
     /// The program under test
