@@ -5,10 +5,11 @@ use crate::snapshots::{Copying, Info};
 use anyhow::{Context, bail, ensure};
 use mesh::ids::{Generation, Slot};
 use mesh::net::{Endpoint, Link};
-use mesh::quorum::majority;
+use mesh::quorum::{ELECTORATE_MIN, majority};
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How far a backup is.
@@ -40,7 +41,6 @@ impl Access {
     ) -> anyhow::Result<Answer<Info>> {
         let endpoint = self.bind()?;
         let members = self.views(&endpoint).await?;
-        // What was acknowledged was executed on a majority, and one of these is among those that answer.
         let least = members.iter().map(|member| member.view.executed).max().unwrap_or_default();
         ensure!(least > Slot(0), "nothing was ordered yet: there is nothing to be backed up");
         let mut refused = Vec::new();
@@ -57,19 +57,24 @@ impl Access {
             }
         }
         if let Some(only) = only.filter(|_| refused.is_empty()) {
-            bail!("member {only} does not answer, or is none");
+            bail!("member {only} does not answer, or is none that has an application");
         }
         Ok(Answer::Refused(refused.join("; ")))
     }
 
-    /// The members that answer, the one that is ahead first.
+    /// The members with an application that answer, the one that is ahead first.
     async fn views(&self, endpoint: &Endpoint) -> anyhow::Result<Vec<Member>> {
         let (mut members, mut silent) = (Vec::new(), Vec::new());
-        for (id, address) in &self.members {
+        let known = self.members().await?;
+        let mut places: BTreeMap<u32, String> = self.members.iter().cloned().collect();
+        for (id, address) in known.places {
+            places.entry(id.0).or_insert(address);
+        }
+        for (id, address) in places {
             let answer = async {
-                let link = dial(endpoint, *id, address).await?;
+                let link = dial(endpoint, id, &address).await?;
                 match view(&link, &AdminRequest::Snapshots).await? {
-                    Answer::Done(view) => Ok(Member { id: *id, link, view }),
+                    Answer::Done(view) => Ok(Member { id, link, view }),
                     Answer::Refused(why) => bail!("{why}"),
                 }
             };
@@ -78,12 +83,22 @@ impl Access {
                 Err(error) => silent.push(format!("member {id}: {error:#}")),
             }
         }
+        let cluster = &known.configuration.cluster;
+        let answers = |member: &&mesh::config::Member| members.iter().any(|known: &Member| known.id == member.id.0);
+        let (voters, applications) =
+            (cluster.voters().filter(answers).count(), cluster.applications().filter(answers).count());
+        // One of so many executed whatever was acknowledged before. With fewer than three applications the reply of one was
+        // taken, and that one may be the one that is lost (rule 29).
+        let electorate = cluster.electorate();
+        let needed = if electorate < ELECTORATE_MIN { 1 } else { electorate - cluster.settling() + 1 };
         ensure!(
-            members.len() >= majority(self.members.len()),
+            voters >= majority(cluster.voter_count()) && applications >= needed,
             "too few members answer to know what was acknowledged ({}). The newest file in a member's directory \
              snapshots is a backup too",
             silent.join("; ")
         );
+        // A witness has nothing to give.
+        members.retain(|member| cluster.applications().any(|known| known.id.0 == member.id));
         members.sort_by_key(|member| std::cmp::Reverse(member.view.executed));
         Ok(members)
     }

@@ -138,7 +138,7 @@ impl Driver {
             app,
             evidence,
             peers,
-            waiters,
+            mut waiters,
             checker,
             inputs,
             metrics,
@@ -160,6 +160,8 @@ impl Driver {
         let adapter = Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter };
         let replica = Replica::new(core, seed, recovered, now);
         seat(&peers, replica.configuration());
+        // What was replayed may have changed it since this life began.
+        waiters.set_electorate(replica.configuration().cluster.electorate());
         let drain = Drain::new(config.replica(), config.timing.drain);
         Self {
             adapter,
@@ -323,7 +325,7 @@ impl Driver {
             }
             PeerFrame::Core(generation, ..) => self.on_other_generation(from, generation),
             // It joins what it hears of first, so whoever belongs to the past says nothing.
-            PeerFrame::WhichCluster if self.publisher.newer().is_some() => {}
+            PeerFrame::WhichCluster if self.is_left_behind() => {}
             PeerFrame::WhichCluster => self.tell_configuration(from),
             PeerFrame::Cluster(configuration) if configuration.generation != self.generation() => {
                 self.on_other_generation(from, configuration.generation);
@@ -356,10 +358,16 @@ impl Driver {
         } else {
             self.publisher.superseded_by(generation);
             self.publisher.touch(self.now);
-            if self.never_voted() {
+            if self.is_left_behind() && self.never_voted() {
                 self.anew = Some(report::FOLLOWED_THE_PAST);
             }
         }
+    }
+
+    /// Whether there is a newer generation and this one is over. While it has a leader it is not: what speaks of a newer one
+    /// may be a copy of the cluster that was restored for a trial.
+    fn is_left_behind(&self) -> bool {
+        self.publisher.newer().is_some() && self.replica.status().leader.is_none()
     }
 
     /// Whether this life was never given a vote: it joined what it heard of first.

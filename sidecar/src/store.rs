@@ -51,6 +51,7 @@ impl Store {
         } else {
             settle(looked, synced)?
         };
+        forget_removed(dir)?;
         Ok((Self::File(Box::new(file)), recovery))
     }
 
@@ -156,6 +157,17 @@ pub(crate) fn set_aside(dir: Option<&Path>, life: Life) -> anyhow::Result<()> {
         File::open(dir)?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The word is heeded, or is of another life: it must not be taken for one of a later life with the same name.
+fn forget_removed(dir: &Path) -> anyhow::Result<()> {
+    let path = dir.join(REMOVED);
+    match std::fs::remove_file(&path) {
+        Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+    .with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Whether it is this life that was removed.

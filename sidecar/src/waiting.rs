@@ -142,6 +142,9 @@ impl Waiting<'_> {
         if let Err(error) = self.config.check_cluster(cluster) {
             return Ok(AdminReply::Refused(format!("{error:#}")));
         }
+        if cluster.member(self.config.replica()).is_none() {
+            return Ok(AdminReply::Refused("it is a cluster without this member".to_owned()));
+        }
         self.store(&Entry::Proposed { token, cluster: cluster.clone() })?;
         Ok(AdminReply::Done)
     }
@@ -193,6 +196,7 @@ impl Waiting<'_> {
                     }
                     (_, Some(own)) if own.life == self.life => {
                         tracing::info!(from = %from, epoch = %configuration.epoch, "this member was admitted as a learner");
+                        self.leave_others(configuration.generation)?;
                         Entry::Learner { configuration, life: self.life }
                     }
                     _ => {

@@ -7,7 +7,7 @@ use crate::entropy;
 use crate::journal::{History, Identity, Looked, Options, lock, owner};
 use crate::snapshot::{SnapshotFile, offline};
 use crate::snapshots::Info;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use mesh::config::{Configuration, Durability};
 use mesh::ids::{Ballot, Generation, Life, ReplicaId};
 use mesh::order::{Begun, Image, Record, Restart, Verdict};
@@ -151,6 +151,12 @@ impl Backup {
             targets.iter().all(|member| member.id < target),
             "the cluster of this backup is to have members with ids below {target} only: restore into some of these"
         );
+        let has_none = |target: &&Target| {
+            self.image.cluster.member(ReplicaId(target.id)).is_some_and(|member| !member.application)
+        };
+        if let Some(witness) = targets.iter().find(has_none) {
+            bail!("member {} is a witness: leave it out, it joins the others when it is started", witness.id);
+        }
         let looked: Vec<_> = targets.into_iter().map(|target| target.look(cluster)).collect::<anyhow::Result<_>>()?;
         let members = looked.iter().map(|member| (member.identity.id, member.life)).collect();
         let restart = Restart { generation: next(self.image.generation)?, members };

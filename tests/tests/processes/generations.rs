@@ -48,6 +48,7 @@ fn majority_lost(directory: &Directory) -> PathBuf {
     for status in up.settled() {
         assert_eq!(count(&status["generation"]), 1, "{status}");
     }
+    done(&["snapshot", "save", "--data-dir", directory.as_str()]);
     up.kill_all();
     let kept = Path::new(directory.as_str()).join("kept-1");
     std::fs::rename(directory.server(1), &kept).expect("it is there");
@@ -124,6 +125,22 @@ fn a_member_that_was_left_behind_is_refused_until_its_data_is_set_aside() {
     let up = Up::start(&["--data-dir", data]);
     three_again(&up, 2);
     twenty(up.listen());
+}
+
+#[test]
+fn a_member_that_lost_its_journal_brings_no_snapshot_of_the_old_generation_along() {
+    let directory = Directory::new();
+    let data = directory.as_str();
+    let kept = majority_lost(&directory);
+    done(&["members", "force-new-cluster", "--from", "2", "--data-dir", data, "--yes"]);
+    std::fs::rename(&kept, directory.server(1)).expect("it is there");
+    std::fs::remove_dir_all(directory.server(1).join("journal")).expect("it is there");
+    let up = Up::start(&["--data-dir", data]);
+    three_again(&up, 2);
+    twenty(up.listen());
+    let files = std::fs::read_dir(directory.server(1).join("snapshots")).expect("it is there").flatten();
+    let names: Vec<String> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().any(|name| name.ends_with(".superseded")), "{names:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// What the application speaks
     #[arg(long, value_enum)]
     protocol: Protocol,
-    /// The request that writes, instead of the one that is built in; for http METHOD PATH [BODY]
+    /// The request that writes, instead of the one that is built in; for http METHOD PATH, and a BODY if need be
     #[arg(long, value_name = "REQUEST")]
     write: Option<String>,
     /// The request that reads; {value} must be in its reply
