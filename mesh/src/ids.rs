@@ -146,6 +146,81 @@ impl std::str::FromStr for ClientId {
     }
 }
 
+/// Names one history of a cluster. The bootstrap mints the first; a forced recovery and a restore begin another one,
+/// because what they go on from may lack requests that were acknowledged, and what is of an older one is refused for ever
+/// (rule 14). Ordered: of two generations one is the newer.
+///
+/// As text: how many there were before it and one, `-`, the mark in hexadecimal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generation {
+    /// One more than that of the generation that it goes on from; 0 only in what names none.
+    pub count: u32,
+    /// Drawn at random: two that go on from the same one are two.
+    pub mark: u64,
+}
+
+impl Generation {
+    /// That of a cluster that no operator began: of tests.
+    pub const FIRST: Self = Self { count: 1, mark: 0 };
+
+    /// What is opened in a slot of it.
+    #[must_use]
+    pub const fn at(self, slot: Slot) -> Opening {
+        Opening { generation: self, slot }
+    }
+
+    /// The generation that follows this one.
+    #[must_use]
+    pub const fn next(self, mark: u64) -> Self {
+        Self { count: self.count.saturating_add(1), mark }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}", self.count, self.mark)
+    }
+}
+
+/// A text that is no generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a generation is a number, -, and 16 hexadecimal digits")]
+pub struct GenerationError;
+
+impl std::str::FromStr for Generation {
+    type Err = GenerationError;
+
+    fn from_str(text: &str) -> Result<Self, GenerationError> {
+        let (count, mark) = text.split_once('-').ok_or(GenerationError)?;
+        let is_number = !count.is_empty() && count.bytes().all(|digit| digit.is_ascii_digit());
+        let is_hex = mark.len() == 16 && mark.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let count = count.parse().ok().filter(|_| is_number).ok_or(GenerationError)?;
+        let mark = u64::from_str_radix(mark, 16).ok().filter(|_| is_hex).ok_or(GenerationError)?;
+        Ok(Self { count, mark })
+    }
+}
+
+/// Where a session was opened: with its client id, its name. Slots are used again where a generation goes on from an
+/// older state, names are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Opening {
+    /// In which history of the cluster.
+    pub generation: Generation,
+    /// The slot that ordered it.
+    pub slot: Slot,
+}
+
+impl Opening {
+    /// Of what opens a session, and so has none yet.
+    pub const NONE: Self = Generation { count: 0, mark: 0 }.at(Slot(0));
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.slot, self.generation)
+    }
+}
+
 /// A blake3 hash (256 bits).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -9,6 +9,7 @@
 pub mod auth;
 pub mod client;
 pub mod config;
+pub mod directory;
 pub mod framing;
 pub mod ids;
 pub mod limits;

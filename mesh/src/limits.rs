@@ -8,6 +8,9 @@ use crate::time::Duration;
 /// Members that a cluster may have.
 pub const MEMBERS_MAX: usize = 63;
 
+/// Ids of members are below this, so that the list of those that were removed is bounded too.
+pub const MEMBER_IDS: u32 = 1024;
+
 /// Bounds on what one process holds or sends. The driver may make some tiny; [`Limits::DEFAULT`] is what ships.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

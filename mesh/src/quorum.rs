@@ -12,11 +12,28 @@ pub const fn tolerated(n: usize) -> usize {
     n.saturating_sub(1) / 2
 }
 
+/// With fewer applications than this no majority of them can be outvoted: one reply is taken, the settled mark is that of the
+/// furthest, and aborts and rebuilds are an operator's (rule 29).
+pub const ELECTORATE_MIN: usize = 3;
+
+/// How many of an electorate's replies, or executions, are taken for all: a majority, or one where they are too few for
+/// that. With two it is one: else the loss of one machine of two would stop the service.
+#[must_use]
+pub const fn deciding(electorate: usize) -> usize {
+    if electorate < ELECTORATE_MIN { 1 } else { majority(electorate) }
+}
+
 /// The highest value that at least a majority of `values` has reached; the default of `T` when there are none.
 #[must_use]
 pub fn reached_by_majority<T: Ord + Copy + Default>(values: &mut [T]) -> T {
+    reached_by(majority(values.len()), values)
+}
+
+/// The highest value that at least `needed` of `values` have reached; the default of `T` when there are not so many.
+#[must_use]
+pub fn reached_by<T: Ord + Copy + Default>(needed: usize, values: &mut [T]) -> T {
     values.sort_unstable();
-    values.len().checked_sub(majority(values.len())).and_then(|index| values.get(index)).copied().unwrap_or_default()
+    values.len().checked_sub(needed).and_then(|index| values.get(index)).copied().unwrap_or_default()
 }
 
 /// A set of members, by their place in the member list.
@@ -36,10 +53,16 @@ impl MemberSet {
         self.0 >> index & 1 == 1
     }
 
-    /// Whether it is a majority of `n` members.
+    /// How many are in it.
     #[must_use]
-    pub const fn is_majority_of(self, n: usize) -> bool {
-        self.0.count_ones() as usize >= majority(n)
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether nobody is.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -65,5 +88,6 @@ mod tests {
             assert_eq!(reached_by_majority(&mut values), counted.unwrap_or_default());
         }
         assert_eq!(reached_by_majority::<u64>(&mut []), 0);
+        assert_eq!((reached_by(1, &mut [3, 9]), reached_by(2, &mut [3, 9]), reached_by(3, &mut [3, 9])), (9, 3, 0));
     }
 }

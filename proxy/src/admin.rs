@@ -3,9 +3,10 @@
 use mesh::node::Admin;
 use serde_json::{Value, json};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::warn;
 
 /// A drain that was asked for on the admin port is forgotten after this: no SIGTERM followed.
 const UNDONE_AFTER: Duration = Duration::from_secs(60);
@@ -18,43 +19,85 @@ pub(crate) trait Subject: Send + Sync + 'static {
     fn ready(&self) -> (&'static str, bool);
     /// Requests that wait for an answer.
     fn outstanding(&self) -> usize;
+    /// Tells whoever sends requests here that the process is about to stop, or stays after all.
+    fn leave(&self, leaving: bool);
     /// `/status`.
     fn status(&self) -> Value;
     /// `/config`.
     fn config(&self) -> Value;
 }
 
-/// A [`Subject`] as the admin server wants it.
+/// A [`Subject`] as the admin server wants it. Cheap to clone.
 #[derive(Debug)]
-pub(crate) struct Face<S> {
+pub(crate) struct Face<S>(Arc<Inner<S>>);
+
+#[derive(Debug)]
+struct Inner<S> {
     subject: S,
-    /// When a drain was last asked for here.
-    drained: Mutex<Option<Instant>>,
-    /// Whether the process is stopping for good.
-    stopping: Mutex<bool>,
+    state: Mutex<State>,
+}
+
+/// How far the process is with stopping.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// A drain that was asked for here is on; and how many were asked for so far.
+    draining: bool,
+    drains: u64,
+    /// It stops for good.
+    stopping: bool,
+}
+
+impl<S> Clone for Face<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 impl<S: Subject> Face<S> {
     /// The face of `subject`.
     pub(crate) fn new(subject: S) -> Self {
-        Self { subject, drained: Mutex::new(None), stopping: Mutex::new(false) }
+        Self(Arc::new(Inner { subject, state: Mutex::default() }))
     }
 
-    /// From now on not ready any more.
+    /// From now on not ready any more: the process stops.
     pub(crate) fn stop(&self) {
-        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.state().stopping = true;
+        self.0.subject.leave(true);
     }
 
     fn is_draining(&self) -> bool {
-        let drained = *self.drained.lock().unwrap_or_else(PoisonError::into_inner);
-        let stopping = *self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
-        stopping || drained.is_some_and(|since| since.elapsed() < UNDONE_AFTER)
+        let state = *self.state();
+        state.stopping || state.draining
+    }
+
+    /// Begins a drain that is undone by itself, unless another one or the process' end follows.
+    fn begin_drain(&self) {
+        let begun = {
+            let mut state = self.state();
+            (state.draining, state.drains) = (true, state.drains + 1);
+            state.drains
+        };
+        self.0.subject.leave(true);
+        let face = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(UNDONE_AFTER).await;
+            let mut state = face.state();
+            if state.drains == begun && !state.stopping {
+                state.draining = false;
+                warn!("no stop followed the drain: taking part again");
+                face.0.subject.leave(false);
+            }
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<S: Subject> Admin for Face<S> {
     fn ready(&self) -> Vec<(&'static str, bool)> {
-        vec![self.subject.ready(), ("not draining", !self.is_draining())]
+        vec![self.0.subject.ready(), ("not draining", !self.is_draining())]
     }
 
     fn started(&self) -> bool {
@@ -67,24 +110,24 @@ impl<S: Subject> Admin for Face<S> {
     }
 
     fn status(&self) -> Value {
-        let mut status = self.subject.status();
+        let mut status = self.0.subject.status();
         if let Value::Object(fields) = &mut status {
             fields.insert("draining".to_owned(), json!(self.is_draining()));
-            fields.insert("outstanding".to_owned(), json!(self.subject.outstanding()));
+            fields.insert("outstanding".to_owned(), json!(self.0.subject.outstanding()));
         }
         status
     }
 
     fn config(&self) -> Value {
-        self.subject.config()
+        self.0.subject.config()
     }
 
     /// Not ready, so that nobody new is sent here; whoever comes all the same is served.
     fn drain(&self, wait: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
-        *self.drained.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.begin_drain();
         Box::pin(async move {
             let end = Instant::now() + wait;
-            while self.subject.outstanding() > 0 {
+            while self.0.subject.outstanding() > 0 {
                 if Instant::now() >= end {
                     return false;
                 }
@@ -98,9 +141,10 @@ impl<S: Subject> Admin for Face<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    struct Busy(AtomicUsize);
+    /// Requests that are outstanding, and whether those who send them were told that it is about to stop.
+    struct Busy(AtomicUsize, AtomicBool);
 
     impl Subject for Busy {
         fn ready(&self) -> (&'static str, bool) {
@@ -110,6 +154,9 @@ mod tests {
             // One less at every look.
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1))).unwrap_or(0)
         }
+        fn leave(&self, leaving: bool) {
+            self.1.store(leaving, Ordering::Relaxed);
+        }
         fn status(&self) -> Value {
             json!({ "kind": "test" })
         }
@@ -118,19 +165,46 @@ mod tests {
         }
     }
 
+    fn face(outstanding: usize) -> Face<Busy> {
+        Face::new(Busy(AtomicUsize::new(outstanding), AtomicBool::new(false)))
+    }
+
+    fn told(face: &Face<Busy>) -> bool {
+        face.0.subject.1.load(Ordering::Relaxed)
+    }
+
+    async fn wait(time: Duration) {
+        tokio::time::sleep(time).await;
+        // Whoever was to wake at the same time is through.
+        tokio::task::yield_now().await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_for_what_is_outstanding_and_is_undone_when_nothing_follows() {
-        let face = Face::new(Busy(AtomicUsize::new(3)));
+        let face = face(3);
         assert!(face.drain(Duration::from_secs(20)).await);
         assert_eq!(face.ready(), [("reaches somebody", true), ("not draining", false)]);
-        assert_eq!(face.status()["draining"], json!(true));
-        tokio::time::advance(UNDONE_AFTER).await;
+        assert_eq!((face.status()["draining"].clone(), told(&face)), (json!(true), true));
+        wait(UNDONE_AFTER).await;
         assert_eq!(face.ready(), [("reaches somebody", true), ("not draining", true)]);
+        assert!(!told(&face), "they are told that it stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_not_undone_before_the_newest_one_nor_when_the_process_stops() {
+        let face = face(0);
+        assert!(face.drain(Duration::ZERO).await);
+        wait(UNDONE_AFTER / 2).await;
+        assert!(face.drain(Duration::ZERO).await);
+        wait(UNDONE_AFTER * 3 / 4).await;
+        assert!(told(&face), "the first one would be over, the second is not");
+        face.stop();
+        wait(UNDONE_AFTER).await;
+        assert!(told(&face) && face.is_draining());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_that_takes_too_long_says_so() {
-        let face = Face::new(Busy(AtomicUsize::new(usize::MAX)));
-        assert!(!face.drain(Duration::from_millis(100)).await);
+        assert!(!face(usize::MAX).drain(Duration::from_millis(100)).await);
     }
 }

@@ -8,7 +8,7 @@ use mesh::client::own::Unknown;
 use mesh::client::sender::Refused;
 use mesh::client::{Client, ClientConfig, ConnectError, InvokeError, NotRun, ReplyVote};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{Digest, Seq, Slot};
+use mesh::ids::{Digest, Generation, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, OutsideFiles, Role};
 use mesh::wire::submit::{Answer, FromServer, Reply, Submit, Vote};
@@ -111,7 +111,7 @@ async fn serve(id: u32, link: Link) {
 
 fn execute(request: &Request) -> Answer {
     let outcome = match &request.body {
-        Body::Open { window, .. } => Outcome::Opened { opened: Slot(1), window: *window },
+        Body::Open { window, .. } => Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: *window },
         Body::Call(bytes) => Outcome::Executed(shout(bytes)),
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,
@@ -209,6 +209,7 @@ impl Cluster {
             },
             deadline: DEADLINE,
             drain_timeout: DEADLINE,
+            drain_delay: Duration::ZERO,
             limits: ingress::Limits {
                 connections_max: 10,
                 connections_per_address: None,
@@ -317,7 +318,7 @@ async fn a_session_of_ones_own_counts_its_requests_keeps_a_dropped_one_in_doubt_
 async fn what_cannot_be_asked_is_definite_for_a_number_that_was_never_sent_only() {
     let cluster = Cluster::start(1);
     let client = cluster.client(Duration::from_millis(500)).await;
-    let name = "2a@7".parse().unwrap();
+    let name = "2a@7@1-0000000000000009".parse().unwrap();
     let end = in_time(client.resume(name, Seq(5)).invoke("a\n")).await;
     assert!(matches!(end, Err(InvokeError::Unknown(Unknown::NotReached(_)))), "{end:?}");
     let end = in_time(client.resume_settled(name, Seq(5)).invoke("a\n")).await;

@@ -3,17 +3,19 @@
 use crate::app;
 use crate::hints::hints;
 use crate::inputs::Control;
+use crate::metrics::Metrics;
+use crate::peers::PeerLinks;
 use crate::publish::{Phase, Snapshot};
 use crate::{App, Config, SnapshotMode, transfer};
 use mesh::config::{Divergence, Durability};
+use mesh::ids::ReplicaId;
 use mesh::net::Endpoint;
-use mesh::node::Admin;
+use mesh::node::{Admin, hide};
 use mesh::order::{Role, Status};
-use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,13 +40,15 @@ pub(crate) struct AdminState {
     pub(crate) app: watch::Receiver<app::View>,
     pub(crate) app_awaits_restart: Arc<AtomicBool>,
     pub(crate) control: mpsc::Sender<Control>,
-    pub(crate) divergences: Counter,
-    pub(crate) aborted_requests: Counter,
+    pub(crate) metrics: Metrics,
+    /// Once they are kept.
+    pub(crate) links: Arc<OnceLock<PeerLinks>>,
 }
 
 impl Admin for AdminState {
     fn ready(&self) -> Vec<(&'static str, bool)> {
-        let app = self.app.borrow().state == app::State::Running;
+        // A witness needs none.
+        let app = self.config.app.is_none() || self.app.borrow().state == app::State::Running;
         let snapshot = self.snapshots.borrow();
         let Phase::Running { status, leader_seen, stuck_since, dumping_since, .. } = &snapshot.phase else {
             return vec![("member", false), ("caught_up", false), ("application", app), ("leader", false)];
@@ -57,10 +61,11 @@ impl Admin for AdminState {
         };
         let waits = overdue || status.silent.is_some() || status.quarantined;
         vec![
-            ("member", status.role != Role::Learner),
+            ("member", !matches!(status.role, Role::Learner | Role::Removed)),
             ("caught_up", status.behind <= BEHIND_MAX && unexecuted <= UNEXECUTED_MAX),
             ("application", app && !waits),
             ("leader", status.leader.is_some() || within(leader_seen, LEADER_WITHIN)),
+            ("not draining", self.metrics.drain_state.get() == 0),
         ]
     }
 
@@ -75,14 +80,14 @@ impl Admin for AdminState {
     fn status(&self) -> Value {
         let snapshot = self.snapshots.borrow().clone();
         let app = self.app.borrow().clone();
-        let mut value = self.surroundings(&app, snapshot.journal_bytes);
+        let mut value = self.surroundings(&app, &snapshot);
         let fields = match &snapshot.phase {
             Phase::Starting | Phase::Waiting => blank(self.config.seeds.len()),
-            Phase::Running { membership, status, .. } => {
-                let members: Vec<u32> = membership.cluster.members.iter().map(|member| member.id.0).collect();
-                let mut fields = running(status, &members);
+            Phase::Running { membership, status, newer, .. } => {
+                let mut fields = running(status);
                 fields["life"] = json!(format!("{:016x}", membership.life.0));
-                fields["hints"] = json!(hints(&self.config, members.len(), status));
+                fields["hints"] = json!(hints(&self.config, status, *newer));
+                fields["generation"] = json!(membership.configuration.generation.to_string());
                 fields
             }
         };
@@ -95,8 +100,11 @@ impl Admin for AdminState {
     fn config(&self) -> Value {
         let config = &self.config;
         let app = match &config.app {
-            App::Address(address) => json!({ "address": address.to_string() }),
-            App::Command { argv, port, dir } => json!({ "command": argv, "port": port, "dir": dir }),
+            None => Value::Null,
+            Some(App::Address(address)) => json!({ "address": address.to_string() }),
+            Some(App::Command { argv, port, dir }) => {
+                json!({ "command": hide::secrets(argv), "port": port, "dir": dir })
+            }
         };
         json!({
             "cluster": config.cluster,
@@ -108,6 +116,7 @@ impl Admin for AdminState {
             "quic": config.quic.to_string(),
             "admin": config.admin.to_string(),
             "seeds": config.seeds.iter().map(|(id, address)| (id.to_string(), json!(address))).collect::<serde_json::Map<_, _>>(),
+            "advertise": config.advertise,
             "data_dir": config.data_dir,
             "app": app,
             "adapter": config.adapter.name(),
@@ -117,7 +126,7 @@ impl Admin for AdminState {
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
             "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
-            "app_reset_request": config.app_reset_request,
+            "app_reset_request": config.app_reset_request.as_deref().map(hide::request),
             "snapshot": snapshot_mode(&config.app_snapshot),
             "snapshot_every_requests": config.snapshots.map(|snapshots| snapshots.every_requests),
             "snapshot_every_bytes": config.snapshots.map(|snapshots| snapshots.every_bytes),
@@ -133,6 +142,10 @@ impl Admin for AdminState {
 
     fn drain(&self, wait: Duration) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(async move {
+            if self.app_awaits_restart.load(Ordering::Relaxed) {
+                // It is the application that ends, as this sidecar wished; the sidecar itself stays.
+                return true;
+            }
             let (done, drained) = oneshot::channel();
             if self.control.try_send(Control::Drain(done)).is_err() {
                 return false;
@@ -143,26 +156,42 @@ impl Admin for AdminState {
 }
 
 impl AdminState {
+    fn peers(&self) -> Value {
+        let seeds = &self.config.seeds;
+        let ids: Vec<ReplicaId> = match &self.snapshots.borrow().phase {
+            Phase::Running { status, .. } => status.members.iter().map(|member| member.id).collect(),
+            Phase::Starting | Phase::Waiting => seeds.iter().map(|(id, _)| ReplicaId(*id)).collect(),
+        };
+        let others = ids.into_iter().filter(|id| id.0 != self.config.id);
+        let seed = |id: ReplicaId| seeds.iter().find(|(seed, _)| *seed == id.0).map(|(_, address)| address.as_str());
+        self.links.get().map_or_else(|| json!([]), |links| links.status(others.map(|id| (id, seed(id)))))
+    }
+
     /// What does not come from the ordering core.
-    fn surroundings(&self, app: &app::View, journal_bytes: u64) -> Value {
+    fn surroundings(&self, app: &app::View, snapshot: &Snapshot) -> Value {
         json!({
             "kind": "sidecar",
+            "draining": self.metrics.drain_state.get() != 0,
             "id": self.config.id,
             "cluster": self.config.cluster,
-            "journal_bytes": journal_bytes,
+            "journal_bytes": snapshot.journal_bytes,
+            "disk": snapshot.disk.map(|disk| json!({ "free_bytes": disk.free, "total_bytes": disk.total })),
+            "sync_seconds": self.metrics.sync_pace(),
             "log_max_bytes": self.config.limits.log_bytes,
             "snapshot_mode": snapshot_mode(&self.config.app_snapshot),
-            "app": app.state.name(),
+            "app": self.config.app.as_ref().map_or("none", |_| app.state.name()),
             "app_pid": app.pid,
-            "app_addr": self.config.app.address().to_string(),
+            "app_addr": self.config.app.as_ref().map(|app| app.address().to_string()),
             "app_incarnation": app.incarnation,
-            "divergences": self.divergences.get(),
+            "divergences": self.metrics.divergences.get(),
             "state_transfer": self.transfers.borrow().as_ref().map(transferring),
-            "aborted_requests": self.aborted_requests.get(),
+            "aborted_requests": self.metrics.aborted_requests.get(),
             "durability": durability(self.config.durability),
             "version": mesh::node::version().to_string(),
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "quic": self.endpoint.local_addr().to_string(),
+            "peers": self.peers(),
         })
     }
 }
@@ -189,8 +218,12 @@ fn blank(target: usize) -> Value {
         "epoch": 0,
         "incarnation": 0,
         "life": null,
+        "generation": null,
         "members": [],
+        "voters": [],
+        "witnesses": [],
         "target_members": target,
+        "changing": false,
         "decided": 0,
         "executed": 0,
         "settled": 0,
@@ -209,7 +242,8 @@ fn blank(target: usize) -> Value {
     })
 }
 
-fn running(status: &Status, members: &[u32]) -> Value {
+fn running(status: &Status) -> Value {
+    let members: Vec<u32> = status.members.iter().map(|member| member.id.0).collect();
     let digest = |slot: u64, digest: &mesh::ids::Digest| json!({ "slot": slot, "blake3": digest.to_string() });
     json!({
         "role": if status.quarantined { "quarantined" } else { role(status.role) },
@@ -218,7 +252,10 @@ fn running(status: &Status, members: &[u32]) -> Value {
         "epoch": status.epoch.0,
         "incarnation": status.incarnation.0,
         "members": members,
-        "target_members": members.len(),
+        "voters": status.members.iter().filter(|member| member.votes).map(|member| member.id.0).collect::<Vec<_>>(),
+        "witnesses": status.members.iter().filter(|member| !member.application).map(|member| member.id.0).collect::<Vec<_>>(),
+        "target_members": status.target_members,
+        "changing": status.changing,
         "decided": status.decided.0,
         "executed": status.executed.0,
         "settled": status.settled.0,
@@ -242,6 +279,8 @@ const fn role(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Candidate => "candidate",
         Role::Learner => "learner",
+        Role::Witness => "witness",
+        Role::Removed => "removed",
     }
 }
 

@@ -7,7 +7,7 @@ use crate::entropy;
 use crate::operator::{Access, ask, dial, words};
 use anyhow::{Context, bail, ensure};
 use mesh::config::{ClusterConfig, Member};
-use mesh::ids::{Incarnation, Life, ReplicaId};
+use mesh::ids::{Generation, ReplicaId};
 use mesh::net::{Endpoint, Link};
 use mesh::wire::admin::{AdminReply, AdminRequest, History};
 use std::collections::BTreeMap;
@@ -79,6 +79,7 @@ struct Described {
     link: Link,
     history: History,
     seed: ClusterConfig,
+    application: bool,
 }
 
 impl Bootstrap<'_> {
@@ -164,11 +165,14 @@ impl Bootstrap<'_> {
                 theirs.request_bytes
             );
         }
-        let members = members
-            .keys()
-            .map(|id| Member { id: ReplicaId(*id), incarnation: Incarnation(1), life: Life(0) })
-            .collect();
-        let cluster = ClusterConfig { members, ..described.seed.clone() };
+        let target_members = members.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+        let first = |(id, described): (&u32, &Described)| Member {
+            application: described.application,
+            ..Member::first(ReplicaId(*id))
+        };
+        let members = members.iter().map(first).collect();
+        let generation = Generation::default().next(entropy::generation().context("no randomness from the system")?);
+        let cluster = ClusterConfig { generation, members, target_members, ..described.seed.clone() };
         cluster.validate().context("the members' settings cannot be used")?;
         Ok(cluster)
     }
@@ -177,9 +181,9 @@ impl Bootstrap<'_> {
 async fn describe(endpoint: &Endpoint, id: u32, address: &str) -> anyhow::Result<Described> {
     let link = dial(endpoint, id, address).await?;
     match ask(&link, &AdminRequest::Describe).await? {
-        AdminReply::Described { id: told, history, seed } => {
+        AdminReply::Described { id: told, history, seed, application } => {
             ensure!(told == ReplicaId(id), "it says that it is member {told}");
-            Ok(Described { link, history, seed })
+            Ok(Described { link, history, seed, application })
         }
         reply => bail!("it does not describe itself: {}", words(reply)),
     }

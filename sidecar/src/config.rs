@@ -7,12 +7,15 @@ use mesh::framing::{Adapter, Protocol};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use mesh::net::Files;
+use mesh::node::hide;
+use mesh::wire::roster::ADDRESS_BYTES_MAX;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The application that a sidecar serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum App {
     /// One that somebody else starts and restarts, listening in the same network namespace. The sidecar cannot reset
     /// it: after a loss it waits for it to be restarted, which it sees by the identity of the listening socket.
@@ -26,6 +29,19 @@ pub enum App {
         /// Its working directory, made if it is missing; its output goes to `application.log` there.
         dir: PathBuf,
     },
+}
+
+/// Settings are logged at the start.
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => f.debug_tuple("Address").field(address).finish(),
+            Self::Command { argv, port, dir } => {
+                let argv = hide::secrets(argv);
+                f.debug_struct("Command").field("argv", &argv).field("port", port).field("dir", dir).finish()
+            }
+        }
+    }
 }
 
 impl App {
@@ -113,12 +129,14 @@ pub struct Config {
     pub quic: SocketAddr,
     /// Where the admin HTTP port is.
     pub admin: SocketAddr,
-    /// Every member's id and HOST:PORT, this one's included.
+    /// Members' ids and HOST:PORT: where to look for them. This one's too, unless it says where it is with `advertise`.
     pub seeds: Vec<(u32, String)>,
+    /// HOST:PORT where the others reach this member: goes before what they were started with.
+    pub advertise: Option<String>,
     /// Where the journal is; may be left out only with [`Durability::Memory`].
     pub data_dir: Option<PathBuf>,
-    /// The application.
-    pub app: App,
+    /// The application; a witness has none.
+    pub app: Option<App>,
     /// Its protocol.
     pub adapter: Adapter,
     /// How writes reach the disk.
@@ -177,17 +195,24 @@ impl Config {
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         let ids: std::collections::BTreeSet<u32> = self.seeds.iter().map(|(id, _)| *id).collect();
         ensure!(ids.len() == self.seeds.len(), "--seeds names a member twice");
-        ensure!(ids.contains(&self.id), "--seeds must name every member, this one ({}) included", self.id);
+        ensure!(
+            self.advertise.is_some() || ids.contains(&self.id),
+            "--seeds must name this member ({}) too, or --advertise say where it is",
+            self.id
+        );
+        if let Some(address) = &self.advertise {
+            ensure!(address.len() <= ADDRESS_BYTES_MAX, "--advertise is longer than {ADDRESS_BYTES_MAX} bytes");
+        }
         ensure!(ids.len() <= MEMBERS_MAX, "--seeds names {} members, at most {MEMBERS_MAX} are possible", ids.len());
         let memory = self.durability == Durability::Memory;
         ensure!(memory || self.data_dir.is_some(), "--data-dir is needed with durability sync and async");
-        let address = matches!(self.app, App::Address(_));
+        let address = matches!(self.app, Some(App::Address(_)));
         ensure!(
             !address || self.data_dir.is_some(),
             "--data-dir is needed with --app: it keeps the identity of the application that was last sent a request, \
              so that a restarted sidecar does not replay on top of old state"
         );
-        if let App::Command { argv, .. } = &self.app {
+        if let Some(App::Command { argv, .. }) = &self.app {
             ensure!(argv.first().is_some_and(|program| !program.is_empty()), "the application's command is empty");
         }
         ensure!(!self.app_timeout.is_zero(), "the application's time-out must not be zero");
@@ -230,7 +255,7 @@ impl Config {
                 ensure!(named(dump) && named(load), "snapshots by commands need both, for dump and load");
             }
             SnapshotMode::Directory => {
-                let child = matches!(self.app, App::Command { .. });
+                let child = matches!(self.app, Some(App::Command { .. }) | None);
                 ensure!(child, "snapshots of the directory need the application as a COMMAND of the sidecar");
             }
         }
@@ -243,11 +268,18 @@ impl Config {
     /// Which setting differs, and what to do about it.
     pub(crate) fn check_cluster(&self, cluster: &ClusterConfig) -> anyhow::Result<()> {
         cluster.validate().context("the cluster's configuration cannot be used")?;
-        ensure!(
-            cluster.members.iter().any(|member| member.id.0 == self.id),
-            "the cluster's configuration has no member {}: check --id and --cluster",
-            self.id
-        );
+        if let Some(own) = cluster.member(self.replica()) {
+            let (known, fit) = match own.application {
+                true => ("with an application", "without --witness"),
+                false => ("as a witness", "with --witness"),
+            };
+            ensure!(
+                own.application == self.app.is_some(),
+                "the cluster has this member {known}: start it {fit}. To have it changed: `lockstep members remove {0}`, \
+                 then, with it stopped, `lockstep members set-aside {0}`; it joins anew as it is started then",
+                self.id
+            );
+        }
         let own = self.adapter.name();
         ensure!(
             cluster.adapter == own,
@@ -269,13 +301,6 @@ impl Config {
             cluster.request_signatures,
             self.request_signatures
         );
-        let unknown: Vec<u32> = cluster
-            .members
-            .iter()
-            .map(|member| member.id.0)
-            .filter(|id| self.seeds.iter().all(|seed| seed.0 != *id))
-            .collect();
-        ensure!(unknown.is_empty(), "--seeds has no address for the members {unknown:?} of the cluster");
         Ok(())
     }
 }

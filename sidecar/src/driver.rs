@@ -5,6 +5,7 @@
 
 use crate::app;
 use crate::clock::Clock;
+use crate::drain::{Around, Drain, Step};
 use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Checker, Held, Judged, Waiters};
 use crate::journal::Journal;
@@ -13,24 +14,26 @@ use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
 use crate::run::voice;
 use crate::snapshot::Snapshots;
-use crate::store::Membership;
+use crate::store::{Membership, set_aside};
 use crate::transfer::Transfers;
 use crate::waiting::answer_started;
 use crate::{Config, report};
 use anyhow::bail;
 use mesh::auth::{self, Checked, Seeking};
+use mesh::config::Configuration;
 use mesh::framing::Adapter;
-use mesh::ids::Position;
+use mesh::ids::{Generation, Position, ReplicaId};
 use mesh::net::Responder;
 use mesh::node::failpoint;
-use mesh::order::{Event, Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To};
 use mesh::time::Instant;
-use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
+use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
+use mesh::wire::roster::Seat;
 use mesh::wire::submit::{Steer, Submit};
 use mesh::wire::{Body, Message, Request};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Frames of peers taken in one turn.
 const PEER_FRAMES: usize = 256;
@@ -38,6 +41,8 @@ const PEER_FRAMES: usize = 256;
 const REQUESTS: usize = 1024;
 /// Application events taken in one turn.
 const APP_EVENTS: usize = 64;
+/// Changes of the members that operators may wait for at one time.
+const CHANGES: usize = 16;
 /// Between two looks at who gave up.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -70,17 +75,14 @@ pub(crate) struct Driver {
     drain: Drain,
     /// Another life of this member has its vote: this process must end.
     superseded: bool,
-}
-
-/// How far this replica is with stopping.
-#[derive(Default)]
-struct Drain {
-    /// When the core was told, and until when it takes that for the beginning of a stop.
-    until: Option<Instant>,
-    /// The process ends when nothing is in flight.
-    stop: bool,
-    /// Who waits for leadership to be handed over.
-    waiting: Vec<oneshot::Sender<()>>,
+    /// Operators that wait for a change, by the core's name for it; and how often one was asked for.
+    changes: BTreeMap<u64, AdminAsk>,
+    change_asked: u64,
+    /// Members that say that this one was removed; and that a majority of them does, and that its id is to be admitted: nobody
+    /// needs what this process holds any more.
+    without: BTreeSet<ReplicaId>,
+    /// Or that the cluster goes on in another generation, of which nothing rests on this life.
+    anew: Option<&'static str>,
 }
 
 /// Snapshots of this process.
@@ -136,7 +138,7 @@ impl Driver {
             app,
             evidence,
             peers,
-            waiters,
+            mut waiters,
             checker,
             inputs,
             metrics,
@@ -148,16 +150,22 @@ impl Driver {
             name: config.cluster.clone(),
             id: config.replica(),
             life: membership.life,
-            cluster: membership.cluster.clone(),
+            configuration: membership.configuration.clone(),
             timing: config.timing.clone(),
             limits: config.limits.clone(),
             snapshots: config.snapshots,
             divergence: config.divergence,
             wall_base: clock.wall_base(),
         };
+        let adapter = Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter };
+        let replica = Replica::new(core, seed, recovered, now);
+        seat(&peers, replica.configuration());
+        // What was replayed may have changed it since this life began.
+        waiters.set_electorate(replica.configuration().cluster.electorate());
+        let drain = Drain::new(config.replica(), config.timing.drain);
         Self {
-            adapter: Adapter { request_bytes: core.cluster.request_bytes as usize, ..config.adapter },
-            replica: Replica::new(core, seed, recovered, now),
+            adapter,
+            replica,
             config,
             membership,
             clock,
@@ -177,8 +185,12 @@ impl Driver {
             metrics,
             publisher,
             next_sweep: now + SWEEP_EVERY,
-            drain: Drain::default(),
+            drain,
             superseded: false,
+            changes: BTreeMap::new(),
+            change_asked: 0,
+            without: BTreeSet::new(),
+            anew: None,
         }
     }
 
@@ -199,7 +211,11 @@ impl Driver {
             if self.superseded {
                 bail!("{}", report::SUPERSEDED);
             }
-            if (self.drain.stop || !self.drain.waiting.is_empty()) && self.drained() {
+            if let Some(why) = self.anew {
+                set_aside(self.config.data_dir.as_deref(), self.membership.life)?;
+                bail!("{why}");
+            }
+            if self.look_after_drain() {
                 return Ok(());
             }
         }
@@ -210,6 +226,7 @@ impl Driver {
         let mut wake = self.next_sweep;
         wake = self.replica.deadline().map_or(wake, |deadline| wake.min(deadline));
         wake = self.publisher.due().map_or(wake, |due| wake.min(due));
+        wake = self.drain.due().map_or(wake, |due| wake.min(due));
         let (takes_requests, wake) = (!self.journal.behind(), self.clock.timer(wake));
         let Inputs { peers, requests, admin, control } = &mut self.inputs;
         tokio::select! {
@@ -301,19 +318,63 @@ impl Driver {
     }
 
     fn on_frame(&mut self, Incoming { from, frame, share }: Incoming) {
+        let Some(frame) = frame else { return self.step(Input::Left { member: from }) };
         match frame {
-            PeerFrame::Core(life, message) => self.step(Input::Message { from, life, message }),
-            PeerFrame::WhichCluster => {
-                let cluster = PeerFrame::Cluster(self.membership.cluster.clone());
-                self.peers.send_frame(To::One(from), "cluster", &cluster);
+            PeerFrame::Core(generation, life, message) if generation == self.generation() => {
+                self.step(Input::Message { from, life, message });
             }
-            PeerFrame::Cluster(cluster) => {
-                if cluster != self.membership.cluster {
-                    self.reporter.other_cluster(self.now, from);
-                }
+            PeerFrame::Core(generation, ..) => self.on_other_generation(from, generation),
+            // It joins what it hears of first, so whoever belongs to the past says nothing.
+            PeerFrame::WhichCluster if self.is_left_behind() => {}
+            PeerFrame::WhichCluster => self.tell_configuration(from),
+            PeerFrame::Cluster(configuration) if configuration.generation != self.generation() => {
+                self.on_other_generation(from, configuration.generation);
             }
+            PeerFrame::Cluster(configuration) => {
+                self.on_configuration(from, &configuration);
+            }
+            // The peers' own business.
+            PeerFrame::Roster(_) => {}
         }
         drop(share);
+    }
+
+    /// The generation that this process is part of: another one begins with another process.
+    const fn generation(&self) -> Generation {
+        self.membership.configuration.generation
+    }
+
+    fn tell_configuration(&self, to: ReplicaId) {
+        let frame = PeerFrame::Cluster(self.replica.configuration().clone());
+        self.peers.send_frame(To::One(to), "cluster", &frame);
+    }
+
+    /// Nothing that it says counts (rule 14). Whoever belongs to the past learns of it.
+    fn on_other_generation(&mut self, from: ReplicaId, generation: Generation) {
+        let own = self.generation();
+        self.reporter.other_generation(self.now, from, (generation, own));
+        if generation < own {
+            self.tell_configuration(from);
+        } else {
+            self.publisher.superseded_by(generation);
+            self.publisher.touch(self.now);
+            if self.is_left_behind() && self.never_voted() {
+                self.anew = Some(report::FOLLOWED_THE_PAST);
+            }
+        }
+    }
+
+    /// Whether there is a newer generation and this one is over. While it has a leader it is not: what speaks of a newer one
+    /// may be a copy of the cluster that was restored for a trial.
+    fn is_left_behind(&self) -> bool {
+        self.publisher.newer().is_some() && self.replica.status().leader.is_none()
+    }
+
+    /// Whether this life was never given a vote: it joined what it heard of first.
+    fn never_voted(&self) -> bool {
+        let (cluster, life) = (&self.replica.configuration().cluster, self.membership.life);
+        let own = cluster.member(self.config.replica()).filter(|own| own.life == life);
+        !own.is_some_and(|own| own.votes) && !cluster.retired.iter().any(|retired| retired.life == life)
     }
 
     /// All requests of the turn make one input, so that they make one batch.
@@ -323,7 +384,7 @@ impl Driver {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
                 intake::Event::Down(link) => self.waiters.link_down(link),
-                intake::Event::Ask(ask) if self.drain.stop => {
+                intake::Event::Ask(ask) if self.drain.stops() => {
                     self.waiters.refuse(ask.link, ask.stream, Steer::NotReady);
                 }
                 intake::Event::Ask(ask) => self.on_ask(ask, judged, &mut sought),
@@ -359,7 +420,7 @@ impl Driver {
             // The dropped stream tells the asker; nothing that it says of itself would be believed.
             return self.reporter.not_orderable(self.now, link);
         }
-        let (needed, mode) = (self.replica.needed(&request), self.membership.cluster.request_signatures);
+        let (needed, mode) = (self.replica.needed(&request), self.replica.configuration().cluster.request_signatures);
         let held = Held { link, whole, stream, share };
         match auth::check(request, needed, mode, &self.config.cluster, self.replica.verifier()) {
             Ok(Checked::Verified(request)) => judged.push(Judged { verdict: Ok(request), held }),
@@ -393,9 +454,55 @@ impl Driver {
                 AdminReply::Snapshots(view)
             }
             (AdminRequest::Abort { at }, _) => self.on_abort(*at),
+            (AdminRequest::Members, _) => AdminReply::Members(self.members_view()),
+            (AdminRequest::Change(_) | AdminRequest::TransferLeader { .. }, _) => return self.on_change(ask),
             _ => AdminReply::Snapshots(self.snapshots_view()),
         };
         ask.answer(&reply);
+    }
+
+    /// The core answers when it is done.
+    fn on_change(&mut self, ask: AdminAsk) {
+        if self.changes.len() >= CHANGES {
+            return ask.answer(&AdminReply::Refused("too many changes are asked for at once: try again".to_owned()));
+        }
+        self.change_asked += 1;
+        let token = self.change_asked;
+        let input = match ask.request {
+            AdminRequest::TransferLeader { to } => Input::TransferLeader { token, to },
+            AdminRequest::Change(change) => Input::Change { token, change },
+            _ => return,
+        };
+        self.changes.insert(token, ask);
+        self.step(input);
+    }
+
+    fn members_view(&self) -> MembersView {
+        let status = self.replica.status();
+        MembersView {
+            configuration: self.replica.configuration().clone(),
+            leader: status.leader,
+            changing: status.changing,
+            decided: status.decided,
+            places: self.peers.places(),
+        }
+    }
+
+    /// A peer says which cluster it is in.
+    fn on_configuration(&mut self, from: ReplicaId, theirs: &Configuration) {
+        let ours = self.replica.configuration();
+        if !theirs.cluster.is_of_one_cluster(&ours.cluster) {
+            return self.reporter.other_cluster(self.now, from);
+        }
+        let gone = theirs.cluster.member(self.config.replica()).is_none();
+        if gone && ours.cluster.member(self.config.replica()).is_none() && theirs.epoch >= ours.epoch {
+            self.without.insert(from);
+            let majority = mesh::quorum::majority(theirs.cluster.voter_count());
+            let said = theirs.cluster.voters().filter(|voter| self.without.contains(&voter.id)).count();
+            if said >= majority && self.config.id < theirs.cluster.target_members {
+                self.anew = Some(report::JOINS_ANEW);
+            }
+        }
     }
 
     /// The core checks that there is such a request; here is what can be said of it.
@@ -432,16 +539,10 @@ impl Driver {
     fn on_control(&mut self, order: Control) {
         match order {
             Control::Sign(signer) => {
-                return self.waiters.sign_with(self.now, voice(&self.config, &self.membership), signer);
+                self.waiters.sign_with(self.now, voice(&self.config, self.replica.configuration()), signer);
             }
-            Control::Drain(done) => self.drain.waiting.push(done),
-            Control::Stop => self.drain.stop = true,
-        }
-        if self.drain.until.is_none() {
-            self.drain.until = Some(self.now + self.config.timing.drain);
-            self.metrics.drain_state.set(1);
-            tracing::info!("draining: leadership is handed over");
-            self.step(Input::Drain);
+            Control::Drain(done) => self.drain.ask(done),
+            Control::Stop => self.drain.stop(),
         }
     }
 
@@ -467,7 +568,7 @@ impl Driver {
                     if let Message::Accepted { slots, .. } = &message {
                         tracing::trace!(?slots, "a vote is sent");
                     }
-                    self.peers.send(to, self.membership.life, message);
+                    self.peers.send(to, self.membership.configuration.generation, self.membership.life, message);
                 }
                 Output::Persist { lsn, record } => {
                     if let Record::Accepted { slot, batch, .. } = &record {
@@ -507,6 +608,16 @@ impl Driver {
                     self.waiters.on_reply(tag, slot, form, outcome);
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
+                Output::Changed { token, result } => {
+                    if let Some(ask) = self.changes.remove(&token) {
+                        ask.answer(&changed(result));
+                    }
+                }
+                Output::Reconfigured(configuration) => {
+                    seat(&self.peers, &configuration);
+                    self.waiters.set_electorate(configuration.cluster.electorate());
+                    self.publisher.hurry(self.now);
+                }
                 Output::Event(event) => {
                     if let Event::Diverged { slot, agreed, .. } = &event {
                         self.evidence.diverged(*slot, *agreed);
@@ -525,32 +636,63 @@ impl Driver {
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
-            if !self.drain.stop && self.drain.until.is_some_and(|until| until <= self.now) {
-                tracing::warn!("no stop followed the drain: this member takes part again");
-                self.drain = Drain::default();
-                self.metrics.drain_state.set(0);
+            let status = self.replica.status();
+            if status.role == Role::Removed || status.role == Role::Learner && status.leader.is_none() {
+                // Whether the others hold that as well; whether the cluster went on in another generation.
+                self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster);
             }
             self.waiters.sweep(self.now, gave_up);
         }
         if self.publisher.is_due(self.now) {
-            self.publisher.publish(self.now, self.replica.status(), self.journal.bytes());
+            let status = self.replica.status();
+            self.publisher.publish(self.now, status, self.journal.bytes());
         }
     }
 
-    /// Tells who waits for it when leadership is handed over; true when the process may end.
-    fn drained(&mut self) -> bool {
+    /// Does what stopping asks for; true when the process may end.
+    fn look_after_drain(&mut self) -> bool {
+        if !self.drain.wants() {
+            return false;
+        }
         let status = self.replica.status();
-        let alone = self.membership.cluster.members.len() == 1;
-        let handed_over = alone || status.role != Role::Leader;
-        if handed_over {
-            for waiting in self.drain.waiting.drain(..) {
-                // Who does not listen any more asks again.
-                let _ = waiting.send(());
+        let (leaving, staying) = self.peers.company();
+        let around = Around {
+            handed_over: status.role != Role::Leader || staying.is_empty(),
+            // Without a leader nothing in flight will end soon: its senders ask elsewhere.
+            idle: !self.waiters.anybody_waits() || status.leader.is_none(),
+            successor: !staying.is_empty(),
+            leaving,
+        };
+        let mut ends = false;
+        for step in self.drain.steps(self.now, &around) {
+            match step {
+                Step::Say(leaving) => {
+                    self.metrics.drain_state.set(i64::from(leaving));
+                    self.peers.set_leaving(leaving);
+                }
+                Step::HandOver => {
+                    self.step(Input::Drain);
+                    self.finish_turn();
+                }
+                Step::End => ends = true,
             }
         }
-        // Without a leader nothing in flight will end soon: its senders ask elsewhere.
-        let idle = !self.waiters.anybody_waits() || status.leader.is_none();
-        self.drain.stop && handed_over && idle
+        ends
+    }
+}
+
+/// The members as the others are told of them.
+fn seat(peers: &Peers, configuration: &Configuration) {
+    let seats = configuration.cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
+    peers.set_members(configuration.edition(), seats.collect());
+}
+
+fn changed(result: Result<(), ChangeRefused>) -> AdminReply {
+    match result {
+        Ok(()) => AdminReply::Done,
+        Err(ChangeRefused::NotLeader { leader }) => AdminReply::NotLeader { leader },
+        Err(why @ (ChangeRefused::InFlight | ChangeRefused::Unsettled)) => AdminReply::NotYet(why.to_string()),
+        Err(why) => AdminReply::Refused(why.to_string()),
     }
 }
 

@@ -1,14 +1,20 @@
 //! What an operator can do about the state of this member: sentences for `status`, each naming the next step.
 
 use crate::Config;
-use mesh::config::Divergence;
+use crate::report::LEFT_BEHIND;
+use mesh::config::{Divergence, Member};
+use mesh::ids::Generation;
 use mesh::node::human::format_size;
 use mesh::order::{Role, Status};
 
 /// One sentence for each thing that wants attention; none when all is well.
-pub(crate) fn hints(config: &Config, members: usize, status: &Status) -> Vec<String> {
-    let all = [log(config, status), vote(members, status), silence(members, status), divergence(config, status)];
-    all.into_iter().flatten().collect()
+pub(crate) fn hints(config: &Config, status: &Status, newer: Option<Generation>) -> Vec<String> {
+    let voters = status.members.iter().filter(|member| member.votes).count();
+    let applications = status.members.iter().filter(|member| member.elects()).count();
+    let left_behind = newer.map(|newer| format!("generation {newer}: {LEFT_BEHIND}"));
+    let rest =
+        [log(config, status), vote(config, voters, status), silence(applications, status), divergence(config, status)];
+    std::iter::once(left_behind).chain(rest).flatten().collect()
 }
 
 fn log(config: &Config, status: &Status) -> Option<String> {
@@ -27,9 +33,24 @@ fn log(config: &Config, status: &Status) -> Option<String> {
     Some(format!("the log has {} of {} ({state}): {next}", rounded(bytes), format_size(most)))
 }
 
-fn vote(members: usize, status: &Status) -> Option<String> {
+fn vote(config: &Config, members: usize, status: &Status) -> Option<String> {
+    if status.role == Role::Removed {
+        let next = if config.id < status.target_members {
+            "it joins anew by itself"
+        } else {
+            "stop it, or admit it again with `lockstep members add`"
+        };
+        return Some(format!("this member was removed from the cluster: {next}"));
+    }
     if status.role != Role::Learner {
         return None;
+    }
+    let new = |member: &Member| member.id.0 == config.id && member.life.0 != 0 && status.incarnation.0 > 0;
+    if status.members.iter().any(|member| new(member) && !member.votes) {
+        return Some(format!(
+            "this member is new and votes when it has caught up: {} slots are missing here; nothing is to be done",
+            status.behind
+        ));
     }
     let why = "this member cannot prove that it has every vote it sent (disk lost or damaged, or nothing synced), so it \
                does not vote until a majority granted it a new incarnation";
@@ -83,7 +104,14 @@ mod tests {
     fn hints_of(change: impl Fn(&mut Config, &mut Status)) -> String {
         let (mut config, mut status) = (testing::config(), testing::following());
         change(&mut config, &mut status);
-        hints(&config, 3, &status).join("\n")
+        hints(&config, &status, None).join("\n")
+    }
+
+    #[test]
+    fn a_member_that_was_left_behind_is_told_to_be_set_aside() {
+        let generation = Generation { count: 2, mark: 9 };
+        let hints = hints(&testing::config(), &testing::following(), Some(generation));
+        assert!(matches!(&hints[..], [hint] if hint.contains("2-0000000000000009") && hint.contains("set-aside")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::peers::Incoming;
+use crate::transfer::{Asker, Server};
 use mesh::net::{Link, Responder, Signer};
 use mesh::wire::admin::{AdminReply, AdminRequest};
 use std::sync::Arc;
@@ -57,9 +58,15 @@ pub(crate) struct Inputs {
 }
 
 /// Serves the link of an operator's command until it is gone.
-pub(crate) async fn serve_admin(link: Link, asks: mpsc::Sender<AdminAsk>, metrics: Metrics) {
+pub(crate) async fn serve_admin(link: Link, asks: mpsc::Sender<AdminAsk>, snapshots: Server, metrics: Metrics) {
     while let Ok((bytes, stream)) = link.accept_ask().await {
         match mesh::wire::decode(&bytes) {
+            // From the disk: nothing for whoever is in charge.
+            Ok(AdminRequest::Fetch(ask)) => {
+                let answer = AdminReply::Fetched(snapshots.answer(Asker::Operator, &ask).await);
+                // Who does not take it asks again.
+                let _ = stream.answer_last(mesh::wire::encode(&answer)).await;
+            }
             Ok(request) => {
                 if asks.send(AdminAsk { request, stream }).await.is_err() {
                     return;

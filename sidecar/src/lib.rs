@@ -6,10 +6,12 @@
 
 mod admin;
 mod app;
+mod backup;
 pub mod bootstrap;
 mod budget;
 mod clock;
 mod config;
+mod drain;
 mod driver;
 mod entropy;
 mod hints;
@@ -21,6 +23,7 @@ pub mod operator;
 mod peers;
 mod publish;
 mod report;
+pub mod restart;
 mod run;
 mod snapshot;
 mod store;

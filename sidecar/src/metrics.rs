@@ -6,9 +6,33 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 type Seconds = Gauge<f64, AtomicU64>;
+
+/// Syncs that the moving average of their time remembers.
+const PACE: u64 = 32;
+/// Every reason of `rejected_total`.
+const REJECTED: [&str; 17] = [
+    "busy",
+    "no_session",
+    "out_of_window",
+    "too_old",
+    "other_body",
+    "too_large",
+    "not_ready",
+    "unsigned",
+    "bad_signature",
+    "wrong_client",
+    "untrusted_signer",
+    "not_for_clients",
+    "forged",
+    "nonsense",
+    "other_cluster",
+    "not_orderable",
+    "reply_queue_full",
+];
 
 /// A peer and a kind of message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,7 +76,9 @@ pub(crate) struct Metrics {
     pub(crate) slots_executed: Counter,
     pub(crate) proposals_pending: Gauge,
     pub(crate) batch_requests: Histogram,
-    pub(crate) journal_sync: Histogram,
+    journal_sync: Histogram,
+    /// A moving average in microseconds, for `/status`.
+    sync_pace: Arc<AtomicU64>,
     pub(crate) log_bytes: Gauge,
     pub(crate) snapshot: Histogram,
     pub(crate) snapshot_age: Seconds,
@@ -89,6 +115,7 @@ impl Metrics {
             proposals_pending: Gauge::default(),
             batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             journal_sync: Histogram::new(exponential_buckets(25e-6, 2.0, 16)),
+            sync_pace: Arc::default(),
             log_bytes: Gauge::default(),
             snapshot: Histogram::new(exponential_buckets(1e-3, 2.0, 18)),
             snapshot_age: Seconds::default(),
@@ -157,7 +184,11 @@ impl Metrics {
 
     fn register_surroundings(&self, registry: &mut Registry) {
         registry.register("execute_seconds", "Time of one slot in the application", self.execute.clone());
-        registry.register("app_up", "1 if the application runs", self.app_up.clone());
+        registry.register(
+            "app_up",
+            "1 if the application runs, or this is a witness, which has none",
+            self.app_up.clone(),
+        );
         registry.register("app_resets", "Resets of the application after its loss", self.app_resets.clone());
         registry.register("drain_state", "1 while this replica drains", self.drain_state.clone());
         registry.register("peer_rtt_seconds", "Round trip to a peer", self.peer_rtt.clone());
@@ -167,8 +198,43 @@ impl Metrics {
         registry.register("malformed", "Messages that did not decode, by kind of link", self.malformed.clone());
         let help = "Requests that were not signed by whom they should be";
         registry.register("signature_failures", help, self.signature_failures.clone());
-        // There from the first look on.
+        // There from the first look on, so that a rate has something to begin with.
         let _ = self.signature_failures.get_or_create(&Who { who: "request" });
+        for kind in ["configured", "voting", "learning"] {
+            let _ = self.members.get_or_create(&MemberKind { kind });
+        }
+        for reason in REJECTED {
+            let _ = self.rejected.get_or_create(&Reason { reason });
+        }
+        for reason in ["admin", "peer", "submit"] {
+            let _ = self.malformed.get_or_create(&Reason { reason });
+        }
+    }
+
+    /// What is counted of a peer is there before anything was sent to it.
+    pub(crate) fn expect_peer(&self, peer: u32) {
+        // No round trip is not one of no time.
+        self.peer_rtt.get_or_create(&Peer { peer }).set(f64::NAN);
+        let _ = self.peer_dropped.get_or_create(&Peer { peer });
+        for kind in ["heartbeat", "following"] {
+            let _ = self.peer_sent.get_or_create(&PeerKind { peer, kind });
+        }
+    }
+
+    /// One sync of the journal took so long.
+    pub(crate) fn synced(&self, took: f64) {
+        self.journal_sync.observe(took);
+        // The journal's thread is the only one that stores it.
+        let before = self.sync_pace.load(Ordering::Relaxed);
+        let took = (took * 1e6) as u64;
+        let next = if before == 0 { took } else { (before * (PACE - 1) + took) / PACE };
+        self.sync_pace.store(next.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a sync of the journal takes, in seconds: the newest [`PACE`] count for most of it. `None` before the first.
+    pub(crate) fn sync_pace(&self) -> Option<f64> {
+        let micros = self.sync_pace.load(Ordering::Relaxed);
+        (micros > 0).then_some(micros as f64 / 1e6)
     }
 
     /// Counts a request that was not taken.

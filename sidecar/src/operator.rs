@@ -3,20 +3,30 @@
 use crate::run::link_limits;
 use anyhow::{Context, bail, ensure};
 use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, Role};
-use mesh::wire::admin::{AdminReply, AdminRequest, SnapshotsView};
+use mesh::wire::admin::{AdminReply, SnapshotsView};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-pub use mesh::ids::{Position, Slot};
+pub use crate::backup::Backed;
+pub use mesh::config::{Configuration, Member};
+pub use mesh::ids::{Position, ReplicaId, Slot};
+pub use mesh::wire::admin::{AdminRequest, MembersView};
+pub use mesh::wire::peer::Change;
 
 /// How long one member has for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a link to one member may take to make: nobody answers for one that does not run.
 const LINK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change of the members may take, from the order to the answer; and how long a leader is looked for.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is said when a change was asked for and no answer came.
+const UNKNOWN_CHANGE: &str =
+    "the leader was asked and gave no answer: `lockstep members list` shows whether it was done";
 /// Between two questions how far a member is.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Whom an operator reaches, and as whom.
 #[derive(Clone, Debug)]
@@ -129,7 +139,91 @@ impl Access {
     }
 }
 
-async fn view(link: &Link, request: &AdminRequest) -> anyhow::Result<Answer<SnapshotsView>> {
+/// Who the members are, and their change, asked of whoever leads.
+impl Access {
+    /// The members, as the leader knows them, or else whoever answers with the newest configuration.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn members(&self) -> anyhow::Result<MembersView> {
+        let endpoint = self.bind()?;
+        let (mut newest, mut silent) = (None::<MembersView>, Vec::new());
+        for (id, address) in &self.members {
+            match ask_one(&endpoint, *id, address, &AdminRequest::Members).await {
+                Ok(AdminReply::Members(view)) if view.leader == Some(ReplicaId(*id)) => return Ok(view),
+                Ok(AdminReply::Members(view)) => {
+                    let newer = |known: &MembersView| known.configuration.edition() < view.configuration.edition();
+                    if newest.as_ref().is_none_or(newer) {
+                        newest = Some(view);
+                    }
+                }
+                Ok(reply) => silent.push(format!("member {id}: {}", words(reply))),
+                Err(error) => silent.push(format!("member {id}: {error:#}")),
+            }
+        }
+        newest.with_context(|| format!("no member answers: {}", silent.join("; ")))
+    }
+
+    /// Has the configuration changed, or leadership handed over. A change that is under way, or an election, is waited
+    /// for.
+    ///
+    /// # Errors
+    /// Nobody answers, or what became of it is not known.
+    pub async fn change(&self, request: &AdminRequest) -> anyhow::Result<Answer<()>> {
+        let endpoint = self.bind()?;
+        let end = Instant::now() + CHANGE_TIMEOUT;
+        let mut places: BTreeMap<u32, String> = self.members.iter().cloned().collect();
+        loop {
+            let mut said = Vec::new();
+            for (id, address) in places.clone() {
+                match ask_one(&endpoint, id, &address, &AdminRequest::Members).await {
+                    Ok(AdminReply::Members(view)) => {
+                        for (id, address) in view.places {
+                            places.entry(id.0).or_insert(address);
+                        }
+                        if view.leader != Some(ReplicaId(id)) {
+                            said.push(format!("member {id}: it does not lead"));
+                            continue;
+                        }
+                    }
+                    Ok(reply) => {
+                        said.push(format!("member {id}: {}", words(reply)));
+                        continue;
+                    }
+                    Err(error) => {
+                        said.push(format!("member {id}: {error:#}"));
+                        continue;
+                    }
+                }
+                let link = dial(&endpoint, id, &address).await?;
+                let answer = timeout(CHANGE_TIMEOUT, link.ask(mesh::wire::encode(request))).await;
+                let answer = answer.context(UNKNOWN_CHANGE)?.context(UNKNOWN_CHANGE)?;
+                match mesh::wire::decode(&answer)
+                    .context("its answer does not decode: does it run the same version?")?
+                {
+                    AdminReply::Done => return Ok(Answer::Done(())),
+                    reply @ (AdminReply::NotLeader { .. } | AdminReply::NotYet(_)) => {
+                        said.push(format!("member {id}: {}", words(reply)));
+                    }
+                    AdminReply::Refused(why) => return Ok(Answer::Refused(why)),
+                    reply => bail!("it gives {}", words(reply)),
+                }
+            }
+            if Instant::now() >= end {
+                bail!("it could not be done in time: {}", said.join("; "));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// One question over a link of its own.
+async fn ask_one(endpoint: &Endpoint, id: u32, address: &str, request: &AdminRequest) -> anyhow::Result<AdminReply> {
+    let link = dial(endpoint, id, address).await?;
+    ask(&link, request).await
+}
+
+pub(crate) async fn view(link: &Link, request: &AdminRequest) -> anyhow::Result<Answer<SnapshotsView>> {
     match ask(link, request).await? {
         AdminReply::Snapshots(view) => Ok(Answer::Done(view)),
         AdminReply::Refused(why) => Ok(Answer::Refused(why)),
@@ -152,8 +246,14 @@ pub(crate) async fn ask(link: &Link, request: &AdminRequest) -> anyhow::Result<A
 /// An answer for people.
 pub(crate) fn words(reply: AdminReply) -> String {
     match reply {
-        AdminReply::Refused(reason) => reason,
+        AdminReply::Refused(reason) | AdminReply::NotYet(reason) => reason,
         AdminReply::Done => "done".to_owned(),
-        AdminReply::Described { .. } | AdminReply::Snapshots(_) => "an answer to another question".to_owned(),
+        AdminReply::NotLeader { leader } => {
+            let leader = leader.map_or("nobody".to_owned(), |leader| format!("member {leader}"));
+            format!("this member does not lead, {leader} does")
+        }
+        AdminReply::Described { .. } | AdminReply::Snapshots(_) | AdminReply::Members(_) | AdminReply::Fetched(_) => {
+            "an answer to another question".to_owned()
+        }
     }
 }

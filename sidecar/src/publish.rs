@@ -4,7 +4,8 @@
 use crate::metrics::{MemberKind, Metrics};
 use crate::snapshot::Snapshots;
 use crate::store::Membership;
-use mesh::ids::Slot;
+use mesh::config::Member;
+use mesh::ids::{Generation, Slot};
 use mesh::order::{Role, Status};
 use mesh::time::{Duration, Instant};
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub(crate) enum Phase {
     /// It is part of one.
     Running {
         /// Which one.
-        membership: Membership,
+        membership: Box<Membership>,
         /// How the replica is.
         status: Box<Status>,
         /// When a leader was last known.
@@ -35,6 +36,8 @@ pub(crate) enum Phase {
         stuck_since: Option<std::time::Instant>,
         /// Since when a snapshot is taken: the application gets nothing else meanwhile.
         dumping_since: Option<std::time::Instant>,
+        /// The newest generation of the cluster that a peer is known to be part of, where this member is not.
+        newer: Option<Generation>,
     },
 }
 
@@ -45,6 +48,17 @@ pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
     /// Bytes of the journal on the disk.
     pub(crate) journal_bytes: u64,
+    /// The disk that it is on, once it was looked at.
+    pub(crate) disk: Option<Disk>,
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    /// For this process.
+    pub(crate) free: u64,
+    /// At all.
+    pub(crate) total: u64,
 }
 
 /// See the module.
@@ -59,10 +73,12 @@ pub(crate) struct Publisher {
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
     dumping_since: Option<std::time::Instant>,
+    newer: Option<Generation>,
     last_executed: Slot,
     /// Slots that the counters have.
     counted: (u64, u64),
     next_disk: Instant,
+    disk: Option<Disk>,
 }
 
 impl Publisher {
@@ -73,8 +89,6 @@ impl Publisher {
         data_dir: Option<PathBuf>,
         kept: Option<Snapshots>,
     ) -> Self {
-        let count = i64::try_from(membership.cluster.members.len()).unwrap_or(i64::MAX);
-        metrics.members.get_or_create(&MemberKind { kind: "configured" }).set(count);
         Self {
             snapshots,
             membership,
@@ -85,9 +99,11 @@ impl Publisher {
             leader_seen: None,
             stuck_since: None,
             dumping_since: None,
+            newer: None,
             last_executed: Slot(0),
             counted: (0, 0),
             next_disk: Instant::ZERO,
+            disk: None,
         }
     }
 
@@ -106,6 +122,16 @@ impl Publisher {
         self.dumping_since = begun.then(std::time::Instant::now);
         // The slots that waited for it have not waited for the application.
         self.stuck_since = None;
+    }
+
+    /// A peer is part of a newer generation than this member.
+    pub(crate) fn superseded_by(&mut self, generation: Generation) {
+        self.newer = self.newer.max(Some(generation));
+    }
+
+    /// The newest generation that a peer is known to be part of, where this member is not.
+    pub(crate) const fn newer(&self) -> Option<Generation> {
+        self.newer
     }
 
     /// When [`Self::publish`] is to be called.
@@ -135,13 +161,14 @@ impl Publisher {
             kept.show_age();
         }
         let phase = Phase::Running {
-            membership: self.membership.clone(),
+            membership: Box::new(self.membership.clone()),
             status: Box::new(status),
             leader_seen: self.leader_seen,
             stuck_since: self.stuck_since,
             dumping_since: self.dumping_since,
+            newer: self.newer,
         };
-        self.snapshots.send_replace(Snapshot { phase, journal_bytes });
+        self.snapshots.send_replace(Snapshot { phase, journal_bytes, disk: self.disk });
     }
 
     fn count(&mut self, status: &Status, journal_bytes: u64) {
@@ -154,9 +181,14 @@ impl Publisher {
         metrics.sessions.set(gauge(status.sessions as u64));
         metrics.log_bytes.set(gauge(status.log_bytes));
         metrics.journal_bytes.set(gauge(journal_bytes));
-        let votes = status.role != Role::Learner;
-        metrics.members.get_or_create(&MemberKind { kind: "voting" }).set(i64::from(votes));
-        metrics.members.get_or_create(&MemberKind { kind: "learning" }).set(i64::from(!votes));
+        let count = |kind: &'static str, is: fn(&Member) -> bool| {
+            let members = status.members.iter().filter(|member| is(member)).count();
+            metrics.members.get_or_create(&MemberKind { kind }).set(gauge(members as u64));
+        };
+        count("configured", |_| true);
+        count("voting", |member| member.votes);
+        count("learning", |member| !member.votes);
+        count("witness", |member| member.votes && !member.application);
         // A replay executes again what was counted: counters only go up.
         let (decided, executed) = &mut self.counted;
         metrics.slots_decided.inc_by(status.decided.0.saturating_sub(*decided));
@@ -170,6 +202,7 @@ impl Publisher {
         self.next_disk = now + DISK_EVERY;
         if let Ok(disk) = rustix::fs::statvfs(dir) {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            self.disk = Some(Disk { free, total: disk.f_blocks.saturating_mul(disk.f_frsize) });
             self.metrics.disk_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
         }
     }

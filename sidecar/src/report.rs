@@ -2,7 +2,7 @@
 //! at most once a second.
 
 use crate::metrics::{Metrics, Reason};
-use mesh::ids::ReplicaId;
+use mesh::ids::{Generation, ReplicaId};
 use mesh::order::Event;
 use mesh::time::{Duration, Instant};
 
@@ -13,6 +13,18 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(crate) const SUPERSEDED: &str = "another life of this member was granted its vote, so this one is over: a second process runs with the same --id, or \
      this data directory is an old copy. If no other process has this --id, move the data directory away and start again: \
      the member is then filled by the others";
+
+/// What a member can do whose generation is over (rule 14).
+pub(crate) const LEFT_BEHIND: &str = "the cluster was started anew, or restored, without what this member holds, so this member is refused for ever: \
+     stop it, set its data aside with `lockstep members set-aside`, and start it again: it is then filled by the others. \
+     If nobody did that, its address or certificate is used by another cluster";
+/// Why a member that was removed ends although its id is to have one.
+pub(crate) const JOINS_ANEW: &str =
+    "this member was removed from the cluster, which admits its id: it ends, and joins anew when it is started again";
+
+/// Why a member that had no vote yet ends when it hears of a newer generation (rule 14).
+pub(crate) const FOLLOWED_THE_PAST: &str = "the cluster goes on in another generation than the one that this member joined, and it has no vote there yet: it \
+     ends, and joins anew when it is started again";
 
 /// See the module.
 pub(crate) struct Reporter {
@@ -32,11 +44,11 @@ impl Reporter {
             Event::Standing { ballot } => tracing::info!(%ballot, "standing for election"),
             Event::Leading { ballot } => {
                 self.metrics.leader_changes.inc();
-                tracing::info!(%ballot, "leading");
+                tracing::info!(%ballot, "elected: this member leads");
             }
             Event::Following { ballot } => {
                 self.metrics.leader_changes.inc();
-                tracing::info!(%ballot, leader = %ballot.replica, "following");
+                tracing::info!(%ballot, leader = %ballot.replica, "following a new leader");
             }
             Event::SteppedDown { ballot, reason } => tracing::warn!(%ballot, reason, "no longer leading"),
             Event::Suspected { ballot, tag } => {
@@ -73,7 +85,9 @@ impl Reporter {
             ),
             Event::Diverged { .. } | Event::Rebuilt { .. } | Event::NoAgreement { .. } => self.divergence(event),
             Event::Silent { .. } | Event::Aborted { .. } => self.silence(event),
-            Event::Rejoined { .. } | Event::Superseded => life(event),
+            Event::Rejoined { .. } | Event::Configured { .. } | Event::Superseded | Event::Restarted { .. } => {
+                life(event);
+            }
             Event::LogGrows { bytes } => tracing::warn!(
                 bytes,
                 "the log has more than half of the bytes it may have (--log-max-bytes); at the whole new requests are \
@@ -145,6 +159,21 @@ impl Reporter {
         }
     }
 
+    /// A peer speaks in another generation of the cluster than this member.
+    pub(crate) fn other_generation(&mut self, now: Instant, from: ReplicaId, (other, own): (Generation, Generation)) {
+        self.count("generation");
+        let Some(suppressed) = self.may_speak(now) else { return };
+        if other > own {
+            tracing::error!(%from, generation = %other, %own, suppressed, "{LEFT_BEHIND}");
+        } else {
+            tracing::warn!(
+                %from, generation = %other, %own, suppressed,
+                "a member that was left behind when the cluster was started anew, or restored, is refused: stop it, and \
+                 set its data aside with `lockstep members set-aside`"
+            );
+        }
+    }
+
     /// A request is not one of the protocol.
     pub(crate) fn not_orderable(&mut self, now: Instant, link: crate::intake::LinkId) {
         self.count("not_orderable");
@@ -182,7 +211,11 @@ fn life(event: &Event) {
         Event::Rejoined { member, incarnation, .. } => {
             tracing::info!(%member, %incarnation, "a member that lost its memory was granted a new incarnation");
         }
+        Event::Configured { epoch, change } => tracing::info!(%epoch, %change, "the configuration changed"),
         Event::Superseded => tracing::error!("{SUPERSEDED}"),
+        Event::Restarted { generation } => {
+            tracing::info!(%generation, "the log goes on in another generation: the sessions before it are void");
+        }
         _ => {}
     }
 }

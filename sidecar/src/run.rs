@@ -11,29 +11,36 @@ use crate::inputs::{self, AdminAsk, Control, Inputs, serve_admin};
 use crate::intake::{self, Checker, LinkId, Voice, Waiters};
 use crate::journal::Recovery;
 use crate::metrics::Metrics;
-use crate::peers::{Acceptor, Peers};
+use crate::peers::{Acceptor, PeerLinks, Peers, Setup};
 use crate::publish::{Phase, Publisher, Snapshot};
 use crate::snapshot::Snapshots;
-use crate::store::{Membership, Store};
+use crate::store::Store;
 use crate::transfer::{self, Transfers};
 use crate::waiting::Waiting;
 use crate::{Config, app, entropy};
 use anyhow::Context;
 use mesh::auth::Signatures;
+use mesh::config::Configuration;
+use mesh::ids::Generation;
 use mesh::limits::Limits;
 use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
 use mesh::node::identity::{self, Expected};
-use mesh::node::{AdminServer, stop_signal};
+use mesh::node::{AdminServer, Quiet, stop_signal};
 use mesh::order::{Image, Record, Recovered};
+use mesh::wire::roster::Roster;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Links of SMaRtClients and operators that are served at one time.
 const LINKS_MAX: usize = 1024;
+/// Whoever opens links at will must not fill the log.
+static TOO_MANY: Quiet = Quiet::new();
 /// How long the application has to end, beyond what its supervisor gives it, before this process ends without it.
 const APP_END: Duration = Duration::from_secs(15);
+/// The last answers get this long to leave before the links are closed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Bounds of every link of a server.
 pub(crate) const fn link_limits(max_age: Duration) -> LinkLimits {
@@ -51,6 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal();
     let mut registry = mesh::node::registry();
     let metrics = Metrics::new(&mut registry);
+    config.seeds.iter().filter(|(id, _)| *id != config.id).for_each(|(id, _)| metrics.expect_peer(*id));
     let kinds = [LinkKind::Peer, LinkKind::Submit, LinkKind::Admin];
     let files = config.files();
     let id = config.id.to_string();
@@ -64,6 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (app, app_task) = app::spawn(settings.clone(), app_stopped);
     let (snapshots, seen) = watch::channel(Snapshot::default());
     let (transfer, transfers) = watch::channel(None);
+    let links = Arc::new(OnceLock::new());
     let (control, orders) = mpsc::channel(inputs::CONTROL);
     let (signer, _following) = signer(&config, &endpoint, &control)?.unzip();
     let admin = AdminState {
@@ -74,23 +83,31 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         app: app.view.clone(),
         app_awaits_restart: Arc::clone(&app.awaits_restart),
         control: control.clone(),
-        divergences: metrics.divergences.clone(),
-        aborted_requests: metrics.aborted_requests.clone(),
+        metrics: metrics.clone(),
+        links: links.clone(),
     };
     let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(admin)).await?;
     tracing::info!(id = config.id, cluster = %config.cluster, quic = %endpoint.local_addr(), admin = %admin.local_addr(), "bound");
 
     let drain_timeout = config.drain_timeout;
-    let served =
-        serve(config, &endpoint, (app, settings), Shown { snapshots, transfer }, orders, (signer, checker, metrics));
+    let served = serve(
+        config,
+        &endpoint,
+        (app, settings),
+        Shown { snapshots, transfer, links },
+        orders,
+        (signer, checker, metrics),
+    );
     let result = until_stopped(served, stop, &control, drain_timeout).await;
 
+    // Before the application ends, which may take long: whoever has a link must not wait for answers that do not come.
+    tokio::time::sleep(LAST_WORDS).await;
+    endpoint.close().await;
     // Nobody listens if the task ended already.
     let _ = stop_app.send(true);
     if tokio::time::timeout(APP_END, app_task).await.is_err() {
         tracing::error!("the application could not be ended in time; the next sidecar will find and end it");
     }
-    endpoint.close().await;
     drop(admin);
     result
 }
@@ -125,6 +142,7 @@ async fn until_stopped(
 struct Shown {
     snapshots: watch::Sender<Snapshot>,
     transfer: watch::Sender<Option<transfer::View>>,
+    links: Arc<OnceLock<PeerLinks>>,
 }
 
 /// Reads the journal, waits until this member is part of a cluster, and drives its replica.
@@ -146,46 +164,47 @@ async fn serve(
     let snapshots = open_snapshots(&config, &metrics).await?;
     let server = transfer::Server::new(snapshots.clone());
     let _sweeping = AbortOnDrop(tokio::spawn(server.clone().sweep()));
-    let (peers, incoming) = Peers::start(endpoint, config.replica(), &config.seeds, &server, &metrics);
+    let setup = Setup::of(&config, &server, &metrics);
+    let (peers, incoming) = Peers::start(endpoint, &setup).context("no randomness from the system")?;
+    // Nobody else sets them.
+    let _ = shown.links.set(peers.links());
     let (requests_in, requests) = mpsc::channel(inputs::REQUESTS);
     let (admin_in, admin) = mpsc::channel(inputs::ADMIN);
     let mut inputs = Inputs { peers: incoming, requests, admin, control };
-    let accepting =
-        Accepting { peers: peers.acceptor(endpoint), requests: requests_in, admin: admin_in, metrics: metrics.clone() };
-    let _accepting = AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())));
+    let _accepting = Accepting::start(endpoint, &peers, requests_in, admin_in, &server, &metrics);
 
-    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, journal_bytes: 0 });
+    shown.snapshots.send_replace(Snapshot { phase: Phase::Waiting, ..Snapshot::default() });
     let mut waiters = Waiters::new(metrics.clone());
     let mut newest = signer;
     let waiting = Waiting {
         config: &config,
         store: &mut store,
         history,
-        has_snapshots: snapshots.as_ref().is_some_and(|snapshots| snapshots.newest().is_some()),
+        snapshots: snapshots.as_ref(),
         peers: &peers,
         waiters: &mut waiters,
         inputs: &mut inputs,
         signer: &mut newest,
+        life: entropy::life()?,
+        target: None,
+        edition: None,
     };
     let Some(membership) = waiting.run().await? else { return Ok(()) };
-    tracing::info!(records = records.len(), "this member is part of its cluster");
+    server.belongs_to(membership.configuration.generation);
+    tracing::info!(records = records.len(), generation = %membership.configuration.generation, "this member is part of its cluster");
     let clock = Clock::start();
-    newest.into_iter().for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership), signer));
+    newest
+        .into_iter()
+        .for_each(|signer| waiters.sign_with(clock.now(), voice(&config, &membership.configuration), signer));
 
-    let sync = metrics.journal_sync.clone();
-    let (journal, _lock) = store.into_journal(Box::new(move |took| sync.observe(took.as_secs_f64())))?;
+    let synced = metrics.clone();
+    let (journal, _lock) = store.into_journal(Box::new(move |took| synced.synced(took.as_secs_f64())))?;
     let (data_dir, kept) = (config.data_dir.clone(), snapshots.clone());
     let publisher = Publisher::new(shown.snapshots, membership.clone(), metrics.clone(), data_dir, kept);
     let recovered = recover(records, snapshots.clone(), &app_settings).await?;
     let evidence = app_settings.evidence;
-    let fetcher = transfer::Fetcher {
-        cluster: config.cluster.clone(),
-        snapshots: snapshots.clone(),
-        links: peers.links(),
-        rate: config.transfer_rate,
-        metrics: metrics.clone(),
-        view: shown.transfer,
-    };
+    let generation = membership.configuration.generation;
+    let fetcher = fetcher(&config, generation, (snapshots.clone(), &peers), &metrics, shown.transfer);
     let transfers = Transfers::start(fetcher, &server);
     let parts = Parts {
         config,
@@ -208,6 +227,25 @@ async fn serve(
     Driver::new(parts).run().await
 }
 
+/// What fetches the snapshots of others.
+fn fetcher(
+    config: &Config,
+    generation: Generation,
+    (snapshots, peers): (Option<Snapshots>, &Peers),
+    metrics: &Metrics,
+    view: watch::Sender<Option<transfer::View>>,
+) -> transfer::Fetcher {
+    transfer::Fetcher {
+        cluster: config.cluster.clone(),
+        generation,
+        snapshots,
+        links: peers.links(),
+        rate: config.transfer_rate,
+        metrics: metrics.clone(),
+        view,
+    }
+}
+
 /// What signs replies, if they are signed, and follows its files: the driver is told of another key.
 fn signer(
     config: &Config,
@@ -225,9 +263,9 @@ fn signer(
 }
 
 /// Who signs replies here.
-pub(crate) fn voice(config: &Config, membership: &Membership) -> Voice {
-    // Every member has an application, and there are few.
-    let electorate = u16::try_from(membership.cluster.members.len()).unwrap_or(u16::MAX);
+pub(crate) fn voice(config: &Config, configuration: &Configuration) -> Voice {
+    // There are few members.
+    let electorate = u16::try_from(configuration.cluster.electorate()).unwrap_or(u16::MAX);
     Voice { cluster: config.cluster.clone(), replica: config.replica(), electorate }
 }
 
@@ -261,12 +299,28 @@ async fn newest_image(snapshots: Option<Snapshots>) -> anyhow::Result<Option<Box
 /// Takes in the links that others make.
 struct Accepting {
     peers: Acceptor,
+    roster: watch::Receiver<Roster>,
     requests: mpsc::Sender<intake::Event>,
     admin: mpsc::Sender<AdminAsk>,
+    snapshots: transfer::Server,
     metrics: Metrics,
 }
 
 impl Accepting {
+    /// Until the handle is dropped.
+    fn start(
+        endpoint: &Endpoint,
+        peers: &Peers,
+        requests: mpsc::Sender<intake::Event>,
+        admin: mpsc::Sender<AdminAsk>,
+        snapshots: &transfer::Server,
+        metrics: &Metrics,
+    ) -> AbortOnDrop {
+        let (roster, peers) = (peers.roster(), peers.acceptor());
+        let accepting = Self { peers, roster, requests, admin, snapshots: snapshots.clone(), metrics: metrics.clone() };
+        AbortOnDrop(tokio::spawn(accepting.run(endpoint.clone())))
+    }
+
     async fn run(self, endpoint: Endpoint) {
         let budget = Budget::of(inputs::REQUEST_BYTES);
         let places = Arc::new(Semaphore::new(LINKS_MAX));
@@ -277,7 +331,9 @@ impl Accepting {
                 continue;
             }
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(from = %link.peer().id, "too many links: one more is closed");
+                if let Some(suppressed) = TOO_MANY.may_speak() {
+                    tracing::warn!(from = %link.peer().id, suppressed, "too many links: one more is closed");
+                }
                 link.close("too many links");
                 continue;
             };
@@ -291,12 +347,12 @@ impl Accepting {
     }
 
     fn serve(&self, link: Link, id: LinkId, budget: &Budget) -> impl Future<Output = ()> + Send + use<> {
-        let (requests, admin) = (self.requests.clone(), self.admin.clone());
-        let (metrics, budget) = (self.metrics.clone(), budget.clone());
+        let (requests, admin, roster) = (self.requests.clone(), self.admin.clone(), self.roster.clone());
+        let (snapshots, metrics, budget) = (self.snapshots.clone(), self.metrics.clone(), budget.clone());
         async move {
             match link.kind() {
-                LinkKind::Submit => intake::serve(link, id, requests, budget, metrics).await,
-                LinkKind::Admin => serve_admin(link, admin, metrics).await,
+                LinkKind::Submit => intake::serve(link, id, roster, requests, budget, metrics).await,
+                LinkKind::Admin => serve_admin(link, admin, snapshots, metrics).await,
                 // The endpoint accepts no other kind.
                 LinkKind::Peer | LinkKind::Client => link.close("not served here"),
             }

@@ -2,13 +2,14 @@
 
 use crate::Config;
 use crate::app::process::boot_id;
-use crate::journal::{Entry, History, Identity, Journal, JournalFile, Looked, Observe, Options, Recovery, lock};
+use crate::journal::{Aside, Entry, History, Identity, Journal, JournalFile, Looked, Observe, Options, Recovery, lock};
 use anyhow::Context;
-use mesh::config::{ClusterConfig, Durability};
+use mesh::config::{Configuration, Durability};
 use mesh::ids::Life;
 use mesh::order::Verdict;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// The journal before the driver has it.
 #[derive(Debug)]
@@ -35,11 +36,22 @@ impl Store {
         let synced = config.durability == Durability::Sync;
         let boot = boot_id().context("cannot read the boot id of the machine")?;
         let looked = Looked::at(dir, &identity, &Options::new(synced), &boot)?;
-        if let History::Started { cluster, .. } = looked.history() {
+        if let History::Started { configuration: Configuration { cluster, .. }, .. } = looked.history() {
             // Before anything is changed: with other settings this would be another cluster's durability.
             config.check_cluster(cluster).context("the data directory is of a cluster that the settings do not fit")?;
         }
-        let (file, recovery) = settle(looked, synced)?;
+        let (file, recovery) = if was_removed(dir, looked.history())? {
+            let (file, recovery, aside) = looked.replace(History::Blank, Aside::Removed)?;
+            tracing::info!(
+                aside = %aside.display(),
+                "this member was removed from its cluster, or had joined a generation of it that is over: its journal is kept \
+                 there, and it joins anew"
+            );
+            (file, recovery)
+        } else {
+            settle(looked, synced)?
+        };
+        forget_removed(dir)?;
         Ok((Self::File(Box::new(file)), recovery))
     }
 
@@ -118,20 +130,62 @@ pub(crate) fn settle(looked: Looked, synced: bool) -> anyhow::Result<(JournalFil
 /// A new journal in the place of one that must not be voted with.
 fn replace(looked: Looked) -> anyhow::Result<(JournalFile, Recovery, PathBuf)> {
     let history = match looked.history() {
-        History::Started { cluster, .. } => {
-            History::Started { cluster: cluster.clone(), life: crate::entropy::life()? }
+        History::Started { configuration, .. } => {
+            History::Started { configuration: configuration.clone(), life: crate::entropy::life()? }
         }
         // The damage may have taken what made it part of a cluster.
         History::Blank | History::Proposed { .. } | History::Lost => History::Lost,
     };
-    Ok(looked.replace(history)?)
+    Ok(looked.replace(history, Aside::Damaged)?)
+}
+
+/// Names, in the data directory, the life that was removed from the cluster.
+const REMOVED: &str = "removed";
+
+/// Leaves word for the next start that a life was removed, and everybody knows: its journal is set aside then.
+///
+/// # Errors
+/// It could not be written.
+pub(crate) fn set_aside(dir: Option<&Path>, life: Life) -> anyhow::Result<()> {
+    let Some(dir) = dir else { return Ok(()) };
+    let (path, new) = (dir.join(REMOVED), dir.join("removed.new"));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(format!("{:016x}", life.0).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The word is heeded, or is of another life: it must not be taken for one of a later life with the same name.
+fn forget_removed(dir: &Path) -> anyhow::Result<()> {
+    let path = dir.join(REMOVED);
+    match std::fs::remove_file(&path) {
+        Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+    .with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Whether it is this life that was removed.
+fn was_removed(dir: &Path, history: &History) -> anyhow::Result<bool> {
+    let path = dir.join(REMOVED);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    Ok(matches!(history, History::Started { life, .. } if text == format!("{:016x}", life.0)))
 }
 
 /// The cluster that a member starts in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Membership {
-    /// Its first configuration.
-    pub(crate) cluster: ClusterConfig,
+    /// The configuration in which it began.
+    pub(crate) configuration: Configuration,
     /// This member's life, as its journal names it.
     pub(crate) life: Life,
 }

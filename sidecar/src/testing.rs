@@ -1,9 +1,9 @@
 //! What the unit tests of this crate share.
 
 use crate::{App, Config, SnapshotMode};
-use mesh::config::{Divergence, Durability};
+use mesh::config::{ClusterConfig, Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{Ballot, Digest, Epoch, Incarnation, ReplicaId, Slot};
+use mesh::ids::{Ballot, Digest, Epoch, Generation, Incarnation, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::order::{Role, Status};
 use std::net::SocketAddr;
@@ -51,8 +51,9 @@ pub(crate) fn config() -> Config {
         quic: nowhere,
         admin: nowhere,
         seeds: (0..3).map(|id| (id, nowhere.to_string())).collect(),
+        advertise: None,
         data_dir: None,
-        app: App::Address(nowhere),
+        app: Some(App::Address(nowhere)),
         adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
         durability: Durability::Sync,
         request_signatures: mesh::auth::Signatures::Off,
@@ -91,8 +92,12 @@ pub(crate) fn following() -> Status {
         digest: (Slot(0), Digest::default()),
         snapshot: Slot(0),
         log_bytes: 0,
+        generation: Generation::FIRST,
         epoch: Epoch(0),
         incarnation: Incarnation(1),
+        members: ClusterConfig::of(3, "line/shared", Durability::Sync).members,
+        target_members: 3,
+        changing: false,
         silent: None,
         quarantined: false,
         divergences: 0,

@@ -4,20 +4,23 @@
 //! whether it voted there before its disk was lost: it becomes a learner (rule 12), and so does one whose journal was
 //! damaged. One that holds a proposal has
 //! provably never voted with it, and takes the word of a member that started with the same configuration as the commit.
+//! One whose id is none of the cluster's members' asks to be one, under a life that it keeps: the leader admits it if its id
+//! is below the target.
 
 use crate::Config;
 use crate::inputs::{AdminAsk, Control, Inputs};
 use crate::intake::{self, Waiters};
 use crate::journal::{Entry, History};
-use crate::peers::Peers;
+use crate::peers::{Incoming, Peers};
+use crate::snapshot::Snapshots;
 use crate::store::{Membership, Store};
 use anyhow::Context;
 use mesh::config::ClusterConfig;
-use mesh::ids::ReplicaId;
+use mesh::ids::{Epoch, Generation, Life, ReplicaId};
 use mesh::net::{Responder, Signer};
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
-use mesh::wire::peer::PeerFrame;
+use mesh::wire::peer::{Message, PeerFrame};
 use mesh::wire::submit::Steer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,13 +38,19 @@ pub(crate) struct Waiting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) store: &'a mut Store,
     pub(crate) history: History,
-    /// It has snapshots of a cluster that has begun.
-    pub(crate) has_snapshots: bool,
+    /// Its snapshots, which it goes on from if they are of the cluster that it joins.
+    pub(crate) snapshots: Option<&'a Snapshots>,
     pub(crate) peers: &'a Peers,
     pub(crate) waiters: &'a mut Waiters<Responder>,
     pub(crate) inputs: &'a mut Inputs,
     /// What signs replies later.
     pub(crate) signer: &'a mut Option<Arc<Signer>>,
+    /// The life that it begins if it has to.
+    pub(crate) life: Life,
+    /// The target that it was told last of a cluster of which it is no member.
+    pub(crate) target: Option<u32>,
+    /// The newest configuration of that.
+    pub(crate) edition: Option<(Generation, Epoch)>,
 }
 
 impl Waiting<'_> {
@@ -56,12 +65,16 @@ impl Waiting<'_> {
         let mut tick = interval(ASK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let History::Started { cluster, life } = &self.history {
-                return Ok(Some(Membership { cluster: cluster.clone(), life: *life }));
+            if let History::Started { configuration, life } = &self.history {
+                return Ok(Some(Membership { configuration: configuration.clone(), life: *life }));
             }
             tokio::select! {
                 Some(ask) = self.inputs.admin.recv() => self.on_admin(ask)?,
-                Some(incoming) = self.inputs.peers.recv() => self.on_peer(incoming.from, incoming.frame)?,
+                Some(Incoming { from, frame, .. }) = self.inputs.peers.recv() => {
+                    if let Some(frame) = frame {
+                        self.on_peer(from, frame)?;
+                    }
+                }
                 Some(event) = self.inputs.requests.recv() => self.on_request(event),
                 Some(control) = self.inputs.control.recv() => match control {
                     Control::Drain(done) => {
@@ -89,7 +102,13 @@ impl Waiting<'_> {
             AdminRequest::Describe => self.describe(),
             AdminRequest::Propose { token, cluster } => self.on_propose(*token, cluster)?,
             AdminRequest::Commit { token } => self.on_commit(*token)?,
-            AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => {
+            AdminRequest::Save
+            | AdminRequest::Snapshots
+            | AdminRequest::Abort { .. }
+            | AdminRequest::Fetch(_)
+            | AdminRequest::Members
+            | AdminRequest::Change(_)
+            | AdminRequest::TransferLeader { .. } => {
                 AdminReply::Refused("this member is not part of a cluster yet: run `lockstep bootstrap`".to_owned())
             }
         };
@@ -104,7 +123,7 @@ impl Waiting<'_> {
             // It may be part of a cluster, so no other one is to be begun with it.
             History::Started { .. } | History::Lost => admin::History::Started,
         };
-        AdminReply::Described { id: self.config.replica(), history, seed: self.config.seed() }
+        described(self.config, history)
     }
 
     fn on_propose(&mut self, token: u128, cluster: &ClusterConfig) -> anyhow::Result<AdminReply> {
@@ -113,7 +132,7 @@ impl Waiting<'_> {
             History::Lost => return Ok(AdminReply::Refused(LOST.to_owned())),
             History::Blank | History::Proposed { .. } => {}
         }
-        if self.has_snapshots {
+        if self.snapshots.is_some_and(|snapshots| snapshots.newest().is_some()) {
             return Ok(AdminReply::Refused(
                 "this member has snapshots of a cluster that has begun, and waits for its other members. To begin a new \
                  cluster, move the directory snapshots out of its data directory"
@@ -122,6 +141,9 @@ impl Waiting<'_> {
         }
         if let Err(error) = self.config.check_cluster(cluster) {
             return Ok(AdminReply::Refused(format!("{error:#}")));
+        }
+        if cluster.member(self.config.replica()).is_none() {
+            return Ok(AdminReply::Refused("it is a cluster without this member".to_owned()));
         }
         self.store(&Entry::Proposed { token, cluster: cluster.clone() })?;
         Ok(AdminReply::Done)
@@ -145,14 +167,37 @@ impl Waiting<'_> {
 
     fn on_peer(&mut self, from: ReplicaId, frame: PeerFrame) -> anyhow::Result<()> {
         match (frame, &self.history) {
-            (PeerFrame::Cluster(cluster), history) => {
-                self.config.check_cluster(&cluster).with_context(|| {
+            (PeerFrame::Cluster(configuration), history) => {
+                if self.edition.is_some_and(|(known, _)| known > configuration.generation) {
+                    // It was left behind, and does not know.
+                    return Ok(());
+                }
+                let cluster = &configuration.cluster;
+                self.config.check_cluster(cluster).with_context(|| {
                     format!("member {from} is part of a cluster that this member's settings do not fit")
                 })?;
-                let entry = match history {
-                    History::Proposed { cluster: proposed, .. } if *proposed == cluster => {
+                let own = cluster.member(self.config.replica()).copied();
+                let entry = match (history, own) {
+                    (History::Proposed { cluster: proposed, .. }, _)
+                        if configuration.edition() == (proposed.generation, Epoch(0)) && proposed == cluster =>
+                    {
                         tracing::info!(from = %from, "the proposal was committed");
                         Entry::Started
+                    }
+                    (_, None) => {
+                        let target = cluster.target_members;
+                        // The leader, who admits it, may be none of those that it was told of.
+                        if self.edition.is_none_or(|edition| edition < configuration.edition()) {
+                            self.edition = Some(configuration.edition());
+                            self.peers.seek(cluster.members.iter().map(|member| member.id).collect());
+                        }
+                        self.ask_to_join(from, configuration.generation, target);
+                        return Ok(());
+                    }
+                    (_, Some(own)) if own.life == self.life => {
+                        tracing::info!(from = %from, epoch = %configuration.epoch, "this member was admitted as a learner");
+                        self.leave_others(configuration.generation)?;
+                        Entry::Learner { configuration, life: self.life }
                     }
                     _ => {
                         tracing::warn!(
@@ -160,7 +205,8 @@ impl Waiting<'_> {
                             "the cluster exists and this member has no history: it may have forgotten votes, so it \
                              joins as a learner"
                         );
-                        Entry::Learner { cluster, life: crate::entropy::life()? }
+                        self.leave_others(configuration.generation)?;
+                        Entry::Learner { configuration, life: self.life }
                     }
                 };
                 self.store(&entry)
@@ -170,8 +216,35 @@ impl Waiting<'_> {
                 self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
                 Ok(())
             }
-            (PeerFrame::Core(..) | PeerFrame::WhichCluster, _) => Ok(()),
+            (PeerFrame::Core(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_), _) => Ok(()),
         }
+    }
+
+    /// Its id is none of the members'. Everybody who is one is asked, and the leader is among them.
+    fn ask_to_join(&mut self, from: ReplicaId, generation: Generation, target: u32) {
+        let id = self.config.id;
+        if self.target != Some(target) {
+            self.target = Some(target);
+            if id < target {
+                tracing::info!("this member is none of the cluster yet, and asks to be admitted");
+            } else {
+                tracing::warn!(
+                    id,
+                    target,
+                    "this member is none of the cluster's, which admits ids below its target only: \
+                     `lockstep members add` raises that; until then it waits"
+                );
+            }
+        }
+        if id < target {
+            let join = Message::Join { application: self.config.app.is_some() };
+            self.peers.send_frame(To::One(from), "join", &PeerFrame::Core(generation, self.life, join));
+        }
+    }
+
+    /// Snapshots of another generation may hold what this one does not.
+    fn leave_others(&self, generation: Generation) -> anyhow::Result<()> {
+        self.snapshots.map_or(Ok(()), |snapshots| snapshots.leave_others(generation))
     }
 
     fn on_request(&mut self, event: intake::Event) {
@@ -186,13 +259,21 @@ impl Waiting<'_> {
 /// The answer to the questions of a bootstrap of a member that is part of a cluster; `None` to all others.
 pub(crate) fn answer_started(request: &AdminRequest, config: &Config) -> Option<AdminReply> {
     match request {
-        AdminRequest::Describe => {
-            Some(AdminReply::Described { id: config.replica(), history: admin::History::Started, seed: config.seed() })
-        }
+        AdminRequest::Describe => Some(described(config, admin::History::Started)),
         AdminRequest::Propose { .. } => Some(refused_started()),
         AdminRequest::Commit { .. } => Some(AdminReply::Done),
-        AdminRequest::Save | AdminRequest::Snapshots | AdminRequest::Abort { .. } => None,
+        AdminRequest::Save
+        | AdminRequest::Snapshots
+        | AdminRequest::Abort { .. }
+        | AdminRequest::Fetch(_)
+        | AdminRequest::Members
+        | AdminRequest::Change(_)
+        | AdminRequest::TransferLeader { .. } => None,
     }
+}
+
+fn described(config: &Config, history: admin::History) -> AdminReply {
+    AdminReply::Described { id: config.replica(), history, seed: config.seed(), application: config.app.is_some() }
 }
 
 fn refused_started() -> AdminReply {

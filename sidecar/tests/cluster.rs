@@ -5,7 +5,7 @@
 use mesh::auth::Signatures;
 use mesh::config::{Divergence, Durability};
 use mesh::framing::{Adapter, Connections, Protocol};
-use mesh::ids::{ClientId, Digest, Seq, Slot};
+use mesh::ids::{ClientId, Digest, Opening, Seq};
 use mesh::limits::{Limits, Timing};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind};
 use mesh::wire::submit::{FromServer, Reply, Steer, Submit};
@@ -85,8 +85,9 @@ impl Cluster {
             quic: self.seeds[id as usize].1.parse().expect("an address"),
             admin: self.admin[id as usize],
             seeds: self.seeds.clone(),
+            advertise: None,
             data_dir: Some(self.dir.join(format!("data-{id}"))),
-            app: App::Address(serve_application()),
+            app: Some(App::Address(serve_application())),
             adapter: Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 },
             durability: Durability::Sync,
             drain_timeout: Duration::from_secs(5),
@@ -237,11 +238,11 @@ async fn vote(link: &Link, tag: Tag) -> Digest {
     }
 }
 
-fn request(opened: Slot, seq: u64, body: Body) -> Request {
+fn request(opened: Opening, seq: u64, body: Body) -> Request {
     Request { client: ClientId(77), opened, seq: Seq(seq), body, proof: None }
 }
 
-fn call(opened: Slot, seq: u64, line: &'static str) -> Request {
+fn call(opened: Opening, seq: u64, line: &'static str) -> Request {
     request(opened, seq, Body::Call(bytes::Bytes::from_static(line.as_bytes())))
 }
 
@@ -280,7 +281,7 @@ fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_o
     let members: Vec<_> = (0..3).map(|id| cluster.start(id)).collect();
     let runtime = runtime();
     let client = runtime.block_on(SmartClient::dial(&cluster));
-    let open = request(Slot(0), 0, Body::Open { window: 4, owner: None });
+    let open = request(Opening::NONE, 0, Body::Open { window: 4, owner: None });
     let early = runtime.block_on(client.links[0].ask(encode(&Submit { request: open.clone(), whole: true })));
     assert_eq!(decode(&early.expect("an answer")), Ok(Reply::Steer(Steer::NotReady)), "not before there is a cluster");
     cluster.bootstrap(Some(PATIENCE)).expect("all answer");

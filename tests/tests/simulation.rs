@@ -87,6 +87,13 @@ fn every_seed_passes_and_together_they_see_every_fault() {
         totals.damages,
         totals.torn,
         totals.lost_disks,
+        totals.changes,
+        totals.changes_refused,
+        totals.removals,
+        totals.handovers,
+        totals.joiners,
+        totals.learners,
+        totals.joiner_crashes,
         totals.full_disks,
         totals.failed_syncs,
     ];

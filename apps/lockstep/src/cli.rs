@@ -1,6 +1,9 @@
 //! The subcommands.
 
-use crate::commands::{abort, bootstrap, call, certs, check, diff, journal, snapshot, status};
+use crate::commands::{
+    abort, backup, bootstrap, call, certs, check, config, debug, diff, generate, journal, members, smoke, snapshot,
+    status, top,
+};
 use crate::parts::{ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
@@ -38,15 +41,42 @@ pub(crate) enum Command {
     Bootstrap(bootstrap::Args),
     /// Show the cluster at a glance
     Status(status::Args),
-    /// Check certificates and parts: a line each, and what to do about what is not well
+    /// Show the cluster live: rates, latencies, who leads
+    Top(top::Args),
+    /// Check this installation: a line for each thing that must hold, and what to do about what does not
+    ///
+    /// Exit codes: 0 healthy, 4 a certificate is invalid, expired or not trusted, 5 not healthy or about to expire.
     Check(check::Args),
+    /// Write and read a key of its own through an ingress, and remove it again
+    ///
+    /// In the requests {key} and {value} are replaced; both are drawn anew for each run. The requests that are built in are
+    /// those of Redis (resp), of a store of keys over HTTP (http: PUT, GET and DELETE /{key}) and of the example hashmap
+    /// (the others). Only plain TCP is spoken.
+    ///
+    /// Exit codes: 0 what was written was read; 1 nobody is there, or another reply came than expected; 6 no reply came:
+    /// the key may be left behind; 7 the service refused a request, which did not run.
+    Smoke(smoke::Args),
+    /// Pack status, configuration without secrets, metrics and the last logs into one file
+    Debug(debug::Args),
     /// Send one request through the native client and print the reply
     Call(call::Args),
+    /// Show the members, and change who takes part while the cluster serves
+    Members {
+        /// What to do
+        #[command(subcommand)]
+        command: members::Command,
+    },
     /// List, verify, take and restore snapshots
     Snapshot {
         /// What to do
         #[command(subcommand)]
         command: snapshot::Command,
+    },
+    /// Make a backup of a running cluster, and begin with one
+    Backup {
+        /// What to do
+        #[command(subcommand)]
+        command: backup::Command,
     },
     /// End a request that the application does not answer: it is skipped everywhere, and its client is told
     Abort(abort::Args),
@@ -64,6 +94,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: journal::Command,
     },
+    /// Check or show the settings that a part would be started with
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        command: config::Command,
+    },
+    /// Print completions for a shell
+    Completions(generate::Completions),
+    /// Write man pages
+    Man(generate::Man),
     /// Run the example application, a hashmap over TCP
     Hashmap(hashmap::Args),
 }

@@ -51,7 +51,6 @@ impl Failure {
     }
 
     /// The exit code.
-    #[cfg(test)]
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

@@ -40,9 +40,20 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Ingress(args) => parts::ingress::run(*args).await,
             Command::Bootstrap(args) => commands::bootstrap::run(args).await,
             Command::Status(args) => commands::status::run(args).await,
+            Command::Top(args) => commands::top::run(args).await,
+            Command::Smoke(args) => commands::smoke::run(args).await,
+            Command::Debug(args) => commands::debug::run(args).await,
+            Command::Config { command } => commands::config::run(command),
+            Command::Completions(args) => {
+                commands::generate::completions(&args);
+                Ok(())
+            }
+            Command::Man(args) => commands::generate::man(&args),
             Command::Check(args) => commands::check::run(args).await,
             Command::Call(args) => commands::call::run(args).await,
             Command::Snapshot { command } => commands::snapshot::run(command).await,
+            Command::Backup { command } => commands::backup::run(command).await,
+            Command::Members { command } => commands::members::run(command).await,
             Command::Abort(args) => commands::abort::run(args).await,
             Command::Diff(args) => commands::diff::run(&args),
             Command::Certs { command } => commands::certs::run(command).await,

@@ -2,14 +2,14 @@
 
 use super::merkle::SharedProof;
 use super::{PublicKey, Verifier};
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::ids::{Digest, Opening, ReplicaId, Slot};
 use crate::wire::{Body, Outcome, Request, Tag};
 use serde::{Deserialize, Serialize};
 
-/// The statement of a request: its cluster, its name, its kind and the hash of its body.
+/// The statement of a request: its cluster, its name, which has the generation, its kind and the hash of its body.
 #[must_use]
 pub fn request(cluster: &str, request: &Request) -> Digest {
-    let mut hasher = begin(b"lockstep request v1\0", cluster, &request.tag());
+    let mut hasher = begin(b"lockstep request v2\0", cluster, &request.tag());
     match &request.body {
         Body::Call(bytes) => hasher.update(blake3::hash(bytes).as_bytes()),
         Body::Open { window, owner } => {
@@ -53,7 +53,7 @@ pub fn reply(
     form: &Digest,
     content: &Digest,
 ) -> Digest {
-    let mut hasher = begin(b"lockstep reply v1\0", cluster, tag);
+    let mut hasher = begin(b"lockstep reply v2\0", cluster, tag);
     hasher.update(&replica.0.to_le_bytes()).update(&slot.0.to_le_bytes()).update(&electorate.to_le_bytes());
     hasher.update(&form.0).update(&content.0);
     Digest(*hasher.finalize().as_bytes())
@@ -89,7 +89,10 @@ pub fn no_content(form: &Digest) -> Digest {
 fn begin(domain: &[u8], cluster: &str, tag: &Tag) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.update(domain).update(&(cluster.len() as u64).to_le_bytes()).update(cluster.as_bytes());
-    hasher.update(&tag.client.0.to_le_bytes()).update(&tag.opened.0.to_le_bytes()).update(&tag.seq.0.to_le_bytes());
-    hasher.update(&[tag.kind as u8]);
+    hasher.update(&tag.client.0.to_le_bytes());
+    // No request that opens a session names a generation, and the answer to it does: what is of another one is void.
+    let Opening { generation, slot } = tag.opened;
+    hasher.update(&generation.count.to_le_bytes()).update(&generation.mark.to_le_bytes()).update(&slot.0.to_le_bytes());
+    hasher.update(&tag.seq.0.to_le_bytes()).update(&[tag.kind as u8]);
     hasher
 }

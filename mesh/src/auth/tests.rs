@@ -1,7 +1,7 @@
 //! What a proof binds, and who may open and use a session.
 
 use super::*;
-use crate::ids::{ReplicaId, Seq, Slot};
+use crate::ids::{Generation, ReplicaId, Seq, Slot};
 use crate::wire::{Kind, Outcome, Tag};
 
 fn key(number: u8) -> SecretKey {
@@ -20,7 +20,13 @@ fn signed(mut request: Request, key: &SecretKey) -> Request {
 
 fn call(bytes: &'static [u8]) -> Request {
     let client = owner(&key(1)).client();
-    Request { client, opened: Slot(3), seq: Seq(5), body: Body::Call(Bytes::from_static(bytes)), proof: None }
+    Request {
+        client,
+        opened: Generation::FIRST.at(Slot(3)),
+        seq: Seq(5),
+        body: Body::Call(Bytes::from_static(bytes)),
+        proof: None,
+    }
 }
 
 fn judged(request: Request, needed: Needed) -> Result<Verified, Rejected> {
@@ -38,7 +44,9 @@ fn a_request_is_believed_as_it_was_signed_and_in_no_other_form() {
     let changed = [
         Request { body: Body::Call(Bytes::from_static(b"PUT a 2\n")), ..good.clone() },
         Request { seq: Seq(6), ..good.clone() },
-        Request { opened: Slot(4), ..good.clone() },
+        Request { opened: Generation::FIRST.at(Slot(4)), ..good.clone() },
+        Request { opened: Generation::FIRST.next(7).at(Slot(3)), ..good.clone() },
+        Request { opened: Generation { mark: 7, ..Generation::FIRST }.at(Slot(3)), ..good.clone() },
         Request { client: ClientId(9), ..good.clone() },
         Request { body: Body::Cancel, ..good.clone() },
         Request { body: Body::Close, ..good.clone() },
@@ -99,7 +107,7 @@ fn an_opening_is_always_a_question() {
 
 #[test]
 fn a_reply_is_bound_to_everything_that_makes_it_one() {
-    let tag = Tag { client: ClientId(1), opened: Slot(3), seq: Seq(5), kind: Kind::Call };
+    let tag = Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(3)), seq: Seq(5), kind: Kind::Call };
     let outcome = Outcome::Executed(Bytes::from_static(b"OK\n"));
     let (form, content) = (Digest::of(b"OK\n"), outcome.content());
     let server = key(9);
@@ -112,7 +120,8 @@ fn a_reply_is_bound_to_everything_that_makes_it_one() {
     assert!(!holds(&word, "other", &tag));
     for other in [
         Tag { seq: Seq(6), ..tag },
-        Tag { opened: Slot(4), ..tag },
+        Tag { opened: Generation::FIRST.at(Slot(4)), ..tag },
+        Tag { opened: Generation::FIRST.next(0).at(Slot(3)), ..tag },
         Tag { client: ClientId(2), ..tag },
         Tag { kind: Kind::Cancel, ..tag },
     ] {

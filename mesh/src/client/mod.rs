@@ -69,6 +69,7 @@
 //! another request is told so ([`Unknown::OtherBody`]) and runs nothing.
 
 mod budget;
+mod electorate;
 mod machine;
 #[cfg(feature = "net")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]

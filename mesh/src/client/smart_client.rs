@@ -4,11 +4,13 @@
 
 use super::ReplyVote;
 use super::budget::Budget;
+use super::electorate::Electorate;
 use super::tally::Tally;
-use crate::ids::ReplicaId;
+use crate::ids::{Epoch, Generation, ReplicaId};
 use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::roster::{Roster, Seat};
 use crate::wire::submit::{Answer, Steer, Vote};
 use crate::wire::{Kind, Outcome, Request, Tag};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ pub struct Ticket(pub u64);
 /// Settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The servers with an application, in order of their ids: the electorate (rule 29).
+    /// The servers with an application, in order of their ids: the electorate (rule 29), until they say otherwise.
     pub servers: Vec<ReplicaId>,
     /// How many equal replies make an answer.
     pub vote: ReplyVote,
@@ -73,7 +75,14 @@ pub enum Input {
         /// Its word.
         steer: Steer,
     },
-    /// A link to a server is up (again): what waits is sent to it.
+    /// A server says who the members are, and whether it is about to stop.
+    Roster {
+        /// Which server.
+        from: ReplicaId,
+        /// Its word.
+        roster: Roster,
+    },
+    /// A link to a server is up (again): what waits is sent to it, if it is a member.
     Up(ReplicaId),
     /// The link to a server is gone.
     Down(ReplicaId),
@@ -108,6 +117,13 @@ pub enum Output {
         replica: ReplicaId,
         /// Which request.
         tag: Tag,
+    },
+    /// Enough servers say that these are the members now.
+    Seated {
+        /// By which version of the configuration.
+        edition: (Generation, Epoch),
+        /// The members.
+        members: Vec<Seat>,
     },
     /// A request was sent again to servers that had not answered: counted.
     Resent,
@@ -150,6 +166,12 @@ pub struct SmartClient {
     bytes: usize,
     tickets: BTreeMap<Ticket, Tag>,
     wakes: BTreeSet<(Instant, Tag)>,
+    electorate: Electorate,
+    /// Servers that a link is up to, members or not.
+    up: BTreeSet<ReplicaId>,
+    /// Those of them that are about to stop.
+    leaving: BTreeSet<ReplicaId>,
+    /// Those that are asked: members that are up and stay.
     links: BTreeSet<ReplicaId>,
     /// Servers that failed to send a whole reply in time, and until when they are not asked for one.
     slow: BTreeMap<ReplicaId, Instant>,
@@ -163,6 +185,9 @@ impl SmartClient {
     pub fn new(config: Config) -> Self {
         Self {
             budget: Budget::new(config.resends_saved),
+            electorate: Electorate::of(&config.servers),
+            up: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             config,
             pending: BTreeMap::new(),
             bytes: 0,
@@ -189,6 +214,7 @@ impl SmartClient {
                 }
             }
             Input::Steer { from, tag, steer } => self.on_steer(now, from, tag, steer, out),
+            Input::Roster { from, roster } => self.on_roster(now, from, roster, out),
             Input::Up(server) => self.on_up(now, server, out),
             Input::Down(server) => self.on_down(now, server, out),
             Input::Drain => self.on_drain(out),
@@ -209,10 +235,15 @@ impl SmartClient {
         self.pending.len()
     }
 
-    /// Whether a majority of the servers is reachable.
+    /// Whether a majority of the servers is reachable, and any that could answer.
     #[must_use]
     pub fn has_quorum(&self) -> bool {
-        self.links.len() >= majority(self.config.servers.len())
+        self.links.len() >= majority(self.electorate.members()) && self.answering().next().is_some()
+    }
+
+    /// Those that are asked and can answer.
+    fn answering(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.links.iter().copied().filter(|server| self.electorate.answers(*server))
     }
 
     fn on_ask(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
@@ -288,11 +319,11 @@ impl SmartClient {
     /// The server that sends the whole reply: the session's name picks it among those that can be asked (rule 30).
     fn pick_whole(&self, now: Instant, tag: &Tag) -> Option<ReplicaId> {
         let voters = self.pending.get(tag).and_then(|pending| pending.tally.winner(self.needed()));
-        let able = |server: &&ReplicaId| match voters {
-            Some(form) => self.pending[tag].tally.votes_for(**server, form),
+        let able = |server: &ReplicaId| match voters {
+            Some(form) => self.pending[tag].tally.votes_for(*server, form),
             None => self.slow.get(server).is_none_or(|until| *until <= now),
         };
-        let mut able: Vec<ReplicaId> = self.links.iter().filter(able).copied().collect();
+        let mut able: Vec<ReplicaId> = self.answering().filter(able).collect();
         if let Some(pending) = self.pending.get(tag) {
             // Who was asked and did not deliver is asked again only when nobody else is left.
             let fresh = |server: &ReplicaId| pending.whole != Some(*server) && !pending.steers.contains_key(server);
@@ -301,7 +332,7 @@ impl SmartClient {
             }
         }
         if able.is_empty() {
-            able = self.links.iter().copied().collect();
+            able = self.answering().collect();
         }
         let hash = (tag.client.0 as u64) ^ ((tag.client.0 >> 64) as u64);
         let index = usize::try_from(hash % (able.len().max(1) as u64)).unwrap_or_default();
@@ -309,7 +340,7 @@ impl SmartClient {
     }
 
     fn needed(&self) -> usize {
-        self.config.vote.needed(self.config.servers.len())
+        self.config.vote.needed(self.electorate.answering())
     }
 
     fn on_gone(&mut self, ticket: Ticket) {
@@ -339,7 +370,7 @@ impl SmartClient {
     }
 
     fn on_vote(&mut self, now: Instant, from: ReplicaId, vote: Vote, body: Option<Outcome>, out: &mut Vec<Output>) {
-        if !self.config.servers.contains(&from) {
+        if !self.electorate.answers(from) {
             return;
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
@@ -351,7 +382,7 @@ impl SmartClient {
 
     /// Answers if an outcome has won and its body is here; sees to the body if it is not.
     fn decide(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
-        let (needed, servers) = (self.needed(), self.config.servers.len());
+        let (needed, servers) = (self.needed(), self.electorate.answering());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         let Some(form) = pending.tally.winner(needed) else {
             if pending.tally.is_hopeless(needed, servers) {
@@ -423,7 +454,7 @@ impl SmartClient {
         // A session that some have ended already is unknown to them when they are asked again.
         let ends = matches!(tag.kind, Kind::Close | Kind::Cancel);
         let agrees = |server: &ReplicaId| says(server) || ends && pending.tally.has_voted(*server);
-        let unanimous = self.links.iter().all(agrees);
+        let unanimous = self.links.iter().filter(|server| self.electorate.answers(**server)).all(agrees);
         if let Some(unknown) = final_word
             && unanimous
             && quorum
@@ -435,9 +466,60 @@ impl SmartClient {
     }
 
     fn on_up(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
-        if !self.config.servers.contains(&server) {
+        self.up.insert(server);
+        if self.links.contains(&server) {
+            // Over another link than before.
+            self.link(now, server, out);
+        }
+        self.reseat(now, out);
+    }
+
+    fn on_down(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
+        self.up.remove(&server);
+        self.leaving.remove(&server);
+        self.electorate.forget(server);
+        self.reseat(now, out);
+    }
+
+    fn on_roster(&mut self, now: Instant, from: ReplicaId, roster: Roster, out: &mut Vec<Output>) {
+        if !self.up.contains(&from) {
             return;
         }
+        if roster.leaving {
+            self.leaving.insert(from);
+        } else {
+            self.leaving.remove(&from);
+        }
+        self.electorate.hear(from, roster.edition(), roster.members);
+        self.reseat(now, out);
+    }
+
+    /// Who is asked and who counts may have changed.
+    fn reseat(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let changed = self.electorate.judge(&self.up);
+        let links: BTreeSet<ReplicaId> = self.up.difference(&self.leaving).copied().collect();
+        let links: BTreeSet<ReplicaId> = links.into_iter().filter(|server| self.electorate.has(*server)).collect();
+        let gone: Vec<ReplicaId> = self.links.difference(&links).copied().collect();
+        let new: Vec<ReplicaId> = links.difference(&self.links).copied().collect();
+        gone.into_iter().for_each(|server| self.unlink(now, server, out));
+        new.into_iter().for_each(|server| self.link(now, server, out));
+        if !changed {
+            return;
+        }
+        if let (Some(edition), members) = self.electorate.believed() {
+            out.push(Output::Seated { edition, members: members.to_vec() });
+        }
+        // What was not enough may be so now.
+        let waiting: Vec<Tag> = self.pending.keys().copied().collect();
+        for tag in waiting {
+            if let Some(pending) = self.pending.get_mut(&tag) {
+                pending.tally.retain(|server| self.electorate.answers(server));
+                self.decide(now, tag, out);
+            }
+        }
+    }
+
+    fn link(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
         let had_quorum = self.has_quorum();
         self.links.insert(server);
         if !self.has_quorum() {
@@ -456,7 +538,8 @@ impl SmartClient {
         }
     }
 
-    fn on_down(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
+    /// It is not asked any more. What it still says counts.
+    fn unlink(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
         self.links.remove(&server);
         let bereft: Vec<Tag> =
             self.pending.iter().filter(|(_, pending)| pending.whole == Some(server)).map(|(tag, _)| *tag).collect();
@@ -478,7 +561,7 @@ impl SmartClient {
 
     fn no_quorum(&self) -> NothingSent {
         let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
-        let members = self.config.servers.len();
+        let members = self.electorate.members();
         NothingSent::NoQuorum {
             reachable: small(self.links.len()),
             members: small(members),
@@ -488,7 +571,7 @@ impl SmartClient {
 
     /// Puts a request's next time into the table of timers.
     fn set_wake(&mut self, tag: Tag) {
-        let majority = majority(self.config.servers.len());
+        let majority = majority(self.electorate.answering());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         let margin = pending.margin(self.config.margin, majority);
         let give_up = Instant::from_nanos(pending.deadline.as_nanos().saturating_sub(margin.as_nanos() as u64));
@@ -501,7 +584,7 @@ impl SmartClient {
     fn on_timers(&mut self, now: Instant, out: &mut Vec<Output>) {
         while let Some((_, tag)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.pending.get_mut(&tag) else { return };
-            let majority = majority(self.config.servers.len());
+            let majority = majority(self.electorate.answering());
             if now + pending.margin(self.config.margin, majority) >= pending.deadline {
                 let told = match pending.sent {
                     false => Told::NothingSent(self.no_quorum()),
@@ -525,7 +608,7 @@ impl SmartClient {
 
     /// Asks those again that have not answered, as far as the budget goes.
     fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
-        let needed = self.needed();
+        let (needed, quorum) = (self.needed(), self.has_quorum());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         if pending.sent && !self.budget.spend(now) {
             pending.resend_at = now + self.config.resend * 2;
@@ -539,7 +622,7 @@ impl SmartClient {
             // Votes of several slots, of a request that was ordered more than once, may never agree: count anew.
             pending.tally.clear();
         }
-        if pending.sent || self.links.len() >= majority(self.config.servers.len()) {
+        if pending.sent || quorum {
             if pending.sent {
                 out.push(Output::Resent);
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub enum ReplyVote {
     /// Any one: the fastest. An execution may be shown that an ordered abort takes back.
     First,
-    /// A majority.
+    /// A majority; of fewer than three any one.
     Majority,
     /// All of them.
     All,
@@ -23,7 +23,7 @@ impl ReplyVote {
     pub const fn needed(self, electorate: usize) -> usize {
         match self {
             Self::First => 1,
-            Self::Majority => crate::quorum::majority(electorate),
+            Self::Majority => crate::quorum::deciding(electorate),
             Self::All => electorate,
         }
     }
@@ -55,6 +55,11 @@ impl Tally {
     /// Forgets who voted for what.
     pub(super) fn clear(&mut self) {
         self.votes.clear();
+    }
+
+    /// Keeps the votes of these servers alone.
+    pub(super) fn retain(&mut self, counts: impl Fn(ReplicaId) -> bool) {
+        self.votes.retain(|server, _| counts(*server));
     }
 
     pub(super) fn has_voted(&self, server: ReplicaId) -> bool {

@@ -4,9 +4,10 @@ use super::sender::{self, Answer, Connection, Endpoint, Lending, Refused, Sender
 use super::smart_client::{self, SmartClient, Ticket};
 use super::{ReplyVote, sender::Output as Sent};
 use crate::auth::{Rejected, SecretKey};
-use crate::ids::{ClientId, Digest, ReplicaId, Seq, Slot};
+use crate::ids::{ClientId, Digest, Epoch, Generation, ReplicaId, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::roster::{Roster, Seat};
 use crate::wire::submit::{Answer as Reply, Steer, Vote};
 use crate::wire::{Body, Kind, Outcome, Request};
 use bytes::Bytes;
@@ -70,7 +71,7 @@ fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Reque
     feed(sender, 0, sender::Input::Up(E0));
     let open = asked(&call(sender, 0, body, deadline)).pop().expect("a session is opened first").1;
     assert_eq!(open.tag().kind, Kind::Open);
-    let opened = Outcome::Opened { opened: Slot(9), window: 64 };
+    let opened = Outcome::Opened { opened: Generation::FIRST.at(Slot(9)), window: 64 };
     let out = told(sender, 1, E0, &open, Told::unsigned(opened));
     asked(&out).pop().expect("then the call goes out").1
 }
@@ -79,7 +80,10 @@ fn with_session(sender: &mut Sender, body: &'static str, deadline: u64) -> Reque
 fn calls_of_a_connection_have_consecutive_numbers_and_are_answered_in_order() {
     let mut sender = sender(4);
     let first = with_session(&mut sender, "a", 10_000);
-    assert_eq!((first.opened, first.seq, &first.body), (Slot(9), Seq(1), &Body::Call(Bytes::from_static(b"a"))));
+    assert_eq!(
+        (first.opened, first.seq, &first.body),
+        (Generation::FIRST.at(Slot(9)), Seq(1), &Body::Call(Bytes::from_static(b"a")))
+    );
     let second = asked(&call(&mut sender, 2, "b", 10_000)).pop().expect("the window has room").1;
     assert_eq!((second.client, second.seq), (first.client, Seq(2)));
     let reply = |bytes: &'static [u8]| Told::unsigned(Outcome::Executed(Bytes::from_static(bytes)));
@@ -154,7 +158,7 @@ fn connections_take_turns_where_not_all_may_send() {
         assert_eq!(asked(&call_of(&mut sender, 2, 1, body, 60_000)), [], "one is in flight");
     }
     let open = asked(&call_of(&mut sender, 2, 2, "b1", 60_000)).pop().expect("it needs a session").1;
-    let opened = Told::unsigned(Outcome::Opened { opened: Slot(10), window: 8 });
+    let opened = Told::unsigned(Outcome::Opened { opened: Generation::FIRST.at(Slot(10)), window: 8 });
     assert_eq!(asked(&told(&mut sender, 3, E0, &open, opened)), []);
     call_of(&mut sender, 3, 2, "b2", 60_000);
     assert_eq!(run_out(&mut sender, 3, first), ["a1", "a2", "b1", "a3", "b2", "a4"]);
@@ -244,7 +248,8 @@ fn a_carried_request_keeps_its_number_and_its_owner_is_told_how_it_ended() {
     let mut sender = sender(4);
     feed(&mut sender, 0, sender::Input::Up(E0));
     let body = Body::Call(Bytes::from_static(b"a"));
-    let request = Request { client: ClientId(7), opened: Slot(3), seq: Seq(5), body, proof: None };
+    let request =
+        Request { client: ClientId(7), opened: Generation::FIRST.at(Slot(3)), seq: Seq(5), body, proof: None };
     let carry = |deadline| sender::Input::Carry { request: request.clone(), deadline: at(deadline) };
     assert_eq!(asked(&feed(&mut sender, 1, carry(9_000))), [(E0, request.clone())]);
     let tag = request.tag();
@@ -392,7 +397,7 @@ fn push(client: &mut SmartClient, millis: u64, input: smart_client::Input) -> Ve
 fn request() -> Request {
     Request {
         client: ClientId(0),
-        opened: Slot(1),
+        opened: Generation::FIRST.at(Slot(1)),
         seq: Seq(1),
         body: Body::Call(Bytes::from_static(b"a")),
         proof: None,
@@ -655,7 +660,96 @@ fn openings_under_way_begin_again_with_a_new_key() {
     let new = asked(&feed(&mut sender, 2, sender::Input::Signer(card(2)))).pop().unwrap().1;
     assert_eq!(owner(&new), 2);
     assert!(asked(&feed(&mut sender, 900, sender::Input::Timeout)).iter().all(|(_, request)| *request != old));
-    let opened = Told::Outcome { outcome: Outcome::Opened { opened: Slot(1), window: 4 }, vouched: Vec::new() };
+    let opened = Told::Outcome {
+        outcome: Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: 4 },
+        vouched: Vec::new(),
+    };
     let asked = asked(&told(&mut sender, 901, E0, &new, opened));
     assert!(matches!(&asked[..], [(E0, Request { body: Body::Call(_), .. })]), "{asked:?}");
+}
+
+fn roster(members: &[u32], leaving: bool) -> Roster {
+    let members = members.iter().map(|id| Seat { id: ReplicaId(*id), answers: true }).collect();
+    Roster { epoch: Epoch(1), members, leaving, ..Roster::default() }
+}
+
+fn sent_to(out: &[smart_client::Output]) -> Vec<u32> {
+    let to = |output: &smart_client::Output| match output {
+        smart_client::Output::Send { to, .. } => Some(to.0),
+        _ => None,
+    };
+    out.iter().filter_map(to).collect()
+}
+
+#[test]
+fn a_new_member_is_asked_what_waits_and_counted_as_soon_as_enough_servers_name_it() {
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    assert_eq!(push(&mut client, 1, smart_client::Input::Up(ReplicaId(3))), [], "it may be anybody");
+    let say = |client: &mut SmartClient, from: u32| {
+        let roster = roster(&[0, 1, 2, 3], false);
+        push(client, 2, smart_client::Input::Roster { from: ReplicaId(from), roster })
+    };
+    assert_eq!([say(&mut client, 3), say(&mut client, 0)].concat(), []);
+    let out = say(&mut client, 1);
+    assert_eq!(sent_to(&out), [3]);
+    assert!(
+        matches!(&out[..], [.., smart_client::Output::Seated { edition: (_, Epoch(1)), members }] if members.len() == 4)
+    );
+    push(&mut client, 3, whole(0, b"x"));
+    assert_eq!(push(&mut client, 3, vote(1, b"x")), [], "two are no majority of four");
+    assert_eq!(push(&mut client, 3, vote(2, b"x")), [executed(b"x")]);
+}
+
+#[test]
+fn when_a_member_is_removed_its_vote_counts_no_more_and_what_waits_may_have_enough() {
+    let mut client = smart_client(ReplyVote::All);
+    for server in SERVERS {
+        push(&mut client, 0, smart_client::Input::Up(server));
+    }
+    ask(&mut client, 0);
+    push(&mut client, 1, whole(0, b"x"));
+    push(&mut client, 1, vote(1, b"x"));
+    let say = |client: &mut SmartClient, from: u32| {
+        let roster = roster(&[0, 1], false);
+        push(client, 2, smart_client::Input::Roster { from: ReplicaId(from), roster })
+    };
+    assert_eq!(say(&mut client, 0), []);
+    assert!(say(&mut client, 1).contains(&executed(b"x")), "all two have voted");
+    assert_eq!(sent_to(&ask(&mut client, 3)), [0, 1], "the removed one is not asked");
+}
+
+#[test]
+fn a_server_that_says_goodbye_is_asked_nothing_more_and_what_it_still_says_counts() {
+    let mut client = linked(ReplyVote::Majority);
+    ask(&mut client, 0);
+    let say = |client: &mut SmartClient, leaving: bool| {
+        let roster = roster(&[0, 1, 2], leaving);
+        push(client, 1, smart_client::Input::Roster { from: SERVERS[0], roster })
+    };
+    let out = say(&mut client, true);
+    let [smart_client::Output::Send { to, whole: true, .. }] = &out[..] else { panic!("{out:?}") };
+    assert_ne!(*to, SERVERS[0], "another one is asked for the whole reply at once");
+    assert_eq!(push(&mut client, 2, whole(0, b"x")), []);
+    assert_eq!(push(&mut client, 2, vote(1, b"x")), [executed(b"x")]);
+    assert_eq!(sent_to(&ask(&mut client, 3)), [1, 2]);
+    assert_eq!(sent_to(&say(&mut client, false)), [0], "it stays after all");
+}
+
+#[test]
+fn a_smart_client_that_says_goodbye_gets_no_new_request_and_keeps_those_that_it_has() {
+    let mut sender = sender(4);
+    let request = with_session(&mut sender, "a", 60_000);
+    feed(&mut sender, 2, sender::Input::Up(E1));
+    assert_eq!(feed(&mut sender, 3, sender::Input::Leaving { endpoint: E0, leaving: true }), []);
+    assert_eq!((sender.ready(), sender.ejected().count()), (1, 0));
+    for n in 0..3 {
+        let asked = asked(&call(&mut sender, 4 + n, "b", 60_000));
+        assert!(asked.iter().all(|(endpoint, _)| *endpoint == E1), "{asked:?}");
+    }
+    // What it had, but did not send, goes to the other one at once, under the same number; what it answers counts.
+    let out = told(&mut sender, 9, E0, &request, Told::NothingSent(NothingSent::Stopping));
+    assert_eq!(asked(&out), [(E1, request.clone())]);
+    feed(&mut sender, 10, sender::Input::Down(E1));
+    assert_eq!(sender.ready(), 1, "better one that is about to stop than none");
 }

@@ -8,6 +8,7 @@ use super::identity::{Named, read_names};
 use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::refusal::{Verdict, close_code, describe};
 use super::tls::Tls;
+use crate::node::Quiet;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
 use rustls::pki_types::CertificateDer;
@@ -37,6 +38,9 @@ const INCOMING_BYTES_ALL: u64 = 4 << 20;
 
 /// How long a handshake may take, the wait for the other end's decision included.
 pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Every attempt of anybody would say it again.
+static UNUSABLE: Quiet = Quiet::new();
 
 /// How often live links are sampled for the metrics.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -133,7 +137,9 @@ async fn handshake(
     match terms.tls.accepting(kinds, verdict.clone()) {
         Ok(crypto) => server.crypto = Arc::new(crypto),
         Err(error) => {
-            tracing::error!(%error, "a link cannot be accepted");
+            if let Some(suppressed) = UNUSABLE.may_speak() {
+                tracing::error!(%error, suppressed, "a link cannot be accepted");
+            }
             return None;
         }
     }

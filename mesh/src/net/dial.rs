@@ -47,6 +47,31 @@ pub(super) async fn dial(
     dial_as_anyone(shared, kind, target, expect_id).await
 }
 
+/// See [`super::Endpoint::dial_any`].
+pub(super) async fn dial_any(
+    shared: &Shared,
+    kind: LinkKind,
+    targets: &[String],
+    expect_id: Option<&str>,
+) -> Result<Link, NetError> {
+    let mut targets = targets.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        match targets.next() {
+            Some(target) => attempts.push(dial(shared, kind, target, expect_id)),
+            None if attempts.is_empty() => return Err(failure.unwrap_or(NetError::NoAddress)),
+            None => {}
+        }
+        match timeout(STAGGER, attempts.next()).await {
+            Ok(Some(Ok(link))) => return Ok(link),
+            // A refusal says more than silence elsewhere.
+            Ok(Some(Err(error))) if !matches!(failure, Some(NetError::Refused { .. })) => failure = Some(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 /// Dials without asking whether our role may; the other end asks, too.
 pub(super) async fn dial_as_anyone(
     shared: &Shared,

@@ -8,6 +8,7 @@ use super::live::{self, Live, unix_now};
 use super::metrics::Metrics;
 use super::reload::{self, Reloads};
 use super::signing::{InUse, SignerTrust};
+use super::socket::Socket;
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
@@ -31,6 +32,7 @@ pub struct Endpoint(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     local_addr: SocketAddr,
+    socket: Socket,
     accepted: Mutex<mpsc::Receiver<Link>>,
     acceptor: AbortHandle,
     reloader: AbortHandle,
@@ -147,6 +149,7 @@ impl Endpoint {
         let server = Acceptor::server_config(&tls, kinds, transport.clone())?;
         let failed = |source| NetError::Bind { addr, source };
         let socket = UdpSocket::bind(addr).map_err(failed)?;
+        let known = Socket::prepare(&socket);
         let runtime = Arc::new(TokioRuntime);
         let config = EndpointConfig::default();
         let quinn = quinn::Endpoint::new(config, server.clone(), socket, runtime).map_err(failed)?;
@@ -169,7 +172,14 @@ impl Endpoint {
         let acceptor = Acceptor::new(shared.clone(), kinds, server, links);
         let acceptor = tokio::spawn(acceptor.run()).abort_handle();
         let reloader = tokio::spawn(reload::follow(shared.clone())).abort_handle();
-        Ok(Self(Arc::new(Inner { shared, local_addr, accepted: Mutex::new(accepted), acceptor, reloader })))
+        Ok(Self(Arc::new(Inner {
+            shared,
+            local_addr,
+            socket: known,
+            accepted: Mutex::new(accepted),
+            acceptor,
+            reloader,
+        })))
     }
 
     #[cfg(test)]
@@ -195,6 +205,12 @@ impl Endpoint {
         let mut status = self.0.shared.tls().credentials.status();
         status["signing_serial"] = self.signing().serial().into();
         status
+    }
+
+    /// The `udp` of `/status`: the buffers of our socket, and the datagrams that were dropped because one was full.
+    #[must_use]
+    pub fn udp_status(&self) -> Value {
+        self.0.socket.status()
     }
 
     pub(super) fn signing(&self) -> &InUse {
@@ -234,6 +250,19 @@ impl Endpoint {
     /// nobody was reached.
     pub async fn dial(&self, kind: LinkKind, target: &str, expect_id: Option<&str>) -> Result<Link, NetError> {
         super::dial::dial(&self.0.shared, kind, target, expect_id).await
+    }
+
+    /// One attempt at several targets, the likeliest first: each a little after the one before, as long as none accepts.
+    ///
+    /// # Errors
+    /// As for [`Self::dial`]; [`NetError::NoAddress`] if there is no target.
+    pub async fn dial_any(
+        &self,
+        kind: LinkKind,
+        targets: &[String],
+        expect_id: Option<&str>,
+    ) -> Result<Link, NetError> {
+        super::dial::dial_any(&self.0.shared, kind, targets, expect_id).await
     }
 
     /// Closes every link and waits until the peers were told (bounded).

@@ -176,6 +176,9 @@ pub enum NetError {
         /// What the resolver said.
         problem: String,
     },
+    /// Nobody has said yet where the other end is.
+    #[error("its address is not known yet: it has not come by, and nobody has named it")]
+    NoAddress,
     /// The network's or the peer's: nobody answered at any address. Try again.
     #[error("{target} does not answer: {problem}")]
     Unreachable {

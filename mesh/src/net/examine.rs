@@ -94,10 +94,11 @@ fn judge(credentials: &Credentials, expected: Option<&Identity>, now: i64) -> Fi
     let begin =
         X509Certificate::from_der(credentials.leaf()).map_or(now, |(_, leaf)| leaf.validity().not_before.timestamp());
     let (left, life) = (credentials.expires_at() - now, credentials.expires_at() - begin);
+    let days = left / (24 * 3600);
     let (standing, label, text) = if left < life / 3 {
-        (Standing::Due, "due", format!("valid until {until}: less than a third of its life is left"))
+        (Standing::Due, "due", format!("valid until {until} ({days} days): less than a third of its life is left"))
     } else {
-        (Standing::Good, "good", format!("valid until {until}"))
+        (Standing::Good, "good", format!("valid until {until} ({days} days)"))
     };
     Finding { standing, label, text, who: None }
 }

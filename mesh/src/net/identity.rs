@@ -1,5 +1,6 @@
 //! Who a certificate names, and our own certificate, key and trusted authorities as read from `pki/<role>/<id>`.
 
+use super::LinkKind;
 use super::error::NetError;
 use super::files::{Contents, Files, fault};
 use super::refusal::reason_of;
@@ -73,6 +74,8 @@ pub struct Credentials {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) certified: Arc<SingleCertAndKey>,
     pub(super) files: Files,
+    /// The versions of a kind of link that are spoken, the newest first.
+    pub(super) speaks: fn(LinkKind) -> Vec<Vec<u8>>,
     /// Tells this set from another.
     pub(super) fingerprint: blake3::Hash,
     chain: Vec<CertificateDer<'static>>,
@@ -144,6 +147,7 @@ impl Credentials {
             provider,
             certified: Arc::new(certified.into()),
             files: files.clone(),
+            speaks: |kind| kind.alpns().map(<[u8]>::to_vec).into(),
             fingerprint,
             chain,
             authorities,

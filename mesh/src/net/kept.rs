@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -23,6 +23,11 @@ const QUEUE: usize = 16_384;
 const LIVED: Duration = Duration::from_secs(5);
 /// One attempt to dial may take this long.
 const DIAL: Duration = Duration::from_secs(5);
+/// One attempt at an end that was linked before and is not far: most likely it is being started again. QUIC asks a silent
+/// end more and more rarely, so a new attempt finds it sooner.
+const DIAL_AGAIN: Duration = Duration::from_millis(500);
+/// So many round trips fit into one attempt.
+const DIAL_ROUND_TRIPS: u32 = 20;
 
 /// How long an old link, asked nothing any more, is listened to: votes come without a question.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -78,12 +83,19 @@ pub struct Target {
 /// How a kept link stands, for `/status`.
 #[derive(Debug)]
 pub struct Standing {
-    target: Target,
+    kind: LinkKind,
+    id: Option<String>,
     state: Mutex<State>,
+    /// The other end may be elsewhere: no reason to wait before the next attempt.
+    found: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
+    /// HOST:PORT, the likeliest first.
+    addresses: Vec<String>,
+    /// The round trip when it was linked last.
+    rtt: Option<Duration>,
     /// Id and address of the other end while the link is up.
     up: Option<(String, String)>,
     error: Option<String>,
@@ -92,13 +104,25 @@ struct State {
 impl Standing {
     /// Of a link that was never up.
     pub fn new(target: Target) -> Arc<Self> {
-        Arc::new(Self { target, state: Mutex::default() })
+        let Target { kind, address, id } = target;
+        let state = State { addresses: vec![address], ..State::default() };
+        Arc::new(Self { kind, id, state: Mutex::new(state), found: Notify::new() })
     }
 
-    /// The address that is dialled.
+    /// The address that is dialled first.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.target.address
+    pub fn address(&self) -> String {
+        self.state().addresses.first().cloned().unwrap_or_default()
+    }
+
+    /// From now on these are dialled, the likeliest first.
+    pub fn found_at(&self, addresses: Vec<String>) {
+        let mut state = self.state();
+        if state.addresses != addresses {
+            state.addresses = addresses;
+            drop(state);
+            self.found.notify_one();
+        }
     }
 
     /// Whether the link is up.
@@ -111,8 +135,8 @@ impl Standing {
         let state = self.state().clone();
         let (id, remote) = state.up.clone().unzip();
         json!({
-            "address": self.target.address,
-            "id": id.or_else(|| self.target.id.clone()),
+            "address": state.addresses.first(),
+            "id": id.or_else(|| self.id.clone()),
             "remote": remote,
             "up": state.up.is_some(),
             "error": state.error,
@@ -127,23 +151,44 @@ impl Standing {
         let at = link.remote_address();
         let at = SocketAddr::new(at.ip().to_canonical(), at.port());
         let remote = (link.peer().id.clone(), at.to_string());
-        info!(target = %self.target.address, id = %remote.0, "link is up");
-        *self.state() = State { up: Some(remote), error: None };
+        info!(remote = %remote.1, id = %remote.0, "link is up");
+        let mut state = self.state();
+        (state.up, state.error) = (Some(remote), None);
     }
 
-    fn went_down(&self, reason: String) {
-        warn!(target = %self.target.address, %reason, "link is gone; dialling again");
-        *self.state() = State { up: None, error: Some(reason) };
+    fn went_down(&self, reason: String, rtt: Duration) {
+        warn!(target = %self.address(), %reason, "link is gone; dialling again");
+        let mut state = self.state();
+        (state.up, state.error, state.rtt) = (None, Some(reason), Some(rtt));
     }
 
     /// Says why an attempt failed, loudly only when the reason is news.
     fn not_reached(&self, reason: String) {
         let mut state = self.state();
+        let target = state.addresses.join(" or ");
         if state.error.as_ref() == Some(&reason) {
-            debug!(target = %self.target.address, %reason, "not reached");
+            debug!(target, %reason, "not reached");
         } else {
-            warn!(target = %self.target.address, %reason, "not reached; trying again");
+            warn!(target, %reason, "not reached; trying again");
             state.error = Some(reason);
+        }
+    }
+
+    /// One attempt, at every address that is known by now.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<Link, String> {
+        let (addresses, rtt) = {
+            let state = self.state();
+            (state.addresses.clone(), state.rtt)
+        };
+        // Each address has its turn within it.
+        let several = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let again = |rtt: Duration| (rtt * DIAL_ROUND_TRIPS).max(DIAL_AGAIN).saturating_mul(several).min(DIAL);
+        let patience = rtt.map_or(DIAL, again);
+        match tokio::time::timeout(patience, endpoint.dial_any(self.kind, &addresses, self.id.as_deref())).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(error.to_string()),
+            // No number: it is news once only.
+            Err(_) => Err("no answer".to_owned()),
         }
     }
 }
@@ -157,15 +202,13 @@ pub async fn keep<L: Line>(
     mut pauses: Backoff,
 ) {
     let line = Arc::new(line);
-    let target = &standing.target;
     loop {
-        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
-        match tokio::time::timeout(DIAL, attempt).await {
-            Ok(Ok(link)) => {
-                let since = Instant::now();
+        match standing.dial(&endpoint).await {
+            Ok(link) => {
+                let (since, rtt) = (Instant::now(), link.rtt());
                 standing.came_up(&link);
                 let reason = serve(&line, link, &endpoint, &standing, &events, pauses.clone()).await;
-                standing.went_down(reason);
+                standing.went_down(reason, rtt);
                 if events.send(line.down()).await.is_err() {
                     return;
                 }
@@ -173,13 +216,15 @@ pub async fn keep<L: Line>(
                     pauses.reset();
                 }
             }
-            Ok(Err(error)) => standing.not_reached(error.to_string()),
-            Err(_) => standing.not_reached(format!("no answer within {DIAL:?}")),
+            Err(reason) => standing.not_reached(reason),
         }
         if events.is_closed() {
             return;
         }
-        tokio::time::sleep(pauses.next_delay()).await;
+        tokio::select! {
+            () = tokio::time::sleep(pauses.next_delay()) => {}
+            () = standing.found.notified() => {}
+        }
     }
 }
 
@@ -197,7 +242,7 @@ async fn serve<L: Line>(
         let old = serving.link.clone();
         let newer = tokio::select! {
             reason = serving.ended() => return reason,
-            newer = replacement(endpoint, &standing.target, &old, pauses.clone()) => newer,
+            newer = replacement(endpoint, standing, &old, pauses.clone()) => newer,
         };
         standing.came_up(&newer);
         let Some(next) = Serving::begin(line, newer, events).await else { return "stopping".to_owned() };
@@ -206,14 +251,12 @@ async fn serve<L: Line>(
 }
 
 /// A new link in the place of one that is due.
-async fn replacement(endpoint: &Endpoint, target: &Target, old: &Link, mut pauses: Backoff) -> Link {
+async fn replacement(endpoint: &Endpoint, standing: &Standing, old: &Link, mut pauses: Backoff) -> Link {
     old.due().await;
     loop {
-        let attempt = endpoint.dial(target.kind, &target.address, target.id.as_deref());
-        match tokio::time::timeout(DIAL, attempt).await {
-            Ok(Ok(link)) => return link,
-            Ok(Err(error)) => debug!(target = %target.address, %error, "no new link yet in the place of an old one"),
-            Err(_) => debug!(target = %target.address, "no new link within {DIAL:?} in the place of an old one"),
+        match standing.dial(endpoint).await {
+            Ok(link) => return link,
+            Err(reason) => debug!(target = %standing.address(), %reason, "no new link yet in the place of an old one"),
         }
         tokio::time::sleep(pauses.next_delay()).await;
     }

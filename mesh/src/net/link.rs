@@ -235,6 +235,13 @@ impl Link {
         describe(&self.0.connection.closed().await)
     }
 
+    /// Whether the other end has ended the link in an orderly way.
+    #[must_use]
+    pub fn was_left(&self) -> bool {
+        let reason = self.0.connection.close_reason();
+        matches!(reason, Some(ConnectionError::ApplicationClosed(theirs)) if theirs.error_code == CLOSE_ORDERLY)
+    }
+
     /// Resolves when the link should be replaced by a new one: it is old, a certificate of either end nears its end, or
     /// we have a new one. Whoever is told opens the new link before the old one is given up.
     pub async fn due(&self) {

@@ -8,6 +8,7 @@ use super::metrics::Metrics;
 use super::refusal::{close_code, printable, reason_of};
 use super::tls::Tls;
 use crate::names::Role;
+use crate::node::Quiet;
 use crate::rng::Rng;
 use quinn::Connection;
 use rustls::pki_types::CertificateDer;
@@ -23,6 +24,8 @@ const RENEWAL_SPREAD: Duration = Duration::from_secs(3);
 /// Links of one kind that one identity may have opened to us. The pods of a Deployment share one, and so do the calls of
 /// a script.
 pub(super) const LINKS_OF_IDENTITY: usize = 256;
+/// Whoever opens links at will must not fill the log.
+static TOO_MANY: Quiet = Quiet::new();
 /// Links that are judged before others get a turn.
 const JUDGED_AT_ONCE: usize = 32;
 
@@ -105,7 +108,9 @@ impl Live {
             })
             .collect();
         if link.side() == Side::Accepted && same.len() >= LINKS_OF_IDENTITY {
-            tracing::warn!(peer = %link.peer(), links = same.len(), "one identity has too many links: its oldest is closed");
+            if let Some(suppressed) = TOO_MANY.may_speak() {
+                tracing::warn!(peer = %link.peer(), links = same.len(), suppressed, "one identity has too many links: its oldest is closed");
+            }
             same[0].connection().close(CLOSE_ORDERLY, b"too many links of one identity");
         }
         lock(&self.links).push(Arc::downgrade(link));

@@ -4,7 +4,7 @@ use super::LinkKind;
 use super::error::{Refusal, RefusalReason, RefusedBy};
 use super::reload::Reloads;
 use crate::names::{Identity, Role};
-use crate::node::Registry;
+use crate::node::{Quiet, Registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,6 +30,7 @@ pub(super) struct Metrics {
     expiry: Gauge,
     pub(super) reloads: Reloads,
     logged: Mutex<BTreeSet<(String, RefusalReason)>>,
+    quiet: Quiet,
 }
 
 /// What a link counts itself, looked up once.
@@ -54,9 +55,13 @@ impl Metrics {
             expiry: Gauge::default(),
             reloads: Reloads::register(registry),
             logged: Mutex::default(),
+            quiet: Quiet::new(),
         };
         for reason in RefusalReason::ALL {
             drop(metrics.refused.get_or_create(&[("reason", reason.as_str())]));
+        }
+        for kind in LinkKind::ALL {
+            drop(metrics.counters(kind));
         }
         registry.register("quic_streams", "Streams opened and accepted, by kind of link", metrics.streams.clone());
         registry.register("quic_oversized_messages", "Streams stopped at the size bound", metrics.oversized.clone());
@@ -99,14 +104,18 @@ impl Metrics {
         self.refused.get_or_create(&[("reason", refusal.reason.as_str())]).inc();
         let peer = logged_as(refusal.claims.as_ref(), address);
         let mut logged = lock(&self.logged);
-        if logged.len() >= LOGGED_MAX || !logged.insert((peer.clone(), refusal.reason)) {
+        let key = (peer.clone(), refusal.reason);
+        if logged.len() >= LOGGED_MAX || logged.contains(&key) {
             return;
         }
+        // Who claims to be another each time would fill the log. What is left out now is still news at the next try.
+        let Some(suppressed) = self.quiet.may_speak() else { return };
+        logged.insert(key);
         let full = logged.len() == LOGGED_MAX;
         drop(logged);
         let kind = kind.map_or("unknown", LinkKind::as_str);
         let by = if refusal.by == RefusedBy::Us { "us" } else { "peer" };
-        tracing::warn!(%peer, kind, by, our_role = %role, reason = %refusal.reason,
+        tracing::warn!(%peer, kind, by, our_role = %role, reason = %refusal.reason, suppressed,
             "link refused: {}: {}; further ones are counted, not logged", refusal.detail, refusal.reason.hint());
         if full {
             tracing::warn!("links of many peers were refused; from now on they are counted only");

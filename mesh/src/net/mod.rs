@@ -27,6 +27,7 @@ mod refusal;
 mod reload;
 mod revocation;
 mod signing;
+mod socket;
 mod tls;
 mod transport;
 
@@ -47,6 +48,7 @@ pub use outside::{Outside, OutsideFiles};
 pub use probe::presented_certificates;
 pub use reload::{Changes, POLL, Reloads};
 pub use signing::{Followed, Signer, SignerTrust, Trusted};
+pub use socket::udp_buffer;
 
 use crate::wire;
 use std::fmt;
@@ -80,7 +82,7 @@ impl LinkKind {
         }
     }
 
-    /// What the TLS handshake calls it; has the version of its messages.
+    /// What the TLS handshake calls it; has the newest version of its messages.
     #[must_use]
     pub const fn alpn(self) -> &'static [u8] {
         match self {
@@ -111,8 +113,14 @@ impl LinkKind {
         }
     }
 
+    /// The same for every version that this program speaks, the newest first: two ends settle on the newest one that both
+    /// know. There is one so far; the next one stands before it until nobody speaks the old one any more.
+    const fn alpns(self) -> [&'static [u8]; 1] {
+        [self.alpn()]
+    }
+
     fn of_alpn(protocol: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.alpn() == protocol)
+        Self::ALL.into_iter().find(|kind| kind.alpns().contains(&protocol))
     }
 }
 

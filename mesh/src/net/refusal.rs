@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a foreign reason that are kept.
 const DETAIL_BYTES_MAX: usize = 300;
+/// Foreign kinds of links that are named.
+const LISTED_MAX: usize = 8;
 
 /// Application close codes: 0 is an orderly end, these and the reason's number a refusal.
 const REFUSED_CODE_BASE: u32 = 0x100;
@@ -22,6 +24,9 @@ pub(super) struct Verdict(Mutex<Found>);
 struct Found {
     claims: Option<Identity>,
     refused: Option<(RefusalReason, String)>,
+    /// The kinds and versions of links that we speak, and those that the other end does, as far as it said so.
+    ours: String,
+    theirs: Option<String>,
 }
 
 impl Verdict {
@@ -33,6 +38,16 @@ impl Verdict {
     /// Keeps why the certificate was refused.
     pub(super) fn refuse(&self, error: &Error) {
         self.found().refused = Some((reason_of(error), error.to_string()));
+    }
+
+    /// These kinds and versions of links are spoken at this end.
+    pub(super) fn speaks(&self, alpns: &[Vec<u8>]) {
+        self.found().ours = listed(alpns.iter().map(Vec::as_slice));
+    }
+
+    /// And these at the other one.
+    pub(super) fn offers<'a>(&self, alpns: impl Iterator<Item = &'a [u8]>) {
+        self.found().theirs = Some(listed(alpns));
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -60,8 +75,24 @@ impl Verdict {
             }
             _ => return None,
         };
+        let detail = match (reason, &found.theirs) {
+            (RefusalReason::Version, Some(theirs)) => {
+                format!("the other end speaks {theirs}, and this one {}", found.ours)
+            }
+            (RefusalReason::Version, None) if !found.ours.is_empty() => {
+                format!("the other end does not speak {}, as this one does", found.ours)
+            }
+            _ => detail,
+        };
         Some(Refusal { reason, by, claims, detail })
     }
+}
+
+/// Kinds and versions of links as people read them.
+fn listed<'a>(alpns: impl Iterator<Item = &'a [u8]>) -> String {
+    let all: Vec<String> = alpns.take(LISTED_MAX).map(printable).collect();
+    let text = if all.is_empty() { "nothing of ours".to_owned() } else { all.join(", ") };
+    printable(text.as_bytes())
 }
 
 /// The application close code of a refusal.
@@ -149,6 +180,17 @@ mod tests {
         }
         assert_eq!(reason_of_code(VarInt::from_u32(0)), None);
         assert_eq!(reason_of_code(VarInt::MAX), None);
+    }
+
+    #[test]
+    fn a_version_that_is_refused_is_named_with_ours() {
+        let verdict = Verdict::default();
+        verdict.speaks(&[b"lockstep-peer/3".to_vec(), b"lockstep-admin/3".to_vec()]);
+        verdict.offers([&b"lockstep-peer/99"[..], b"x\ny"].into_iter());
+        let refusal = verdict.explain(&ConnectionError::VersionMismatch).expect("it is a refusal");
+        assert_eq!((refusal.reason, refusal.by), (RefusalReason::Version, RefusedBy::Us));
+        let words = "the other end speaks lockstep-peer/99, x y, and this one lockstep-peer/3, lockstep-admin/3";
+        assert_eq!(refusal.detail, words);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 use std::fmt;
 use std::sync::Arc;
@@ -213,6 +214,21 @@ impl ClientCertVerifier for DiallerVerifier {
     }
 }
 
+/// Shows our certificate, and keeps what kinds and versions of links the dialler speaks: if none of them is ours, TLS says
+/// only that.
+#[derive(Debug)]
+struct Overhearing {
+    certified: Arc<SingleCertAndKey>,
+    verdict: Arc<Verdict>,
+}
+
+impl ResolvesServerCert for Overhearing {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.verdict.offers(hello.alpn().into_iter().flatten());
+        self.certified.resolve(hello)
+    }
+}
+
 /// Makes the TLS configuration of each handshake from one set of credentials.
 pub(super) struct Tls {
     pub(super) credentials: Credentials,
@@ -248,6 +264,8 @@ impl Tls {
         expected: Expected,
         verdict: Arc<Verdict>,
     ) -> Result<QuicClientConfig, NetError> {
+        let alpns = (self.credentials.speaks)(kind);
+        verdict.speaks(&alpns);
         let verifier = AcceptorVerifier { webpki: self.acceptors.clone(), expected, verdict };
         let mut config = rustls::ClientConfig::builder_with_provider(self.credentials.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -256,7 +274,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(self.credentials.certified.clone());
-        config.alpn_protocols = vec![kind.alpn().to_vec()];
+        config.alpn_protocols = alpns;
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         QuicClientConfig::try_from(config).map_err(unusable)
@@ -264,13 +282,16 @@ impl Tls {
 
     /// For one link that somebody else dials.
     pub(super) fn accepting(&self, kinds: &[LinkKind], verdict: Arc<Verdict>) -> Result<QuicServerConfig, NetError> {
+        let alpns: Vec<Vec<u8>> = kinds.iter().flat_map(|kind| (self.credentials.speaks)(*kind)).collect();
+        verdict.speaks(&alpns);
+        let resolver = Overhearing { certified: self.credentials.certified.clone(), verdict: verdict.clone() };
         let verifier = DiallerVerifier { webpki: self.diallers.clone(), verdict };
         let mut config = rustls::ServerConfig::builder_with_provider(self.credentials.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unusable)?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(self.credentials.certified.clone());
-        config.alpn_protocols = kinds.iter().map(|kind| kind.alpn().to_vec()).collect();
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = alpns;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;

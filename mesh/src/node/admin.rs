@@ -1,7 +1,7 @@
 //! The admin HTTP server: takes connections, a bounded number, each for one bounded request and a bounded time.
 
 use super::router::{self, Shared};
-use super::{Admin, Registry};
+use super::{Admin, Quiet, Registry};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,6 +14,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections at one time. Further ones wait in the kernel's queue: each of these ends within bounded time.
 const CONNECTIONS_MAX: usize = 64;
+/// While there are no files left every try fails.
+static CANNOT_ACCEPT: Quiet = Quiet::new();
 /// Bytes of a request's line and headers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Headers of one request.
@@ -71,7 +73,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "admin port: cannot accept; trying again");
+                if let Some(suppressed) = CANNOT_ACCEPT.may_speak() {
+                    tracing::warn!(%error, suppressed, "admin port: cannot accept; trying again");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -77,7 +77,7 @@ async fn probes_and_documents_are_where_outside_tools_look_for_them() {
     assert_eq!(get(&server, "/livez").await.0, 200);
     assert_eq!(get(&server, "/startupz").await.0, 200);
     assert_eq!(get(&server, "/app/livez").await.0, 503);
-    assert_eq!(get(&server, "/status").await.1.trim(), r#"{"kind":"part"}"#);
+    assert!(get(&server, "/status").await.1.contains(r#""kind":"part""#));
     assert_eq!(get(&server, "/config").await.1.trim(), r#"{"id":1}"#);
     assert!(get(&server, "/version").await.1.contains("\"commit\""));
     assert_eq!(ask(&server, "POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await.0, 200);
@@ -138,4 +138,59 @@ async fn it_stops_listening_when_dropped() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the port is closed");
+}
+
+#[tokio::test]
+async fn every_path_answers_get_head_and_post_in_its_kind_and_none_is_cached() {
+    let (server, part) = server().await;
+    part.caught_up.store(true, Ordering::SeqCst);
+    let paths = [
+        ("/startupz", 200, "text/plain"),
+        ("/livez", 200, "text/plain"),
+        ("/readyz", 200, "text/plain"),
+        ("/metrics", 200, "application/openmetrics-text"),
+        ("/status", 200, "application/json"),
+        ("/version", 200, "application/json"),
+        ("/config", 200, "application/json"),
+        ("/app/livez", 503, "text/plain"),
+        ("/log-level", 200, "text/plain"),
+        ("/drain?wait=300ms", 200, "text/plain"),
+    ];
+    for (path, code, kind) in paths {
+        for method in ["GET", "HEAD", "POST"] {
+            // A POST there sets the level.
+            if (method, path) == ("POST", "/log-level") {
+                continue;
+            }
+            let mut stream = TcpStream::connect(server.local_addr()).await.expect("the server listens");
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("the server reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("the server answers in UTF-8");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {path}: {answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(
+                head.contains(&format!("content-type: {kind}")) && head.contains("cache-control: no-store"),
+                "{answer}"
+            );
+            assert_eq!(body.is_empty(), method == "HEAD", "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn verbose_gives_a_line_for_each_check() {
+    let (server, _part) = server().await;
+    assert_eq!(get(&server, "/startupz?verbose").await, (200, "[+]started ok\nok\n".into()));
+    assert_eq!(get(&server, "/livez?verbose").await, (200, "[+]event-loop ok\nok\n".into()));
+    assert_eq!(get(&server, "/app/livez?verbose").await, (503, "[-]app failed\nfailed: app\n".into()));
+}
+
+#[tokio::test]
+async fn the_status_has_this_machines_time() {
+    let (server, _part) = server().await;
+    let status: serde_json::Value = serde_json::from_str(&get(&server, "/status").await.1).expect("JSON");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let theirs = status["unix_ms"].as_u64().expect("a number");
+    assert!(now.as_millis().abs_diff(theirs.into()) < 60_000, "{status}");
 }

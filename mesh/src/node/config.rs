@@ -8,6 +8,7 @@
 use clap::builder::{BoolishValueParser, OsStringValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
@@ -108,15 +109,78 @@ pub fn load_from<T: clap::Parser>(
     argv: &[OsString],
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<T, SettingsError> {
+    let (matches, _) = layered(&T::command(), argv, env)?;
+    T::from_arg_matches(&matches).map_err(SettingsError::CommandLine)
+}
+
+/// A setting of the subcommand that was asked for, and where its value is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its flag, without the dashes.
+    pub name: String,
+    /// What it is; more than one for a list, none where it is not set.
+    pub values: Vec<String>,
+    /// `flag`, the name in the environment, the file and the key in it, `default`, or `not set`.
+    pub source: String,
+}
+
+/// The settings that [`load_from`] would take, one by one. What follows `--` is no setting.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn explain_from<T: clap::CommandFactory>(
+    argv: &[OsString],
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Setting>, SettingsError> {
     let strict = T::command();
+    let (matches, sources) = layered(&strict, argv, env)?;
+    let (leaf, _, given) = leaf(&strict, &matches);
+    let shown = leaf.get_arguments().filter(|arg| !arg.is_hide_set() && takes_value(arg));
+    let setting = |arg: &Arg| {
+        let id = arg.get_id().as_str();
+        let raw = given.get_raw(id).into_iter().flatten();
+        let otherwise = if given.value_source(id).is_some() { "default" } else { "not set" };
+        Some(Setting {
+            name: arg.get_long()?.to_owned(),
+            values: raw.map(|value| value.to_string_lossy().into_owned()).collect(),
+            source: sources.get(id).cloned().unwrap_or_else(|| otherwise.to_owned()),
+        })
+    };
+    Ok(shown.filter_map(setting).collect())
+}
+
+/// Neither help nor version.
+fn takes_value(arg: &Arg) -> bool {
+    use ArgAction::{Append, Set, SetFalse, SetTrue};
+    matches!(arg.get_action(), Set | Append | SetTrue | SetFalse)
+}
+
+/// Where each setting is from that is set, by the argument's id.
+type Sources = BTreeMap<String, String>;
+
+/// All layers as one command line, parsed.
+fn layered(
+    strict: &Command,
+    argv: &[OsString],
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(ArgMatches, Sources), SettingsError> {
     let lenient = lenient(strict.clone());
     let matches = lenient.try_get_matches_from(argv).map_err(SettingsError::CommandLine)?;
-    let (leaf, depth, given) = leaf(&strict, &matches);
-    let layers = resolve(leaf, given, env)?;
-    let (head, own) = argv.split_at(argv.len().min(depth + 1));
+    let (leaf, path, given) = leaf(strict, &matches);
+    let (layers, sources) = resolve(leaf, given, env)?;
+    let (head, own) = argv.split_at(behind(argv, &path));
     let whole: Vec<OsString> = head.iter().cloned().chain(layers).chain(own.iter().cloned()).collect();
-    let matches = strict.try_get_matches_from(whole).map_err(SettingsError::CommandLine)?;
-    T::from_arg_matches(&matches).map_err(SettingsError::CommandLine)
+    let matches = strict.clone().try_get_matches_from(whole).map_err(SettingsError::CommandLine)?;
+    Ok((matches, sources))
+}
+
+/// The place behind the words that name the subcommand; flags of the commands above it may stand between them.
+fn behind(argv: &[OsString], path: &[&str]) -> usize {
+    let mut at = argv.len().min(1);
+    for name in path {
+        at += argv[at..].iter().position(|word| word == name).map_or(0, |found| found + 1);
+    }
+    at
 }
 
 /// The same command with every value taken as it is and nothing required: tells what the command line gives, and has
@@ -163,14 +227,15 @@ fn with_help(arg: Arg, more: &str) -> Arg {
     }
 }
 
-/// The subcommand that was asked for, how deep it is, and what the command line gives it.
-fn leaf<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a Command, usize, &'a ArgMatches) {
-    let (mut command, mut matches, mut depth) = (command, matches, 0);
+/// The subcommand that was asked for, the names down to it, and what the command line gives it.
+fn leaf<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a Command, Vec<&'a str>, &'a ArgMatches) {
+    let (mut command, mut matches, mut path) = (command, matches, Vec::new());
     while let Some((name, below)) = matches.subcommand() {
         let Some(next) = command.find_subcommand(name) else { break };
-        (command, matches, depth) = (next, below, depth + 1);
+        (command, matches) = (next, below);
+        path.push(name);
     }
-    (command, depth, matches)
+    (command, path, matches)
 }
 
 fn env_name(arg: &Arg) -> Option<String> {
@@ -186,8 +251,9 @@ fn resolve(
     leaf: &Command,
     given: &ArgMatches,
     env: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Vec<OsString>, SettingsError> {
+) -> Result<(Vec<OsString>, Sources), SettingsError> {
     let mut problems = Vec::new();
+    let mut sources = Sources::new();
     let mut file = match file_path(leaf, given, env) {
         Some(path) => read_file(Path::new(&path), &mut problems),
         None => FileLayer::default(),
@@ -199,6 +265,7 @@ fn resolve(
         let (source, values) = if given.value_source(id) == Some(ValueSource::CommandLine) {
             let raw: Vec<OsString> = given.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect();
             // Its words are on the command line already.
+            sources.insert(id.to_owned(), "flag".to_owned());
             check(arg, "", &raw, &mut problems);
             continue;
         } else if let Some((name, value)) = env_name(arg).and_then(|name| env(&name).map(|value| (name, value))) {
@@ -218,10 +285,11 @@ fn resolve(
         };
         if check(arg, &format!("{source}: "), &values, &mut problems) {
             whole.extend(arguments(arg, &values));
+            sources.insert(id.to_owned(), source);
         }
     }
     unknown_keys(leaf, &file, &mut problems);
-    if problems.is_empty() { Ok(whole) } else { Err(SettingsError::Bad(problems)) }
+    if problems.is_empty() { Ok((whole, sources)) } else { Err(SettingsError::Bad(problems)) }
 }
 
 /// The settings file, as it was read.

@@ -179,3 +179,25 @@ fn the_help_names_the_environment_and_the_possible_values() {
     assert_eq!(help.exit_code(), 0);
     assert!(text.contains("LOCKSTEP_SOME_NUMBER") && text.contains("possible values: red, blue"), "{text}");
 }
+
+#[test]
+fn each_setting_is_explained_with_where_it_is_from() {
+    let file = File::with("explained", "cluster = \"file\"\nfast = true\nseeds = [\"x:1\", \"y:2\"]\n");
+    let argv = ["program", "run", "--config", file.path(), "--some-number", "9", "--", "app", "--fast"];
+    let env = |name: &str| (name == "LOCKSTEP_WAIT").then(|| "3s".into());
+    let found = explain_from::<Cli>(&argv.map(Into::into), &env).expect("all settings are good");
+    let shown: Vec<String> =
+        found.iter().map(|one| format!("{}={} ({})", one.name, one.values.join(","), one.source)).collect();
+    let of = |key: &str| format!("{}: {key}", file.path());
+    let expected = [
+        format!("config={} (flag)", file.path()),
+        format!("cluster=file ({})", of("cluster")),
+        "some-number=9 (flag)".to_owned(),
+        "colour=red (default)".to_owned(),
+        "wait=3s (LOCKSTEP_WAIT)".to_owned(),
+        format!("fast=true ({})", of("fast")),
+        format!("seeds=x:1,y:2 ({})", of("seeds")),
+    ];
+    assert_eq!(shown, expected);
+    assert!(explain_from::<Cli>(&["program", "run"].map(Into::into), &|_| None).is_err(), "the cluster is missing");
+}

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// How long `/drain` waits without `?wait=`.
@@ -84,7 +84,7 @@ fn immediate(shared: &Shared, path: &str, query: &str) -> Answer {
         "/readyz" => checks(&shared.admin.ready(), verbose),
         "/app/livez" => checks(&[("app", shared.admin.app_live())], verbose),
         "/metrics" => scrape(shared),
-        "/status" => json(&shared.admin.status()),
+        "/status" => json(&with_clock(shared.admin.status())),
         "/config" => json(&shared.admin.config()),
         "/version" => {
             let version = version();
@@ -93,6 +93,15 @@ fn immediate(shared: &Shared, path: &str, query: &str) -> Answer {
         "/log-level" => plain(StatusCode::OK, format!("{}\n", logging::filter().unwrap_or_default())),
         _ => plain(StatusCode::NOT_FOUND, "there is no such path\n"),
     }
+}
+
+/// The status with this machine's time in it: whoever asks several machines sees whose clock is wrong.
+fn with_clock(mut status: serde_json::Value) -> serde_json::Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let serde_json::Value::Object(fields) = &mut status {
+        fields.insert("unix_ms".to_owned(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX).into());
+    }
+    status
 }
 
 fn checks(checks: &[(&'static str, bool)], verbose: bool) -> Answer {

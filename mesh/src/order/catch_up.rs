@@ -20,8 +20,10 @@ const PATIENCE: u32 = 5;
 
 impl Replica {
     /// Somebody has decided up to here. What is missing is given a moment to arrive by itself.
-    pub(super) fn note_known_decided(&mut self, now: Instant, decided: Slot) {
-        self.known_decided = self.known_decided.max(decided);
+    pub(super) fn note_known_decided(&mut self, now: Instant, decided: Slot, by: ReplicaId) {
+        if decided > self.known_decided {
+            (self.known_decided, self.known_by) = (decided, Some(by).filter(|by| *by != self.config.id));
+        }
         if self.known_decided > self.log.decided() {
             self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         }
@@ -30,6 +32,9 @@ impl Replica {
     /// Slots may be missing for longer than they should.
     pub(super) fn on_repair(&mut self, now: Instant, out: &mut Vec<Output>) {
         let lacks_snapshot = self.execution.base.is_none();
+        if self.own().is_none() {
+            self.on_removed_look(now, out);
+        }
         if self.known_decided <= self.log.decided() && !lacks_snapshot {
             self.fetching = None;
             return;
@@ -47,27 +52,49 @@ impl Replica {
             // Slots still arrive by themselves.
             None if recent => {}
             Some(Fetching { peer, .. }) => self.fetch(now, self.after(peer), out),
-            None => self.fetch(now, self.leader.filter(|leader| *leader != self.config.id), out),
+            None => self.fetch(now, self.leader.or(self.known_by).filter(|peer| *peer != self.config.id), out),
         }
+    }
+
+    /// Whom slots and snapshots can be asked of: the other members, and whoever said that there are more slots, who may be
+    /// none: all that are known here as members may have gone.
+    fn sources(&self) -> Vec<ReplicaId> {
+        let members = self.configuration.cluster.members.iter().map(|member| member.id);
+        let mut sources: Vec<ReplicaId> = members.chain(self.known_by).filter(|id| *id != self.config.id).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        sources
     }
 
     /// Asks a peer for the next decided slots; without one, a member drawn by chance.
     pub(super) fn fetch(&mut self, now: Instant, peer: Option<ReplicaId>, out: &mut Vec<Output>) {
-        let others: Vec<ReplicaId> =
-            self.config.cluster.members.iter().map(|member| member.id).filter(|id| *id != self.config.id).collect();
-        let Some(peer) = peer.or_else(|| self.rng.choose(&others).copied()) else { return };
+        let sources = self.sources();
+        let Some(peer) = peer.or_else(|| self.rng.choose(&sources).copied()) else { return };
         self.fetching = Some(Fetching { peer, until: now + self.config.timing.repair * PATIENCE });
         self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         let (from, to) = (self.log.decided().next(), self.known_decided);
         self.send(To::One(peer), Message::Fetch { from, to }, out);
     }
 
-    /// The member after `peer` in the member list that is not this one.
+    /// Whether anything is decided beyond what is known here.
+    pub(super) fn fetch_beyond(&mut self, out: &mut Vec<Output>) {
+        let sources = self.sources();
+        let Some(peer) = self.rng.choose(&sources).copied() else { return };
+        let next = self.log.decided().next();
+        self.send(To::One(peer), Message::Fetch { from: next, to: next }, out);
+    }
+
+    /// The next one to ask after `peer`.
     pub(super) fn after(&self, peer: ReplicaId) -> Option<ReplicaId> {
-        let members = &self.config.cluster.members;
-        let start = self.index_of(peer)?;
-        let mut others = (1..=members.len()).map(|step| members[(start + step) % members.len()].id);
-        others.find(|id| *id != self.config.id)
+        let sources = self.sources();
+        sources.iter().find(|id| **id > peer).or(sources.first()).copied()
+    }
+
+    /// The next one to ask for a snapshot after `peer`: a witness has none that an application could begin with.
+    pub(super) fn snapshot_after(&self, peer: ReplicaId) -> Option<ReplicaId> {
+        let has = |id: &&ReplicaId| self.configuration.cluster.member(**id).is_none_or(|member| member.application);
+        let sources = self.sources();
+        sources.iter().filter(has).find(|id| **id > peer).or(sources.iter().find(has)).copied()
     }
 
     pub(super) fn on_fetch(&mut self, from: ReplicaId, first: Slot, to: Slot, out: &mut Vec<Output>) {
@@ -95,11 +122,13 @@ impl Replica {
     pub(super) fn on_fetched(
         &mut self,
         now: Instant,
+        from: ReplicaId,
         first: Slot,
         entries: Vec<(Ballot, Arc<Batch>)>,
         decided: Slot,
         out: &mut Vec<Output>,
     ) {
+        self.confirm_change(decided, out);
         let next = self.log.decided().next();
         if first > next || first == Slot(0) {
             return;
@@ -117,7 +146,7 @@ impl Replica {
         }
         self.forget_flights(now, first, slot, out);
         self.advance(now, out);
-        self.note_known_decided(now, decided);
+        self.note_known_decided(now, decided, from);
         if let Some(fetching) = self.fetching.take()
             && self.known_decided > self.log.decided()
             && self.log.decided() >= next

@@ -4,7 +4,7 @@
 use super::{Event, Output, Replica, State};
 use crate::config::Divergence;
 use crate::ids::{Digest, Slot};
-use crate::quorum::majority;
+use crate::quorum::{ELECTORATE_MIN, majority};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -111,8 +111,10 @@ impl Replica {
     fn diverged(&mut self, now: Instant, slot: Slot, (own, majority): (Digest, Digest), out: &mut Vec<Output>) {
         let judgement = &mut self.execution.judgement;
         let lately = judgement.lately(now);
+        // Of two, none is a minority.
+        let judges = self.configuration.cluster.electorate() >= ELECTORATE_MIN;
         let policy = match self.config.divergence {
-            Divergence::Rebuild if lately >= REBUILDS => Divergence::Alarm,
+            Divergence::Rebuild if lately >= REBUILDS || !judges => Divergence::Alarm,
             policy => policy,
         };
         let (agreed, rebuild) = (judgement.matched, policy == Divergence::Rebuild);
@@ -148,25 +150,26 @@ impl Replica {
     /// The leader's look at what it heard since its last heartbeat, which asked for the hash at `compare`. Who is quarantined
     /// does not count, but is heard: once it has what the majority has, it is told so.
     pub(super) fn compare_digests(&mut self, out: &mut Vec<Output>) {
-        let (own, members) = (self.own_index(), self.members());
+        let own = self.own_index();
+        let electorate = self.configuration.cluster.electorate();
         let State::Leader(leading) = &self.state else { return };
         let (compare, fresh) = (leading.compare, leading.compare > leading.compared);
         if compare == Slot(0) {
             return;
         }
         let own_digest = self.digest_at(compare).map(|digest| (digest, !self.execution.judgement.is_quarantined()));
-        let heard = leading.peers.iter().enumerate().filter_map(|(index, peer)| {
+        let heard = self.heard_of_applications(leading).filter_map(|(index, marks)| {
             if index == own {
                 return own_digest;
             }
-            let digest = peer.marks.digest.filter(|(slot, _)| *slot == compare);
-            digest.map(|(_, digest)| (digest, peer.marks.executed >= compare))
+            let digest = marks.digest.filter(|(slot, _)| *slot == compare);
+            digest.map(|(_, digest)| (digest, marks.executed >= compare))
         });
         let (counting, quarantined): (Vec<_>, Vec<_>) = heard.partition(|(_, counts)| *counts);
         let count = |digest: &Digest| counting.iter().filter(|(other, _)| other == digest).count();
-        let agreed = counting.iter().map(|(digest, _)| *digest).find(|digest| count(digest) >= majority(members));
+        let agreed = counting.iter().map(|(digest, _)| *digest).find(|digest| count(digest) >= majority(electorate));
         let differ = counting.windows(2).any(|pair| pair[0] != pair[1]);
-        let all = counting.len() == members;
+        let all = counting.len() == electorate;
         let State::Leader(leading) = &mut self.state else { return };
         match agreed {
             Some(digest) => {

@@ -1,9 +1,9 @@
 //! Leader change: pre-vote, promises, recovery of what may have been decided (rules 1 to 5).
 
 use super::normal::Leading;
-use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
-use crate::ids::{Ballot, ReplicaId, Slot};
-use crate::quorum::{MemberSet, majority};
+use super::{AfterDisk, ChangeRefused, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
+use crate::ids::{Ballot, Epoch, ReplicaId, Slot};
+use crate::quorum::MemberSet;
 use crate::time::{Duration, Instant};
 use crate::wire::peer::Batch;
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// Asking around whether an election could be won.
 #[derive(Debug)]
 pub(super) struct PreCandidate {
+    /// The configuration whose places are counted.
+    pub epoch: Epoch,
     round: u64,
     granted: MemberSet,
 }
@@ -19,6 +21,8 @@ pub(super) struct PreCandidate {
 /// Standing for election, then fetching what others have decided already.
 #[derive(Debug)]
 pub(super) struct Candidate {
+    /// The configuration whose places are counted.
+    pub epoch: Epoch,
     ballot: Ballot,
     /// By place in the member list.
     promises: Vec<Progress>,
@@ -26,6 +30,14 @@ pub(super) struct Candidate {
     /// Set once a majority has promised: the highest decided mark among them, and the values above it.
     recovery: Option<Recovery>,
     since: Instant,
+}
+
+/// A leader that an operator wants to hand over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handing {
+    token: u64,
+    to: ReplicaId,
+    until: Instant,
 }
 
 /// What has arrived of one member's promise.
@@ -66,8 +78,8 @@ impl Replica {
     pub(super) fn arm_election(&mut self, now: Instant) {
         let timing = &self.config.timing;
         let wait = timing.election_timeout + self.rng.duration(timing.election_jitter);
-        // Alone, there is nobody whose leadership could be disturbed.
-        let undisturbed = self.members() == 1 && matches!(self.state, State::Follower);
+        // Where nobody else votes, there is nobody whose leadership could be disturbed.
+        let undisturbed = self.votes_alone() && matches!(self.state, State::Follower);
         let wait = if undisturbed { Duration::ZERO } else { wait };
         if self.voting {
             self.timers.set(Timer::Election, now + wait);
@@ -107,9 +119,9 @@ impl Replica {
         granted.insert(self.own_index());
         let suspects = self.suspects.unwrap_or(Ballot::NONE);
         self.leader = None;
-        self.state = State::PreCandidate(PreCandidate { round, granted });
+        self.state = State::PreCandidate(PreCandidate { epoch: self.configuration.epoch, round, granted });
         self.arm_election(now);
-        if granted.is_majority_of(self.members()) {
+        if granted.len() >= self.quorum() {
             return self.stand(now, round, out);
         }
         let decided = self.log.decided();
@@ -125,8 +137,11 @@ impl Replica {
         suspects: Ballot,
         out: &mut Vec<Output>,
     ) {
-        self.note_known_decided(now, decided);
-        if !self.voting || round > ROUND_MAX {
+        self.note_known_decided(now, decided, from);
+        if !self.voting || self.voter_index(from).is_none() {
+            return self.tell_behind(from, decided, out);
+        }
+        if round > ROUND_MAX {
             return;
         }
         if round <= self.promised.round {
@@ -151,15 +166,23 @@ impl Replica {
         }
     }
 
+    /// One that does not vote, or not for this candidate, knows something that the candidate does not: perhaps the very
+    /// change of the configuration that is the reason.
+    fn tell_behind(&self, from: ReplicaId, decided: Slot, out: &mut Vec<Output>) {
+        if decided < self.log.decided() {
+            self.send(To::One(from), Message::Behind { decided: self.log.decided() }, out);
+        }
+    }
+
     pub(super) fn on_pre_vote_granted(&mut self, now: Instant, from: ReplicaId, round: u64, out: &mut Vec<Output>) {
-        let Some(index) = self.index_of(from) else { return };
-        let members = self.members();
+        let Some(index) = self.voter_index(from) else { return };
+        let quorum = self.quorum();
         let State::PreCandidate(asking) = &mut self.state else { return };
         if asking.round != round {
             return;
         }
         asking.granted.insert(index);
-        if asking.granted.is_majority_of(members) {
+        if asking.granted.len() >= quorum {
             self.stand(now, round, out);
         }
     }
@@ -168,13 +191,15 @@ impl Replica {
     pub(super) fn stand(&mut self, now: Instant, round: u64, out: &mut Vec<Output>) {
         let id = self.config.id;
         let replica = if mutant::on(Mutant::EqualBallots) { ReplicaId(0) } else { id };
-        let ballot = Ballot { round, replica, incarnation: self.config.cluster.members[self.own_index()].incarnation };
+        let incarnation = self.own().expect("only a member stands").incarnation;
+        let ballot = Ballot { round, replica, incarnation };
         assert!(ballot > self.promised, "a candidate's ballot is above every one it promised");
         self.promised = ballot;
         self.round_seen = round;
         self.leader = None;
         self.suspects = None;
         self.state = State::Candidate(Candidate {
+            epoch: self.configuration.epoch,
             ballot,
             promises: vec![Progress::default(); self.members()],
             own_durable: false,
@@ -185,15 +210,23 @@ impl Replica {
         self.timers.set(Timer::Heartbeat, now + self.config.timing.heartbeat);
         out.push(Output::Event(Event::Standing { ballot }));
         self.persist(Record::Promised { ballot }, Some(AfterDisk::Promise { ballot, to: id }), out);
-        if self.members() > 1 {
-            self.send(To::Others, Message::Prepare { ballot }, out);
+        if self.has_others() {
+            self.send(To::Others, Message::Prepare { ballot, decided: self.log.decided() }, out);
         }
     }
 
     /// Phase 1a arrives.
-    pub(super) fn on_prepare(&mut self, now: Instant, from: ReplicaId, ballot: Ballot, out: &mut Vec<Output>) {
+    pub(super) fn on_prepare(
+        &mut self,
+        now: Instant,
+        from: ReplicaId,
+        ballot: Ballot,
+        decided: Slot,
+        out: &mut Vec<Output>,
+    ) {
+        self.note_known_decided(now, decided, from);
         if !self.valid_ballot(from, ballot, "prepare in another member's ballot", out) || !self.voting {
-            return;
+            return self.tell_behind(from, decided, out);
         }
         if ballot < self.promised {
             return self.send(To::One(from), Message::Outvoted { promised: self.promised }, out);
@@ -225,15 +258,15 @@ impl Replica {
 
     /// Whether `from` may lead in `ballot`: its own, in its own life, with a round that can be exceeded (rule 1).
     fn valid_ballot(&mut self, from: ReplicaId, ballot: Ballot, what: &'static str, out: &mut Vec<Output>) -> bool {
-        let member = self.index_of(from).map(|index| self.config.cluster.members[index]);
-        let own = member.filter(|member| member.id == ballot.replica || mutant::on(Mutant::EqualBallots));
-        let round = ballot.round > 0 && ballot.round <= ROUND_MAX;
-        let Some(member) = own.filter(|_| round) else {
+        let own = from == ballot.replica || mutant::on(Mutant::EqualBallots);
+        if !own || ballot.round == 0 || ballot.round > ROUND_MAX {
             self.nonsense(from, what, out);
             return false;
-        };
-        // Of an earlier life, that is over; or of one whose grant is not known here yet: it is in the log.
-        member.incarnation == ballot.incarnation
+        }
+        // Otherwise it is of an earlier life, that is over, or of one that was removed; or of one whose vote is not known
+        // here yet: it is in the log.
+        let votes = |index: usize| self.configuration.cluster.members[index].incarnation == ballot.incarnation;
+        self.voter_index(from).is_some_and(votes)
     }
 
     /// A message of a leader arrived: follow it, unless a higher ballot was promised. Says whether it is followed.
@@ -280,7 +313,7 @@ impl Replica {
 
     fn send_promise(&self, to: ReplicaId, out: &mut Vec<Output>) {
         let ballot = self.promised;
-        let decided = self.log.decided().max(self.decided_before);
+        let decided = self.log.decided();
         let (first_kept, settled) = (self.log.first(), self.settled);
         let forgets = mutant::on(Mutant::VoteForgotten);
         let accepted = self.log.above(decided).filter(|_| !forgets);
@@ -300,8 +333,8 @@ impl Replica {
         promise: Promise,
         out: &mut Vec<Output>,
     ) {
-        let Some(index) = self.index_of(from) else { return };
-        self.note_known_decided(now, promise.decided);
+        self.note_known_decided(now, promise.decided, from);
+        let Some(index) = self.voter_index(from) else { return };
         let State::Candidate(candidate) = &mut self.state else { return };
         if candidate.ballot != ballot || candidate.promises[index].is_complete() {
             return;
@@ -319,7 +352,7 @@ impl Replica {
         value: (Ballot, Arc<Batch>),
         out: &mut Vec<Output>,
     ) {
-        let Some(index) = self.index_of(from) else { return };
+        let Some(index) = self.voter_index(from) else { return };
         // No correct member has more undecided slots than it takes proposals above its decided mark.
         let bound = (self.config.limits.window * 2 + 1) as usize;
         let State::Candidate(candidate) = &mut self.state else { return };
@@ -333,19 +366,18 @@ impl Replica {
     /// Once a majority has promised: what lies at or below any of their decided marks is fetched, what lies above is
     /// proposed again, holes are filled (rule 3).
     fn on_election_progress(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let (own, members) = (self.own_index(), self.members());
+        let (own, quorum) = (self.own_index(), self.quorum());
         let own_decided = self.log.decided();
-        let own_floor = own_decided.max(self.decided_before);
         let State::Candidate(candidate) = &mut self.state else { return };
         if candidate.recovery.is_some() || !candidate.own_durable {
             return;
         }
         let complete = |(_, progress): &(usize, &Progress)| progress.is_complete();
         let promises: Vec<_> = candidate.promises.iter().enumerate().filter(complete).collect();
-        if promises.len() + 1 < majority(members) {
+        if promises.len() + 1 < quorum {
             return;
         }
-        let mut recovery = Recovery { floor: own_floor, source: None, values: BTreeMap::new() };
+        let mut recovery = Recovery { floor: own_decided, source: None, values: BTreeMap::new() };
         for (slot, entry) in self.log.above_decided() {
             recovery.values.insert(slot, (entry.ballot, Arc::clone(&entry.batch)));
         }
@@ -354,7 +386,7 @@ impl Replica {
             let floor = promise.decided.max(promise.first_kept.previous());
             if floor > recovery.floor && !mutant::on(Mutant::NoopOverCut) {
                 recovery.floor = floor;
-                recovery.source = Some(self.config.cluster.members[index].id);
+                recovery.source = Some(self.configuration.cluster.members[index].id);
             }
             for (slot, ballot) in &promise.accepted {
                 let Some((accepted, batch)) = progress.values.get(slot) else { continue };
@@ -377,7 +409,7 @@ impl Replica {
     /// Leads as soon as everything that its promisers had decided is here.
     pub(super) fn on_recovery_progress(&mut self, now: Instant, out: &mut Vec<Output>) {
         let decided = self.log.decided();
-        let members = self.members();
+        let (epoch, members) = (self.configuration.epoch, self.members());
         let State::Candidate(candidate) = &mut self.state else { return };
         let Some(recovery) = &mut candidate.recovery else { return };
         if decided < recovery.floor {
@@ -388,7 +420,7 @@ impl Replica {
         let ballot = candidate.ballot;
         let mut values = std::mem::take(&mut recovery.values).split_off(&decided.next());
         let last = values.last_key_value().map_or(decided, |(slot, _)| *slot);
-        self.state = State::Leader(Leading::new(ballot, decided.next(), decided, members, now));
+        self.state = State::Leader(Leading::new(ballot, decided, (epoch, members), now));
         self.leader = None;
         self.timers.stop(Timer::Election);
         self.timers.set(Timer::Heartbeat, now);
@@ -406,6 +438,10 @@ impl Replica {
         }
         // A member alone hears of nobody's marks but its own.
         self.update_settled();
+        let confirms = slot == decided.next() && self.confirms();
+        if let State::Leader(leading) = &mut self.state {
+            leading.confirming = confirms;
+        }
         self.start_leading_intake();
         self.propose(now, out);
     }
@@ -421,9 +457,10 @@ impl Replica {
         }
         let own = self.own_index();
         let missing = candidate.promises.iter().enumerate().filter(|(index, p)| *index != own && !p.is_complete());
-        let missing: Vec<ReplicaId> = missing.map(|(index, _)| self.config.cluster.members[index].id).collect();
+        let voters = missing.map(|(index, _)| &self.configuration.cluster.members[index]).filter(|member| member.votes);
+        let missing: Vec<ReplicaId> = voters.map(|member| member.id).collect();
         for id in missing {
-            self.send(To::One(id), Message::Prepare { ballot }, out);
+            self.send(To::One(id), Message::Prepare { ballot, decided: self.log.decided() }, out);
         }
     }
 
@@ -452,6 +489,16 @@ impl Replica {
         self.hand_over(now, out);
     }
 
+    /// A leader that said goodbye and is gone is not waited for. Usually another one leads by then.
+    pub(super) fn on_left(&mut self, now: Instant, member: ReplicaId) {
+        if self.voting && self.draining.is_none() && self.followed().is_some_and(|(leader, _)| leader == member) {
+            // Whoever asks for this vote gets it; a little by chance, so that not all ask at once.
+            self.leader = None;
+            let hesitation = self.rng.duration(self.config.timing.heartbeat);
+            self.timers.set(Timer::Election, now + hesitation);
+        }
+    }
+
     pub(super) fn hand_over(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.draining.is_none() {
             return;
@@ -460,6 +507,61 @@ impl Replica {
             let ballot = leading.ballot;
             self.send(To::One(successor), Message::TakeOver { ballot }, out);
         }
+    }
+
+    /// A witness leads only until somebody can who is asked by clients.
+    pub(super) fn yield_to_application(&self, now: Instant, out: &mut Vec<Output>) {
+        let State::Leader(leading) = &self.state else { return };
+        if self.application {
+            return;
+        }
+        let ballot = leading.ballot;
+        let level = |id: &ReplicaId| self.index_of(*id).is_some_and(|index| self.is_level(now, index));
+        let successor = self.configuration.cluster.applications().map(|member| member.id).find(level);
+        if let Some(successor) = successor {
+            self.send(To::One(successor), Message::TakeOver { ballot }, out);
+        }
+    }
+
+    /// An operator wants another leader.
+    pub(super) fn on_transfer_leader(&mut self, now: Instant, token: u64, to: ReplicaId, out: &mut Vec<Output>) {
+        let result = match &self.state {
+            State::Leader(_) if self.handing.is_some() => Err(ChangeRefused::InFlight),
+            State::Leader(_) if to == self.config.id => Ok(()),
+            State::Leader(_) => match self.configuration.cluster.member(to) {
+                None => Err(ChangeRefused::UnknownMember),
+                Some(member) if !member.votes => Err(ChangeRefused::NotAVoter),
+                Some(_) => {
+                    self.handing = Some(Handing { token, to, until: now + self.config.timing.election_timeout * 2 });
+                    return self.hand_on(now, out);
+                }
+            },
+            _ => Err(ChangeRefused::NotLeader { leader: self.followed().map(|(leader, _)| leader) }),
+        };
+        out.push(Output::Changed { token, result });
+    }
+
+    /// Lets the member take over that an operator wants to lead, once it is level.
+    pub(super) fn hand_on(&self, now: Instant, out: &mut Vec<Output>) {
+        let (State::Leader(leading), Some(Handing { to, .. })) = (&self.state, self.handing) else { return };
+        let ballot = leading.ballot;
+        if self.index_of(to).is_some_and(|index| self.is_level(now, index)) {
+            self.send(To::One(to), Message::TakeOver { ballot }, out);
+        }
+    }
+
+    /// What became of that.
+    pub(super) fn end_handing(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let Some(Handing { token, to, until }) = self.handing else { return };
+        let result = match self.followed() {
+            Some((leader, _)) if leader == to => Ok(()),
+            Some((leader, _)) => Err(ChangeRefused::NotLeader { leader: Some(leader) }),
+            None if now < until => return,
+            None if self.index_of(to).is_some_and(|index| self.is_level(now, index)) => Err(ChangeRefused::NotTaken),
+            None => Err(ChangeRefused::NotCaughtUp),
+        };
+        self.handing = None;
+        out.push(Output::Changed { token, result });
     }
 
     /// The leader asks to be replaced: there is nobody to disturb, so no pre-vote is needed.

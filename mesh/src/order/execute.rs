@@ -8,7 +8,7 @@ use super::log::Admission;
 use super::silence::Silence;
 use super::snapshot::Dumping;
 use super::{Admitted, AppReply, Event, Operation, Output, Record, Replica};
-use crate::ids::{ClientId, Digest, Position, Run, Slot};
+use crate::ids::{ClientId, Digest, Opening, Position, Run, Slot};
 use crate::time::Instant;
 use crate::wire::peer::{Batch, Command};
 use crate::wire::{Body, Outcome, Tag};
@@ -161,11 +161,14 @@ impl Replica {
         execution.outstanding.clear();
         execution.dumping = None;
         execution.base = base;
+        // A witness has nothing to bring back.
+        execution.running = !self.application && base.is_some();
         let from = base.unwrap_or_default();
         (execution.sent, execution.executed) = (from.slot, from.slot);
         (execution.digest, execution.milestone) = (from.digest, from.milestone);
         execution.judgement.begin(from.slot);
         match base {
+            Some(_) if !self.application => self.execute(out),
             Some(base) => {
                 let snapshot = (base.slot > Slot(0)).then_some(base.slot);
                 out.push(Output::Reset { run: execution.run, snapshot });
@@ -222,21 +225,30 @@ impl Replica {
             // Something is ordered: the leader works.
             self.suspects = None;
             self.known_decided = self.known_decided.max(self.log.decided());
-            self.execute(out);
-            if self.configured > before {
-                self.stand_anew(now, out);
+            if !self.voting {
+                self.review_vote(now, out);
             }
+            self.execute(out);
         }
+        self.stand_anew(now, out);
     }
 
     pub(super) fn admit(&mut self, now: Instant, slot: Slot, batch: &Arc<Batch>, out: &mut Vec<Output>) {
-        match batch.command {
-            Some(Command::Rejoin { member, life, over }) => self.rejoin(now, slot, member, (life, over), out),
-            Some(Command::Abort { at }) => self.abort(slot, at, out),
-            None => {}
-        }
+        let mut ended: Vec<(ClientId, Opening)> = Vec::new();
+        let took_effect = match batch.command {
+            Some(Command::Configure { against, change }) => self.configure(now, slot, (against, change), out),
+            Some(Command::Abort { at }) => {
+                self.abort(slot, at, out);
+                true
+            }
+            Some(Command::Restart { generation, member, life }) => {
+                ended = self.restart(now, slot, generation, (member, life), out);
+                true
+            }
+            None => false,
+        };
+        self.settle_change(slot, batch.command, took_effect, out);
         let mut skipped = Vec::new();
-        let mut ended: Vec<(ClientId, Slot)> = Vec::new();
         for (index, request) in batch.requests.iter().enumerate() {
             let admitted = match self.authentic(request) {
                 Ok(()) => self.sessions.admit(slot, request),
@@ -278,10 +290,12 @@ impl Replica {
             && self.execution.outstanding.len() < self.config.limits.executing_slots
         {
             let slot = self.execution.sent.next();
-            if slot <= self.settled && !self.aborts_known(slot) {
+            if slot <= self.settled && !self.aborts_known(slot) && self.application {
                 break;
             }
             let Some((operations, calls, time)) = self.operations(slot) else { break };
+            // Nothing is executed by a witness: every slot is passed.
+            let (operations, calls) = if self.application { (operations, calls) } else { Default::default() };
             self.execution.sent = slot;
             let handed_over = !operations.is_empty();
             let patient = self.patience(slot, &calls);
@@ -401,7 +415,7 @@ impl Replica {
 
     /// The rolling hash at a slot, if this run of the application has come by and it is still known.
     pub(super) fn digest_at(&self, slot: Slot) -> Option<Digest> {
-        if slot > self.execution.executed {
+        if slot > self.execution.executed || !self.application {
             return None;
         }
         match self.execution.base {
@@ -411,10 +425,10 @@ impl Replica {
         }
     }
 
-    /// Whether clients may be answered from here: by a voter whose application is not known to have diverged. A learner's
+    /// Whether clients may be answered from here: by a voter with an application that is not known to have diverged. A learner's
     /// word could make a majority with that of a member whose earlier life fell silent on the same request.
     pub(super) fn answers(&self) -> bool {
-        self.voting && !self.execution.judgement.is_quarantined()
+        self.voting && self.application && !self.execution.judgement.is_quarantined()
     }
 
     /// Journals the decided mark with the next record, so that a restart need not ask for what it has.

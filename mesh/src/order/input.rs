@@ -4,7 +4,7 @@ use super::Image;
 use crate::auth::Verified;
 use crate::ids::{Ballot, Digest, Life, Lsn, Position, ReplicaId, Run, Slot};
 use crate::wire::Message;
-use crate::wire::peer::Batch;
+use crate::wire::peer::{Batch, Change};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -95,8 +95,28 @@ pub enum Input {
         /// Where it is.
         at: Position,
     },
+    /// An operator asks this leader for a change of the configuration. Answered once with [`super::Output::Changed`]: at once
+    /// if it is refused, else when it is done.
+    Change {
+        /// Names the question in the answer.
+        token: u64,
+        /// The change.
+        change: Change,
+    },
+    /// An operator asks this leader to hand over to a certain voter. Answered like [`Input::Change`].
+    TransferLeader {
+        /// Names the question in the answer.
+        token: u64,
+        /// Who is to lead.
+        to: ReplicaId,
+    },
     /// The driver stops soon: hand leadership over, stand in no election.
     Drain,
+    /// A member said goodbye, and is gone: nothing more comes from it.
+    Left {
+        /// Which one.
+        member: ReplicaId,
+    },
     /// The deadline passed (or not: harmless).
     Timeout,
 }
@@ -147,6 +167,12 @@ pub enum Record {
     },
     /// Another life of this member has got its incarnation: this one is over (rule 12).
     Superseded,
+    /// An operator has another generation begin behind this slot (rule 14): what was accepted above it is given up, and
+    /// neither that a life was over nor that the application fell silent counts any more.
+    Restarted {
+        /// The last slot that is kept.
+        slot: Slot,
+    },
 }
 
 /// What a replica knows when it starts. Its journal is whole: who cannot prove that begins another life with an empty
@@ -202,6 +228,11 @@ impl Recovered {
                     entries = entries.split_off(&slot.next());
                 }
                 Record::Superseded => recovered.superseded = true,
+                Record::Restarted { slot } => {
+                    recovered.decided = slot;
+                    entries.split_off(&slot.next());
+                    (recovered.superseded, recovered.silent) = (false, None);
+                }
             }
         }
         recovered.answered = entries.last_key_value().map_or(Slot(0), |(slot, _)| *slot);

@@ -93,7 +93,7 @@ impl Replica {
     /// Requests that came over links of SMaRtClients, or forwarded from members.
     pub(super) fn on_request(&mut self, now: Instant, request: Request, out: &mut Vec<Output>) -> Result<(), Steer> {
         let tag = request.tag();
-        if request.call_bytes() > self.config.cluster.request_bytes as usize || !request.is_bounded() {
+        if request.call_bytes() > self.configuration.cluster.request_bytes as usize || !request.is_bounded() {
             return Err(Steer::TooLarge);
         }
         // Only a leader makes these, out of a call of that number.
@@ -102,6 +102,9 @@ impl Replica {
         }
         // Checked before it came, unless its session was opened meanwhile or a member forwarded it.
         self.authentic(&request).map_err(Steer::Rejected)?;
+        if self.own().is_none() {
+            return Err(Steer::NotReady);
+        }
         match self.sessions.look_up(&request) {
             Known::Outcome { slot, form, outcome } => self.answer(tag, slot, form, outcome, out),
             Known::Running => {}

@@ -1,7 +1,7 @@
 //! The log: for each slot the value accepted last, whether it is decided, and what its admission said.
 
 use super::image::Work;
-use crate::ids::{Ballot, ClientId, Digest, Lsn, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Lsn, Opening, Slot};
 use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::wire::peer::Batch;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(super) struct Admission {
     /// The calls of the batch that are not executed, by their place in it, ascending: doubles, gaps, aborted ones.
     pub skipped: Vec<u32>,
     /// Sessions that ended in this slot.
-    pub ended: Box<[(ClientId, Slot)]>,
+    pub ended: Box<[(ClientId, Opening)]>,
 }
 
 /// The entries that are kept, and the decided mark.

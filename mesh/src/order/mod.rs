@@ -8,6 +8,7 @@ mod catch_up;
 mod diverge;
 mod election;
 mod execute;
+mod generation;
 mod image;
 mod input;
 mod intake;
@@ -15,8 +16,8 @@ mod log;
 pub mod mutant;
 mod normal;
 mod output;
+mod reconfigure;
 mod recovery;
-mod rejoin;
 mod sessions;
 mod silence;
 mod snapshot;
@@ -24,30 +25,37 @@ mod status;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_generation;
+#[cfg(test)]
+mod tests_reconfigure;
+#[cfg(test)]
 mod tests_recovery;
 mod timers;
 
+pub use generation::{Begun, Kept, Restart};
 pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use reconfigure::ChangeRefused;
 pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
 
 use crate::auth::{self, Needed, PublicKey, Rejected, Verifier};
-use crate::config::{ClusterConfig, Config, Durability};
-use crate::ids::{Ballot, Epoch, Life, Lsn, Position, ReplicaId, Slot};
+use crate::config::{ClusterConfig, Config, Configuration, Durability};
+use crate::ids::{Ballot, Life, Lsn, Position, ReplicaId, Slot};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::peer::Batch;
 use crate::wire::{Body, Message, Request};
 use catch_up::Fetching;
-use election::{Candidate, PreCandidate};
+use election::{Candidate, Handing, PreCandidate};
 use execute::{Base, Execution};
 use image::Work;
 use intake::Intake;
 use log::Log;
 use normal::Leading;
+use reconfigure::Pending;
 use sessions::{Admitted, Known, Sessions};
 use snapshot::Transfer;
 use std::collections::{BTreeMap, VecDeque};
@@ -60,13 +68,23 @@ pub struct Replica {
     config: Config,
     rng: Rng,
     timers: Timers,
-    /// Whether this life's votes count: the configuration gives it the member's incarnation (rule 12).
+    /// The configuration as far as it is known here, which may be further than the log.
+    configuration: Configuration,
+    /// Whether this life's votes count: the configuration gives it the member's incarnation, and a vote (rule 12).
     voting: bool,
+    /// The configuration gives this life the incarnation, or did.
+    granted: bool,
     /// Another life has got it since.
     superseded: bool,
-    /// Changes of the configuration so far, and the slot of the last.
-    epoch: Epoch,
-    configured: Slot,
+    /// Whether there is an application; a witness has none.
+    application: bool,
+    /// How many voted before the last change.
+    voters_before: usize,
+    /// This replica led or stood in the configuration before.
+    stands_again: bool,
+    /// What an operator asked for and is not answered yet.
+    pending: Option<Pending>,
+    handing: Option<Handing>,
     /// No vote in any ballot below.
     promised: Ballot,
     /// The highest promise that the disk is known to hold.
@@ -89,13 +107,14 @@ pub struct Replica {
     awaiting_disk: VecDeque<(Lsn, AfterDisk)>,
     /// The decided mark that was last journaled.
     decided_recorded: Slot,
-    /// The decided mark of the journal at the start: what is below and missing is fetched, and is no reason to vote anew.
+    /// What the journal called decided at the start, where not all of that was here: there is no vote before it is.
     decided_before: Slot,
     /// When a slot was decided here last.
     last_decided: Instant,
 
-    /// The highest slot that anybody is known to have decided.
+    /// The highest slot that anybody is known to have decided, and who said so.
     known_decided: Slot,
+    known_by: Option<ReplicaId>,
     fetching: Option<Fetching>,
     /// The snapshot that is fetched, or was last.
     transfer: Option<Transfer>,
@@ -171,16 +190,24 @@ impl Replica {
     /// # Panics
     /// If `config` does not name this replica as a member: whoever makes it checked that.
     #[must_use]
-    pub fn new(config: Config, seed: u64, recovered: Recovered, now: Instant) -> Self {
-        assert!(config.cluster.members.iter().any(|member| member.id == config.id), "not a member of its own cluster");
-        let image = recovered.image.map_or_else(|| Image::genesis(config.cluster.clone()), |image| *image);
+    pub fn new(config: Config, seed: u64, mut recovered: Recovered, now: Instant) -> Self {
+        let configuration = config.configuration.clone();
+        let own = configuration.cluster.member(config.id).expect("a replica begins in a configuration that has it");
+        let (application, genesis) = (own.application, Image::genesis(configuration.cluster.clone()));
+        // Without the application's part an application cannot begin with it.
+        let image =
+            recovered.image.take().filter(|image| !(image.hollow && application)).map_or(genesis, |image| *image);
         let mut replica = Self {
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
             voting: false,
+            granted: false,
             superseded: recovered.superseded,
-            epoch: image.epoch,
-            configured: image.configured,
+            application,
+            voters_before: configuration.cluster.voter_count(),
+            stands_again: false,
+            pending: None,
+            handing: None,
             promised: recovered.promised,
             promise_durable: recovered.promised,
             state: State::Follower,
@@ -193,9 +220,10 @@ impl Replica {
             durable: Lsn(0),
             awaiting_disk: VecDeque::new(),
             decided_recorded: recovered.decided,
-            decided_before: recovered.decided,
+            decided_before: Slot(0),
             last_decided: now,
             known_decided: recovered.decided,
+            known_by: None,
             fetching: None,
             transfer: None,
             settled: image.slot,
@@ -209,42 +237,59 @@ impl Replica {
             turn_wanted: false,
             last_pause: Duration::ZERO,
             alarmed: false,
-            sessions: Sessions::new(config.cluster.sessions, config.cluster.request_signatures),
+            sessions: Sessions::new(
+                configuration.cluster.sessions,
+                configuration.cluster.request_signatures,
+                image.generation,
+            ),
             verifier: Verifier::default(),
             early: Vec::new(),
             admitted: (0, Work::default()),
-            bootstrap: config.cluster.clone(),
+            bootstrap: configuration.cluster.clone(),
             intake: Intake::default(),
             execution: Execution::new(Base::of(&image)),
             draining: None,
+            configuration,
             config,
         };
+        replica.recover(now, recovered, image);
+        replica
+    }
+
+    /// Takes up what was stored.
+    fn recover(&mut self, now: Instant, recovered: Recovered, image: Image) {
         let jumped = image.slot;
-        replica.execution.answered = replica.execution.answered.max(recovered.answered);
-        replica.recover_log(image.slot, recovered.decided, recovered.entries);
-        replica.install(image);
-        replica.voting = replica.has_incarnation() && !recovered.superseded;
-        if recovered.superseded {
-            replica.early.push(Output::Event(Event::Superseded));
-        }
+        self.execution.answered = self.execution.answered.max(recovered.answered);
+        self.recover_log(image.slot, recovered.decided, recovered.entries);
+        self.install(image);
+        (self.granted, self.voting) = (self.was_granted(), self.may_vote());
         let mut found = Vec::new();
+        if recovered.superseded {
+            self.early.push(Output::Event(Event::Superseded));
+        }
         if jumped > recovered.decided {
             // The snapshot was stored, and then the process ended before it could say so.
-            replica.jumped(jumped, &mut found);
+            self.jumped(jumped, &mut found);
         }
-        replica.advance(now, &mut found);
+        self.advance(now, &mut found);
+        if self.log.decided() < recovered.decided {
+            self.decided_before = recovered.decided;
+            self.review_vote(now, &mut found);
+        }
         // Nobody waits for an answer yet.
         found.retain(|output| matches!(output, Output::Event(_) | Output::Persist { .. }));
-        replica.early.append(&mut found);
+        self.early.append(&mut found);
         // One whose outcome the log knows by now is none.
-        let silent = recovered.silent.filter(|at| at.slot > replica.execution.snapshot() && !replica.is_skipped(*at));
-        replica.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
+        let silent = recovered.silent.filter(|at| at.slot > self.execution.snapshot() && !self.is_skipped(*at));
+        self.execution.silence = silent.map(|at| silence::Silence { at, stated: true });
         if let Some(resumed) = recovered.resumed {
-            replica.resume(resumed);
+            self.resume(resumed);
         }
-        replica.note_known_decided(now, recovered.decided);
-        replica.arm_election(now);
-        replica
+        self.note_known_decided(now, recovered.decided, self.config.id);
+        self.arm_election(now);
+        if self.own().is_none() {
+            self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
+        }
     }
 
     /// Puts what the journal had into the log: above the snapshot to go on from there, below it for those who are a little
@@ -307,6 +352,9 @@ impl Replica {
                 self.propose(now, out);
             }
             Input::Drain => self.on_drain(now, out),
+            Input::Change { token, change } => self.on_change(now, token, change, out),
+            Input::TransferLeader { token, to } => self.on_transfer_leader(now, token, to, out),
+            Input::Left { member } => self.on_left(now, member),
             Input::Timeout => {}
         }
         // Time passes with every input, so that a replica that is kept busy still notices what is due.
@@ -318,6 +366,8 @@ impl Replica {
                 Timer::Waiting => self.on_waiting(now, out),
             }
         }
+        self.drop_change(now, out);
+        self.end_handing(now, out);
         self.settle_silence(out);
         self.judge_fresh(now, out);
         self.look_after_snapshots(now, out);
@@ -331,8 +381,8 @@ impl Replica {
     }
 
     fn on_message(&mut self, now: Instant, (from, life): (ReplicaId, Life), message: Message, out: &mut Vec<Output>) {
-        if from == self.config.id || self.index_of(from).is_none() {
-            return self.nonsense(from, "not a member", out);
+        if from == self.config.id {
+            return self.nonsense(from, "this member's own id", out);
         }
         if message.is_vote() && !self.is_current(from, life) {
             // Of a life that does not count, or not any more: no reason to believe that it remembers.
@@ -343,7 +393,7 @@ impl Replica {
                 self.on_pre_vote(now, from, round, decided, suspects, out);
             }
             Message::PreVoteGranted { round } => self.on_pre_vote_granted(now, from, round, out),
-            Message::Prepare { ballot } => self.on_prepare(now, from, ballot, out),
+            Message::Prepare { ballot, decided } => self.on_prepare(now, from, ballot, decided, out),
             Message::Promise { ballot, decided, first_kept, settled, accepted } => {
                 self.note_settled(settled, 0);
                 self.on_promise(now, from, ballot, election::Promise { decided, first_kept, accepted }, out);
@@ -368,13 +418,18 @@ impl Replica {
             Message::Following { ballot, marks } => self.on_following(now, from, ballot, marks, out),
             Message::Fetch { from: first, to } => self.on_fetch(from, first, to, out),
             Message::Fetched { from: first, entries, decided } => {
-                self.on_fetched(now, first, entries, decided, out);
+                self.on_fetched(now, from, first, entries, decided, out);
             }
             Message::Cut { snapshot } => self.on_cut(from, snapshot, out),
             Message::Rejoin { over } => self.on_rejoin(now, (from, life), over, out),
             Message::TakeOver { ballot } => self.on_take_over(now, from, ballot, out),
             Message::Forward { request } => self.on_forward(now, from, request, out),
             Message::ForwardRefused { tag } => self.on_forward_refused(now, from, &tag),
+            Message::Behind { decided } => {
+                self.confirm_change(decided, out);
+                self.note_known_decided(now, decided, from);
+            }
+            Message::Join { application } => self.on_join(now, (from, life), application, out),
         }
     }
 
@@ -429,7 +484,7 @@ impl Replica {
             Message::Promise { ballot, .. } | Message::Promised { ballot, .. } => {
                 assert!(self.voting && *ballot == self.promised && *ballot > Ballot::NONE);
             }
-            Message::Prepare { ballot } | Message::Heartbeat { ballot, .. } | Message::TakeOver { ballot } => {
+            Message::Prepare { ballot, .. } | Message::Heartbeat { ballot, .. } | Message::TakeOver { ballot } => {
                 assert!(self.voting && *ballot == self.promised && ballot.replica == self.config.id);
             }
             Message::PreVote { .. } | Message::PreVoteGranted { .. } => assert!(self.voting),
@@ -466,7 +521,7 @@ impl Replica {
         let key = match &request.body {
             // A leader's own.
             Body::Refused(_) => None,
-            Body::Open { .. } => auth::opening(request, self.config.cluster.request_signatures)?,
+            Body::Open { .. } => auth::opening(request, self.configuration.cluster.request_signatures)?,
             Body::Call(_) | Body::Cancel | Body::Close => self.owner(request),
         };
         let Some(key) = key else { return Ok(()) };
@@ -481,15 +536,16 @@ impl Replica {
 
     /// The place of a member in the member list.
     fn index_of(&self, id: ReplicaId) -> Option<usize> {
-        self.config.cluster.members.binary_search_by_key(&id, |member| member.id).ok()
+        self.configuration.cluster.members.binary_search_by_key(&id, |member| member.id).ok()
     }
 
+    /// This member's place; a place that nobody has where it is none.
     fn own_index(&self) -> usize {
-        self.index_of(self.config.id).expect("checked in new")
+        self.index_of(self.config.id).unwrap_or(usize::MAX)
     }
 
     fn members(&self) -> usize {
-        self.config.cluster.members.len()
+        self.configuration.cluster.members.len()
     }
 
     fn leads(&self) -> bool {
@@ -504,11 +560,12 @@ impl Replica {
         }
     }
 
-    /// Whether a follower's vote decides (rule 6): in memory mode with three members the leader has accepted what it
+    /// Whether a follower's vote decides (rule 6): in memory mode with exactly three voters the leader has accepted what it
     /// proposes before it sends it, so the follower's own acceptance makes two of three. Both are known to nobody who
     /// forgot them, because a member that lost its memory never votes again (rule 12).
     fn decides_early(&self) -> bool {
-        self.config.cluster.durability == Durability::Memory && self.members() == 3 && self.voting
+        let cluster = &self.configuration.cluster;
+        cluster.durability == Durability::Memory && cluster.voter_count() == 3 && self.voting
     }
 
     /// A majority of applications executed every slot up to here, and so many requests of the next.
@@ -530,5 +587,13 @@ impl Replica {
         assert!(self.durable < self.next_lsn);
         assert!(self.execution.executed() <= self.log.decided(), "executed what is not decided");
         assert!(self.voting || matches!(self.state, State::Follower), "a learner takes part in elections");
+        // Both count by places in the member list.
+        let counts_in = match &self.state {
+            State::Leader(leading) => Some(leading.epoch),
+            State::Candidate(candidate) => Some(candidate.epoch),
+            State::PreCandidate(asking) => Some(asking.epoch),
+            State::Follower => None,
+        };
+        assert!(counts_in.is_none_or(|epoch| epoch == self.configuration.epoch), "counted in another configuration");
     }
 }

@@ -31,11 +31,17 @@ pub enum Mutant {
     CutUncovered,
     /// Whoever made a request, it is executed (rule 16).
     ForgedTaken,
+    /// Where a change made the majority larger, the one before is still enough (rule 11).
+    OldQuorum,
+    /// A learner votes, and its votes count (rule 11).
+    LearnerCounted,
+    /// A change of the configuration is ordered while another one is under way, and taken whatever it was ordered against.
+    TwoChanges,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
@@ -49,6 +55,9 @@ impl Mutant {
         (Self::AbortByOne, "abort-by-one"),
         (Self::CutUncovered, "cut-uncovered"),
         (Self::ForgedTaken, "forged-taken"),
+        (Self::OldQuorum, "old-quorum"),
+        (Self::LearnerCounted, "learner-counted"),
+        (Self::TwoChanges, "two-changes"),
     ];
 }
 

@@ -1,8 +1,8 @@
 //! The normal case: the leader proposes, followers vote, decisions ride on what is sent anyway.
 
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
-use crate::ids::{Ballot, Digest, Position, ReplicaId, Slot};
-use crate::quorum::{MemberSet, majority, reached_by_majority};
+use crate::ids::{Ballot, Digest, Epoch, Position, ReplicaId, Slot};
+use crate::quorum::{MemberSet, reached_by};
 use crate::time::{Duration, Instant};
 use crate::wire::peer::{Batch, Command, Marks};
 use crate::wire::{Body, Refusal};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// What a leader keeps.
 #[derive(Debug)]
 pub(super) struct Leading {
+    /// The configuration whose places are counted.
+    pub epoch: Epoch,
     pub ballot: Ballot,
     /// The next slot to propose.
     next: Slot,
@@ -28,6 +30,10 @@ pub(super) struct Leading {
     commands: VecDeque<Command>,
     /// A change of the configuration is proposed: nothing goes above it until it is decided (rule 11).
     configuring: bool,
+    /// A slot is to be decided although there may be nothing to order: somebody was removed in the one before.
+    pub confirming: bool,
+    /// The decided mark when the members were asked last how far they are.
+    pub asked: Slot,
     /// The slot whose rolling hash the followers were asked for, and the last one that was judged.
     pub compare: Slot,
     pub compared: Slot,
@@ -61,6 +67,8 @@ struct Flight {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     heard: Instant,
+    /// It has said how far it is.
+    pub said: bool,
     pub marks: Marks,
 }
 
@@ -75,18 +83,22 @@ impl Peer {
 const RESEND_BYTES: usize = 1 << 20;
 
 impl Leading {
-    pub(super) fn new(ballot: Ballot, next: Slot, told: Slot, members: usize, now: Instant) -> Self {
-        let peer = Peer { heard: now, marks: Marks::default() };
+    /// A leader that has decided up to a slot, in a configuration of so many members.
+    pub(super) fn new(ballot: Ballot, decided: Slot, (epoch, members): (Epoch, usize), now: Instant) -> Self {
+        let peer = Peer { heard: now, said: false, marks: Marks::default() };
         Self {
+            epoch,
             ballot,
-            next,
+            next: decided.next(),
             in_flight: BTreeMap::new(),
             peers: vec![peer; members],
             unsettled: VecDeque::new(),
             unsettled_bytes: 0,
-            told,
+            told: decided,
             commands: VecDeque::new(),
             configuring: false,
+            confirming: false,
+            asked: decided,
             compare: Slot(0),
             compared: Slot(0),
             urged: None,
@@ -101,9 +113,14 @@ impl Leading {
         self.configuring
     }
 
+    /// Whether a change of the configuration waits or is proposed.
+    pub(super) fn changes(&self) -> bool {
+        self.configuring || self.commands.iter().any(Command::configures)
+    }
+
     fn hear(&mut self, index: usize, now: Instant, marks: Marks) {
         let peer = &mut self.peers[index];
-        peer.heard = now;
+        (peer.heard, peer.said) = (now, true);
         // Marks of reordered messages may be older; those of a restarted application are lower and true.
         peer.marks.decided = peer.marks.decided.max(marks.decided);
         peer.marks.executed = marks.executed;
@@ -119,7 +136,8 @@ impl Replica {
     fn may_open(&self) -> bool {
         let State::Leader(leading) = &self.state else { return false };
         let window = self.config.limits.window;
-        self.draining.is_none() && !leading.configuring && (leading.in_flight.len() as u64) < window
+        let configuring = leading.configuring && !mutant::on(Mutant::TwoChanges);
+        self.draining.is_none() && !configuring && (leading.in_flight.len() as u64) < window
     }
 
     /// Whether requests may be in it: the settled mark allows it (rule 9). The cluster's own commands do not wait for it:
@@ -137,7 +155,8 @@ impl Replica {
         while self.may_open() {
             let room = self.may_propose();
             let State::Leader(leading) = &mut self.state else { return };
-            let own = !leading.commands.is_empty() || (room && std::mem::take(&mut leading.urgent));
+            let confirming = std::mem::take(&mut leading.confirming);
+            let own = confirming || !leading.commands.is_empty() || (room && std::mem::take(&mut leading.urgent));
             if !own && (!room || self.intake.queued() == 0) {
                 return;
             }
@@ -147,7 +166,7 @@ impl Replica {
             }
             let slot = leading.next;
             let batch = self.next_batch(now, room);
-            if batch.requests.is_empty() && batch.command.is_none() && batch.agreed.is_none() {
+            if batch.requests.is_empty() && batch.command.is_none() && batch.agreed.is_none() && !confirming {
                 return;
             }
             self.propose_at(now, slot, Arc::new(batch), out);
@@ -192,13 +211,14 @@ impl Replica {
         leading.unsettled.push_back((slot, bytes));
         leading.unsettled_bytes += bytes;
         leading.told = decided;
-        leading.configuring |= matches!(batch.command, Some(Command::Rejoin { .. }));
-        let configured = self.configured;
+        leading.configuring |= batch.command.as_ref().is_some_and(Command::configures);
+        let configured = self.configuration.configured;
+        self.note_proposed_change(slot, batch.command);
         self.record_decided(out);
         let record = Record::Accepted { slot, ballot, batch: Arc::clone(&batch) };
         let lsn = self.persist(record, Some(AfterDisk::Vote { ballot, slot, to: own }), out);
         self.log.put(slot, ballot, Arc::clone(&batch), lsn);
-        if self.members() > 1 {
+        if self.has_others() {
             self.send(To::Others, Message::Accept { ballot, slot, decided, configured, batch }, out);
         }
     }
@@ -209,14 +229,14 @@ impl Replica {
         let proposed = self.log.above_decided().filter_map(|(_, entry)| entry.batch.command);
         let aborts = leading.commands.iter().copied().chain(proposed).filter_map(|command| match command {
             Command::Abort { at } => Some(at),
-            Command::Rejoin { .. } => None,
+            Command::Configure { .. } | Command::Restart { .. } => None,
         });
         aborts.min()
     }
 
     /// A command of the cluster waits for its slot, once.
     pub(super) fn order(&mut self, command: Command) {
-        let in_flight = self.log.above_decided().any(|(_, entry)| entry.batch.command == Some(command));
+        let in_flight = self.log.above_decided().any(|(_, entry)| entry.batch.command.as_ref() == Some(&command));
         if let State::Leader(leading) = &mut self.state
             && !in_flight
             && !leading.commands.contains(&command)
@@ -239,10 +259,11 @@ impl Replica {
         if !self.follow(now, from, ballot, out) {
             return;
         }
-        if slot.0 > self.log.decided().0.saturating_add(self.config.limits.window * 2)
-            || configured > self.log.decided()
-        {
-            // Of a configuration that is not known yet (rule 11); or too far ahead to hold: as if it was lost. What is decided of it is fetched.
+        // Of a configuration that is not known here yet, or that is over, as its leader does not know yet (rule 11).
+        let known = self.configuration.configured;
+        let other = configured > self.log.decided() || (configured < known && known < slot);
+        if other || slot.0 > self.log.decided().0.saturating_add(self.config.limits.window * 2) {
+            // That, or too far ahead to hold: as if it was lost. What is decided of it is fetched.
             return;
         }
         if slot <= self.log.decided() || self.log.get(slot).is_some_and(|entry| entry.ballot >= ballot) {
@@ -312,6 +333,8 @@ impl Replica {
         marks: Marks,
         out: &mut Vec<Output>,
     ) {
+        // One that was removed by a slot that this leader lacks votes for nothing any more, and has that slot.
+        self.note_known_decided(now, marks.decided, from);
         let Some(index) = self.index_of(from) else { return };
         let State::Leader(leading) = &mut self.state else { return };
         if ballot != leading.ballot {
@@ -322,16 +345,19 @@ impl Replica {
         if marks.silent.is_some() {
             self.consider_abort();
         }
-        self.count_votes(now, index, slots, out);
+        self.hand_on(now, out);
+        if self.voter_index(from).is_some() {
+            self.count_votes(now, index, slots, out);
+        }
     }
 
     fn count_votes(&mut self, now: Instant, index: usize, slots: &[Slot], out: &mut Vec<Output>) {
-        let members = self.members();
+        let quorum = self.quorum();
         let State::Leader(leading) = &mut self.state else { return };
         for slot in slots {
             let Some(flight) = leading.in_flight.get_mut(slot) else { continue };
             flight.votes.insert(index);
-            if flight.votes.is_majority_of(members) || mutant::on(Mutant::MinorityCommit) {
+            if flight.votes.len() >= quorum || mutant::on(Mutant::MinorityCommit) {
                 leading.in_flight.remove(slot);
                 self.log.decide(*slot);
             }
@@ -344,7 +370,7 @@ impl Replica {
     /// Tells the others what is decided, if no proposal has carried it.
     pub(super) fn tell_decisions(&mut self, out: &mut Vec<Output>) {
         let (decided, early) = (self.log.decided(), self.decides_early());
-        let alone = self.members() == 1;
+        let alone = !self.has_others();
         let State::Leader(leading) = &mut self.state else { return };
         // Followers that decide early know already.
         if leading.told >= decided || early || alone {
@@ -362,7 +388,7 @@ impl Replica {
         let State::Leader(Leading { turn: Some(turn), .. }) = &self.state else {
             return Message::Heartbeat { ballot, decided, settled, beyond, covered, turn: None, answer };
         };
-        let turn = Some(self.config.cluster.members[*turn].id);
+        let turn = Some(self.configuration.cluster.members[*turn].id);
         Message::Heartbeat { ballot, decided, settled, beyond, covered, turn, answer }
     }
 
@@ -390,7 +416,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         // True whoever says it, also a leader whose incarnation is not known here yet.
-        self.note_known_decided(now, decided);
+        self.note_known_decided(now, decided, from);
         if self.followed() != Some((from, ballot)) {
             return;
         }
@@ -439,6 +465,7 @@ impl Replica {
         marks: Marks,
         out: &mut Vec<Output>,
     ) {
+        self.note_known_decided(now, marks.decided, from);
         let Some(index) = self.index_of(from) else { return };
         if let State::Leader(leading) = &mut self.state
             && leading.ballot == ballot
@@ -454,14 +481,13 @@ impl Replica {
 
     /// The settled mark: the highest slot that a majority of applications has executed. It never falls.
     pub(super) fn update_settled(&mut self) {
-        let own = self.own_index();
-        let own_marks = self.marks();
         let State::Leader(leading) = &self.state else { return };
         // Who fell silent on a request executed everything before it.
         let reached = |marks: &Marks| Position::after(marks.executed).max(marks.silent.unwrap_or_default());
-        let mut all: Vec<Position> = leading.peers.iter().map(|peer| reached(&peer.marks)).collect();
-        all[own] = reached(&own_marks);
-        let mut reached = reached_by_majority(&mut all);
+        let mut all: Vec<Position> = self.heard_of_applications(leading).map(|(_, marks)| reached(&marks)).collect();
+        let mut reached = reached_by(self.configuration.cluster.settling(), &mut all);
+        // What was ordered when others were counted may have been answered by one of them: any execution settles it.
+        reached = reached.max(reached_by(1, &mut all).min(Position::after(self.configuration.elected)));
         // What is being aborted is not settled, whatever its execution yields meanwhile.
         if let Some(at) = self.aborting() {
             reached = reached.min(at);
@@ -475,6 +501,16 @@ impl Replica {
         }
     }
 
+    /// The marks of each member whose replies count, the leader's own among them.
+    pub(super) fn heard_of_applications<'a>(
+        &'a self,
+        leading: &'a Leading,
+    ) -> impl Iterator<Item = (usize, Marks)> + 'a {
+        let own = self.own_index();
+        let members = self.configuration.cluster.members.iter().enumerate().filter(|(_, member)| member.elects());
+        members.map(move |(index, _)| (index, if index == own { self.marks() } else { leading.peers[index].marks }))
+    }
+
     /// The leader's tick: step down without a majority (rule 4), show life, send again what may be lost.
     pub(super) fn on_heartbeat_due(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.timers.set(Timer::Heartbeat, now + self.config.timing.heartbeat);
@@ -483,8 +519,9 @@ impl Replica {
             State::Leader(leading) => {
                 let (own, silence) = (self.own_index(), self.config.timing.election_timeout);
                 let ballot = leading.ballot;
-                let alive = |(index, peer): (usize, &Peer)| index == own || peer.lives(now, silence);
-                if leading.peers.iter().enumerate().filter(|peer| alive(*peer)).count() < majority(self.members()) {
+                let members = self.configuration.cluster.members.iter().enumerate();
+                let alive = |index: usize| index == own || leading.peers[index].lives(now, silence);
+                if members.filter(|(index, member)| member.votes && alive(*index)).count() < self.quorum() {
                     out.push(Output::Event(Event::SteppedDown { ballot, reason: "no answer from a majority" }));
                     return self.step_down(now);
                 }
@@ -494,14 +531,18 @@ impl Replica {
                 self.cut(out);
                 if let State::Leader(leading) = &mut self.state {
                     leading.compare = self.settled;
+                    leading.asked = self.log.decided();
                 }
-                if self.members() > 1 {
+                if self.has_others() {
                     let heartbeat = self.heartbeat(ballot, true);
                     self.send(To::Others, heartbeat, out);
                 }
                 self.resend(now, out);
                 self.record_decided(out);
                 self.hand_over(now, out);
+                self.hand_on(now, out);
+                self.yield_to_application(now, out);
+                self.promote_by_itself(now, out);
                 self.propose(now, out);
             }
             State::Follower | State::PreCandidate(_) => self.timers.stop(Timer::Heartbeat),
@@ -512,7 +553,8 @@ impl Replica {
     fn resend(&mut self, now: Instant, out: &mut Vec<Output>) {
         let decided = self.log.decided();
         let (patience, silence) = (self.config.timing.heartbeat * 2, self.config.timing.election_timeout);
-        let (own, configured) = (self.own_index(), self.configured);
+        let (own, configured) = (self.own_index(), self.configuration.configured);
+        let members = &self.configuration.cluster.members;
         let State::Leader(leading) = &mut self.state else { return };
         let ballot = leading.ballot;
         let mut again = Vec::new();
@@ -524,9 +566,9 @@ impl Replica {
             }
             flight.sent = now;
             for (index, peer) in leading.peers.iter().enumerate() {
-                if index != own && !flight.votes.contains(index) && peer.lives(now, silence) {
+                if index != own && members[index].votes && !flight.votes.contains(index) && peer.lives(now, silence) {
                     bytes += entry.batch.body_bytes() + 1024;
-                    again.push((self.config.cluster.members[index].id, *slot, Arc::clone(&entry.batch)));
+                    again.push((members[index].id, *slot, Arc::clone(&entry.batch)));
                 }
             }
         }
@@ -549,10 +591,10 @@ impl Replica {
     /// The living member that is furthest, to take over from a leader that stops.
     pub(super) fn best_successor(&self, now: Instant) -> Option<ReplicaId> {
         let State::Leader(leading) = &self.state else { return None };
-        let own = self.own_index();
         let silence = self.config.timing.election_timeout;
-        let living = leading.peers.iter().enumerate().filter(|(i, peer)| *i != own && peer.lives(now, silence));
-        let best = living.max_by_key(|(_, peer)| peer.marks.decided)?;
-        Some(self.config.cluster.members[best.0].id)
+        let members = self.configuration.cluster.members.iter().zip(&leading.peers);
+        let others = members.filter(|(member, _)| member.votes && member.id != self.config.id);
+        let living = others.filter(|(_, peer)| peer.lives(now, silence));
+        living.max_by_key(|(_, peer)| peer.marks.decided).map(|(member, _)| member.id)
     }
 }

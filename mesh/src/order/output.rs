@@ -1,10 +1,14 @@
 //! What comes out of [`super::Replica::step`]: plain data, in order, without conditions. What must wait for the disk is
 //! produced when `Input::Persisted` comes back, never before.
 
-use super::Image;
 use super::input::{AppReply, Record};
+use super::{ChangeRefused, Image};
 use crate::auth::Rejected;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Lsn, Position, ReplicaId, Run, Slot};
+use crate::config::Configuration;
+use crate::ids::{
+    Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Lsn, Opening, Position, ReplicaId, Run, Slot,
+};
+use crate::wire::peer::Change;
 use crate::wire::submit::Steer;
 use crate::wire::{Message, Outcome, Tag};
 use bytes::Bytes;
@@ -100,6 +104,17 @@ pub enum Output {
         /// What to say.
         steer: Steer,
     },
+    /// The end of what an operator asked for with [`super::Input::Change`] or [`super::Input::TransferLeader`]. A removal is
+    /// done when a majority of the configuration without the member holds it: then it may stop.
+    Changed {
+        /// The question's name.
+        token: u64,
+        /// Done, or why not.
+        result: Result<(), ChangeRefused>,
+    },
+    /// The configuration is another one: from now on [`To::Others`] are its other members. What a removed member was being
+    /// served need not be kept for it.
+    Reconfigured(Box<Configuration>),
     /// Something worth a log line or a counter.
     Event(Event),
 }
@@ -109,7 +124,7 @@ pub enum Output {
 pub enum To {
     /// One member.
     One(ReplicaId),
-    /// Every other member.
+    /// Every other member of the configuration, as [`super::Replica::configuration`] and [`Output::Reconfigured`] last said.
     Others,
 }
 
@@ -119,14 +134,14 @@ pub enum Operation {
     /// A request; it has a reply.
     Call {
         /// The session, for applications with a connection per session: (client id, opening slot).
-        session: (ClientId, Slot),
+        session: (ClientId, Opening),
         /// The request's bytes.
         bytes: Bytes,
     },
     /// The session ended: a connection of its own can go. It has no reply.
     End {
         /// The session.
-        session: (ClientId, Slot),
+        session: (ClientId, Opening),
     },
 }
 
@@ -227,11 +242,23 @@ pub enum Event {
         member: ReplicaId,
         /// The incarnation.
         incarnation: Incarnation,
-        /// It is this replica, which votes from now on.
+        /// It is this replica.
         own: bool,
+    },
+    /// The members, or what they are, changed by order (rule 11).
+    Configured {
+        /// The configuration's number from now on.
+        epoch: Epoch,
+        /// The change.
+        change: Change,
     },
     /// Another life of this member was granted the incarnation: this one is over and must not go on.
     Superseded,
+    /// Another generation of the cluster begins: every session has ended (rule 14).
+    Restarted {
+        /// Which.
+        generation: Generation,
+    },
     /// The application cannot be brought back: the log was cut behind a snapshot that is gone, and there is no peer to
     /// fetch one from. Alarm.
     NoSnapshot {

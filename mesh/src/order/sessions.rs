@@ -3,7 +3,7 @@
 use super::AppReply;
 use crate::auth::{PublicKey, Signatures};
 use crate::config::SessionLimits;
-use crate::ids::{ClientId, Digest, Seq, Slot};
+use crate::ids::{ClientId, Digest, Generation, Opening, Seq, Slot};
 use crate::limits::Limits;
 use crate::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
 use bytes::Bytes;
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// One live session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Session {
-    /// The slot that opened it: with the client id, its name.
-    pub opened: Slot,
+    /// Where it was opened: with the client id, its name.
+    pub opened: Opening,
     /// The only key that may use it, if it is anybody's.
     pub owner: Option<PublicKey>,
     /// k: numbers that may be outstanding, and replies that are kept.
@@ -80,7 +80,7 @@ pub(super) enum Admitted {
     /// Nothing: a double, a gap, a session that is gone.
     Skipped,
     /// It is done, with this outcome. The second is the session that ended by it.
-    Done(Outcome, Option<(ClientId, Slot)>),
+    Done(Outcome, Option<(ClientId, Opening)>),
 }
 
 /// All live sessions.
@@ -88,10 +88,12 @@ pub(super) enum Admitted {
 pub(super) struct Sessions {
     limits: SessionLimits,
     signatures: Signatures,
+    /// The generation of all of them.
+    generation: Generation,
     table: Table,
     /// Numbers whose replies' bytes are kept, oldest first, and how many bytes that is. Not part of the replicated
     /// state: whether the bytes are still there decides no outcome.
-    kept: VecDeque<(ClientId, Slot, Seq, usize)>,
+    kept: VecDeque<(ClientId, Opening, Seq, usize)>,
     kept_bytes: usize,
 }
 
@@ -121,13 +123,24 @@ impl Session {
 }
 
 impl Sessions {
-    pub(super) fn new(limits: SessionLimits, signatures: Signatures) -> Self {
-        Self { limits, signatures, table: BTreeMap::new(), kept: VecDeque::new(), kept_bytes: 0 }
+    pub(super) fn new(limits: SessionLimits, signatures: Signatures, generation: Generation) -> Self {
+        Self { limits, signatures, generation, table: BTreeMap::new(), kept: VecDeque::new(), kept_bytes: 0 }
+    }
+
+    /// The generation that the log is in.
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Another generation begins: all sessions are void, and end. Whose they were may count on requests that are lost.
+    pub(super) fn restart(&mut self, generation: Generation) -> impl Iterator<Item = (ClientId, Opening)> + use<> {
+        let void = std::mem::replace(self, Self::new(self.limits, self.signatures, generation));
+        void.table.into_iter().map(|(client, session)| (client, session.opened))
     }
 
     /// As a snapshot has it.
-    pub(super) fn restore(limits: SessionLimits, signatures: Signatures, table: Table, bounds: &Limits) -> Self {
-        let mut sessions = Self { table, ..Self::new(limits, signatures) };
+    pub(super) fn restore(self, table: Table, bounds: &Limits) -> Self {
+        let mut sessions = Self { table, ..Self::new(self.limits, self.signatures, self.generation) };
         let mut kept = Vec::new();
         for (client, session) in &sessions.table {
             for number in &session.numbers {
@@ -141,6 +154,13 @@ impl Sessions {
         sessions.kept = kept.into_iter().map(|(_, kept)| kept).collect();
         sessions.forget_replies(bounds);
         sessions
+    }
+
+    /// What is known of the kept replies, anew from the table.
+    fn rebuild(&mut self, bounds: &Limits) {
+        let table = std::mem::take(&mut self.table);
+        let empty = Self::new(self.limits, self.signatures, self.generation);
+        *self = empty.restore(table, bounds);
     }
 
     /// The table for a snapshot, out of a copy that was made for it.
@@ -163,7 +183,7 @@ impl Sessions {
         if tag.kind == Kind::Open {
             return self.table.get(&tag.client).map_or(Known::New, |session| {
                 let (opened, window) = (session.opened, session.window);
-                done(opened, Outcome::Opened { opened, window })
+                done(opened.slot, Outcome::Opened { opened, window })
             });
         }
         let Some(session) = self.get(&tag) else { return Known::NoSession };
@@ -242,9 +262,10 @@ impl Sessions {
         }
         let window = window.clamp(1, self.limits.window);
         let owner = owner.filter(|_| self.signatures != Signatures::Off);
-        let session = Session { opened: slot, owner, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
+        let opened = self.generation.at(slot);
+        let session = Session { opened, owner, window, last: Seq(0), active: slot, numbers: VecDeque::new() };
         self.table.insert(client, session);
-        Admitted::Done(Outcome::Opened { opened: slot, window }, evicted)
+        Admitted::Done(Outcome::Opened { opened, window }, evicted)
     }
 
     fn number_mut(&mut self, tag: &Tag) -> Option<&mut Number> {
@@ -285,7 +306,7 @@ impl Sessions {
                 }
             }
         }
-        *self = Self::restore(self.limits, self.signatures, std::mem::take(&mut self.table), limits);
+        self.rebuild(limits);
     }
 
     /// Takes the replies that are missing here from a snapshot's table.
@@ -298,7 +319,7 @@ impl Sessions {
                 }
             }
         }
-        *self = Self::restore(self.limits, self.signatures, std::mem::take(&mut self.table), limits);
+        self.rebuild(limits);
     }
 
     /// An ordered call is undone: its stored reply is that (rule 23).
@@ -354,10 +375,11 @@ mod tests {
     #[test]
     fn a_replay_that_differs_is_what_is_kept_from_then_on() {
         let limits = SessionLimits { sessions: 2, window: 4, retention_slots: 8 };
-        let mut sessions = Sessions::new(limits, Signatures::Off);
+        let mut sessions = Sessions::new(limits, Signatures::Off, Generation::FIRST);
         sessions.admit(Slot(1), &Request::open(ClientId(7), 4, None));
         let body = Body::Call(Bytes::from_static(b"GET a\n"));
-        let call = Request { client: ClientId(7), opened: Slot(1), seq: Seq(1), body, proof: None };
+        let call =
+            Request { client: ClientId(7), opened: Generation::FIRST.at(Slot(1)), seq: Seq(1), body, proof: None };
         assert_eq!(sessions.admit(Slot(2), &call), Admitted::Execute);
         let reply = |bytes: &'static [u8]| AppReply { bytes: Bytes::from_static(bytes), form: Digest::of(bytes) };
         assert_eq!(sessions.replied(&call.tag(), &reply(b"WRONG"), &Limits::DEFAULT), Ok(()));

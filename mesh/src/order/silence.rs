@@ -3,7 +3,7 @@
 
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, To, mutant};
 use crate::ids::{Position, Run, Slot};
-use crate::quorum::majority;
+use crate::quorum::{ELECTORATE_MIN, majority};
 use crate::wire::peer::Command;
 use crate::wire::{Body, Outcome, Tag};
 
@@ -75,15 +75,18 @@ impl Replica {
     }
 
     /// The leader orders an abort when a majority of applications fell silent on the same request, and it is not settled.
+    /// Where their number is too small for that, or was another one when the request was ordered, a reply may have been given
+    /// without that majority: then the abort is an operator's (rule 29).
     pub(super) fn consider_abort(&mut self) {
-        let needed = if mutant::on(Mutant::AbortByOne) { 1 } else { majority(self.members()) };
-        let own = self.own_index();
-        let mut silent: Vec<Position> = Vec::new();
+        let electorate = self.configuration.cluster.electorate();
+        let needed = if mutant::on(Mutant::AbortByOne) { 1 } else { majority(electorate) };
         let State::Leader(leading) = &self.state else { return };
-        for (index, peer) in leading.peers.iter().enumerate() {
-            let stated = self.execution.silence.filter(|silence| silence.stated).map(|silence| silence.at);
-            silent.extend(if index == own { stated } else { peer.marks.silent });
+        if electorate < ELECTORATE_MIN {
+            return;
         }
+        let mut silent: Vec<Position> =
+            self.heard_of_applications(leading).filter_map(|(_, marks)| marks.silent).collect();
+        silent.retain(|at| at.slot > self.configuration.elected);
         silent.sort_unstable();
         let agreed = silent.iter().copied().find(|at| silent.iter().filter(|other| *other == at).count() >= needed);
         if let Some(at) = agreed {

@@ -5,9 +5,9 @@ use super::execute::Base;
 use super::image::{Image, Work};
 use super::sessions::Sessions;
 use super::{AfterDisk, Event, Mutant, Output, Record, Replica, State, Timer, mutant};
-use crate::config::Snapshots;
-use crate::ids::{ReplicaId, Slot};
-use crate::quorum::{majority, reached_by_majority};
+use crate::config::{Configuration, Snapshots};
+use crate::ids::{Lsn, ReplicaId, Slot};
+use crate::quorum::{ELECTORATE_MIN, majority, reached_by};
 use crate::time::{Duration, Instant};
 
 /// A snapshot that is being taken.
@@ -17,6 +17,9 @@ pub(super) struct Dumping {
     pub image: Box<Image>,
     /// The session table at its slot.
     pub sessions: Sessions,
+    /// The record with which the journal has everything that a witness's snapshot stands for. Without that it would be taken
+    /// for one that reaches further than the log, and the log be let go behind it.
+    pub recorded: Lsn,
     /// When the application was asked for its part.
     pub since: Option<Instant>,
 }
@@ -45,7 +48,7 @@ impl Replica {
         let due = self.execution.dumping.is_none() && self.snapshot_is_due(now);
         self.turn_wanted = due && !self.has_turn();
         if due && !self.turn_wanted {
-            self.begin_snapshot();
+            self.begin_snapshot(out);
         }
         self.dump(now, out);
         self.alarm_of_size(out);
@@ -53,7 +56,9 @@ impl Replica {
 
     fn has_turn(&self) -> bool {
         match &self.state {
-            State::Leader(leading) => leading.turn == Some(self.own_index()) || self.members() == 1,
+            // Nothing stands still for that of a witness.
+            _ if !self.application => true,
+            State::Leader(leading) => leading.turn == Some(self.own_index()) || !self.has_others(),
             _ => self.turn,
         }
     }
@@ -68,6 +73,9 @@ impl Replica {
     /// they would be too few, a long pause waits until everybody is back, or the log has grown.
     pub(super) fn give_turn(&mut self, now: Instant) {
         let (own, members) = (self.own_index(), self.members());
+        let cluster = &self.configuration.cluster;
+        let counted: Vec<bool> = cluster.members.iter().map(crate::config::Member::elects).collect();
+        let electorate = cluster.electorate();
         let (own_pause, grown) = (self.expected_pause(), self.log.bytes() >= self.config.limits.log_bytes / 2);
         let silence = self.config.timing.election_timeout;
         let State::Leader(leading) = &mut self.state else { return };
@@ -79,8 +87,9 @@ impl Replica {
         if leading.turn.is_some_and(|index| wants(index).is_some()) {
             return;
         }
-        let living = (0..members).filter(|index| lives(*index)).count();
-        let bearable = |pause: u32| pause < LONG_PAUSE_MS || living > majority(members) || members < 3 || grown;
+        let living = (0..members).filter(|index| counted[*index] && lives(*index)).count();
+        let spared = living > majority(electorate) || electorate < ELECTORATE_MIN;
+        let bearable = |pause: u32| pause < LONG_PAUSE_MS || spared || grown;
         let after = leading.turn.map_or(0, |index| index + 1);
         let mut others = (0..members).map(|step| (after + step) % members);
         leading.turn = others.find(|index| wants(*index).is_some_and(bearable));
@@ -93,6 +102,9 @@ impl Replica {
             || execution.silence.is_some()
             || execution.judgement.differs()
             || (execution.executed() <= base.slot && !base.lost)
+            // It would have a configuration of the future, where this member began with one.
+            || self.configuration.configured > self.log.decided()
+            || self.own().is_none()
         {
             return false;
         }
@@ -111,18 +123,29 @@ impl Replica {
 
     /// The session table goes ahead of the application, so the snapshot is of where the table is; the application then
     /// executes up to there and not further.
-    fn begin_snapshot(&mut self) {
+    fn begin_snapshot(&mut self, out: &mut Vec<Output>) {
         self.save = false;
+        let recorded = if self.application {
+            // It has a state of its own to give.
+            Lsn(0)
+        } else {
+            self.record_decided(out);
+            Lsn(self.next_lsn.0 - 1)
+        };
         let (time, work) = self.admitted;
         let image = Image {
             slot: self.log.decided(),
             time,
             work,
-            epoch: self.epoch,
-            configured: self.configured,
-            ..Image::genesis(self.config.cluster.clone())
+            generation: self.sessions.generation(),
+            epoch: self.configuration.epoch,
+            configured: self.configuration.configured,
+            elected: self.configuration.elected,
+            hollow: !self.application,
+            ..Image::genesis(self.configuration.cluster.clone())
         };
-        self.execution.dumping = Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), since: None });
+        self.execution.dumping =
+            Some(Dumping { image: Box::new(image), sessions: self.sessions.clone(), recorded, since: None });
     }
 
     /// Only settled slots enter a snapshot: what is not settled may still be aborted (rule 23).
@@ -135,7 +158,12 @@ impl Replica {
             return;
         }
         let Some(dumping) = &mut self.execution.dumping else { return };
-        if dumping.since.is_some() || executed != slot || !idle || self.settled < slot {
+        if dumping.since.is_some()
+            || dumping.recorded > self.durable
+            || executed != slot
+            || !idle
+            || self.settled < slot
+        {
             return;
         }
         dumping.since = Some(now);
@@ -219,12 +247,10 @@ impl Replica {
 
     /// The mark up to which verified snapshots of a majority reach, as far as the leader knows.
     pub(super) fn update_covered(&mut self) {
-        let own = self.own_index();
-        let snapshot = self.execution.snapshot();
         let State::Leader(leading) = &self.state else { return };
-        let mut marks: Vec<Slot> = leading.peers.iter().map(|peer| peer.marks.snapshot).collect();
-        marks[own] = snapshot;
-        self.covered = self.covered.max(reached_by_majority(&mut marks));
+        let mut marks: Vec<Slot> = self.heard_of_applications(leading).map(|(_, marks)| marks.snapshot).collect();
+        let covering = self.configuration.cluster.covering();
+        self.covered = self.covered.max(reached_by(covering, &mut marks));
     }
 
     /// Lets go of what is covered (rule 10): by the own snapshot, by those of a majority, settled, not needed by a
@@ -264,7 +290,7 @@ impl Replica {
     pub(super) fn need_snapshot(&mut self, out: &mut Vec<Output>) {
         let after = self.transfer.map_or(self.config.id, |transfer| transfer.from);
         let least = self.log.first().previous();
-        match self.after(after) {
+        match self.snapshot_after(after) {
             Some(from) => self.transfer_from(from, least, out),
             None => out.push(Output::Event(Event::NoSnapshot { least })),
         }
@@ -278,10 +304,17 @@ impl Replica {
 
     /// What was to be fetched is cut at this peer.
     pub(super) fn on_cut(&mut self, from: ReplicaId, snapshot: Slot, out: &mut Vec<Output>) {
+        self.confirm_change(snapshot, out);
         let next = self.log.decided().next();
         let asked = self.fetching.is_some_and(|Fetching { peer, .. }| peer == from);
         if snapshot >= next && asked && !self.transfers() {
-            self.transfer_from(from, next, out);
+            // A witness has cut its log, and has no snapshot for others.
+            let member = self.configuration.cluster.member(from);
+            let has = member.is_none_or(|member| member.application);
+            let source = if has { Some(from) } else { self.snapshot_after(from) };
+            if let Some(source) = source {
+                self.transfer_from(source, next, out);
+            }
         }
     }
 
@@ -304,8 +337,9 @@ impl Replica {
         if let Some(transfer) = &mut self.transfer {
             transfer.under_way = false;
         }
-        if !image.cluster.members.iter().any(|member| member.id == self.config.id) {
-            return;
+        if image.hollow && self.application {
+            // No application can begin with it, and nobody who gives one away.
+            return self.timers.set_if_stopped(Timer::Repair, now + self.config.timing.repair);
         }
         if image.slot > self.log.decided() {
             self.jump(now, image, out);
@@ -322,19 +356,24 @@ impl Replica {
         if self.leads() {
             self.step_down(now);
         }
-        let (slot, epoch) = (image.slot, self.epoch);
+        let slot = image.slot;
+        if image.configured > self.configuration.configured {
+            self.leave_ballot(now, false, out);
+        }
         self.log.jump(slot);
-        self.install(image);
-        self.configuration_changed(now, out);
+        // Before anything else is recorded: were the slots called decided first, what the journal has of them would count.
+        self.jumped(slot, out);
+        if self.install(image) {
+            self.configuration_changed(now, out);
+        } else {
+            self.review_vote(now, out);
+        }
+        self.settle_change_by_snapshot(slot, out);
         self.settle_all_held(out);
         self.restart_app(out);
-        self.jumped(slot, out);
         self.last_decided = now;
         self.known_decided = self.known_decided.max(slot);
         self.advance(now, out);
-        if self.epoch > epoch {
-            self.stand_anew(now, out);
-        }
         self.on_recovery_progress(now, out);
     }
 
@@ -344,13 +383,17 @@ impl Replica {
         self.persist(Record::Jumped { slot }, Some(AfterDisk::Jump { slot }), out);
     }
 
-    /// Takes everything but the application's state from a snapshot.
-    pub(super) fn install(&mut self, image: Image) {
+    /// Takes everything but the application's state from a snapshot. True if its configuration is newer than what is known.
+    pub(super) fn install(&mut self, image: Image) -> bool {
         let base = Base::of(&image);
-        let Image { slot, time, work, cluster, epoch, configured, sessions, .. } = image;
-        self.sessions = Sessions::restore(cluster.sessions, cluster.request_signatures, sessions, &self.config.limits);
-        self.config.cluster = cluster;
-        (self.epoch, self.configured) = (epoch, configured);
+        let Image { slot, time, work, generation, cluster, epoch, configured, elected, sessions, .. } = image;
+        let empty = Sessions::new(cluster.sessions, cluster.request_signatures, generation);
+        self.sessions = empty.restore(sessions, &self.config.limits);
+        let newer = configured > self.configuration.configured;
+        if newer {
+            self.voters_before = self.configuration.cluster.voter_count();
+            self.configuration = Configuration { cluster, generation, epoch, configured, elected };
+        }
         self.admitted = (time, work);
         self.settled = self.settled.max(slot);
         self.log_settled = self.log_settled.max(slot);
@@ -358,6 +401,7 @@ impl Replica {
             self.execution.silence = None;
         }
         self.execution.base = Some(base);
+        newer
     }
 }
 

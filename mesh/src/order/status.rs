@@ -1,7 +1,8 @@
 //! A look at a replica from outside.
 
 use super::{Replica, State};
-use crate::ids::{Ballot, Digest, Epoch, Incarnation, Position, ReplicaId, Slot};
+use crate::config::Member;
+use crate::ids::{Ballot, Digest, Epoch, Generation, Incarnation, Position, ReplicaId, Slot};
 
 /// What a replica is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +15,10 @@ pub enum Role {
     Candidate,
     /// It learns and does not vote.
     Learner,
+    /// It follows, keeps the log and votes, and has no application.
+    Witness,
+    /// It is no member any more.
+    Removed,
 }
 
 /// A look at a replica, for status pages, metrics and tests.
@@ -53,10 +58,18 @@ pub struct Status {
     pub snapshot: Slot,
     /// Bytes of the log that is kept.
     pub log_bytes: u64,
+    /// The generation that the log is in.
+    pub generation: Generation,
     /// Changes of the configuration so far.
     pub epoch: Epoch,
-    /// The incarnation that this member has by the configuration.
+    /// The incarnation that this member has by the configuration; 0 if it is none.
     pub incarnation: Incarnation,
+    /// The members.
+    pub members: Vec<Member>,
+    /// Only ids below this are admitted as new members.
+    pub target_members: u32,
+    /// A change of the configuration is under way, as far as it is known here.
+    pub changing: bool,
     /// The request on which the application fell silent and whose outcome is not known.
     pub silent: Option<Position>,
     /// The application diverged and was not rebuilt yet: nobody is answered from here.
@@ -72,9 +85,11 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> Status {
         let role = match &self.state {
+            _ if self.own().is_none() => Role::Removed,
             _ if !self.voting => Role::Learner,
             State::Leader(_) => Role::Leader,
             State::Candidate(_) | State::PreCandidate(_) => Role::Candidate,
+            State::Follower if !self.application => Role::Witness,
             State::Follower => Role::Follower,
         };
         Status {
@@ -95,8 +110,12 @@ impl Replica {
             digest: self.execution.milestone(),
             snapshot: self.execution.snapshot(),
             log_bytes: self.log.bytes(),
-            epoch: self.epoch,
-            incarnation: self.config.cluster.members[self.own_index()].incarnation,
+            generation: self.sessions.generation(),
+            epoch: self.configuration.epoch,
+            incarnation: self.own().map_or(Incarnation(0), |own| own.incarnation),
+            members: self.configuration.cluster.members.clone(),
+            target_members: self.configuration.cluster.target_members,
+            changing: self.is_changing(),
             silent: self.execution.silence.map(|silence| silence.at),
             quarantined: self.execution.judgement.is_quarantined(),
             divergences: self.execution.judgement.divergences(),

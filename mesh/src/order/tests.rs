@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::auth::by_transport;
-use crate::config::{ClusterConfig, Config, Durability};
-use crate::ids::{ClientId, Digest, Incarnation, Life, Run, Seq};
+use crate::config::{ClusterConfig, Config, Configuration, Durability};
+use crate::ids::{ClientId, Digest, Generation, Incarnation, Life, Opening, Run, Seq};
 use crate::limits::{Limits, Timing};
 use crate::time::Duration;
 use crate::wire::peer::{Batch, Marks};
@@ -31,7 +31,7 @@ pub(super) fn config(id: ReplicaId, n: u32) -> Config {
         name: "demo".to_owned(),
         id,
         life: Life(0),
-        cluster: ClusterConfig::of(n, "line/shared", Durability::Sync),
+        configuration: Configuration::first(ClusterConfig::of(n, "line/shared", Durability::Sync)),
         timing: Timing::DEFAULT,
         limits: Limits::DEFAULT,
         snapshots: None,
@@ -77,13 +77,19 @@ pub(super) fn persisted(replica: &mut Replica, millis: u64, lsn: u64) -> Vec<Out
 }
 
 pub(super) fn open() -> Request {
-    Request { client: CLIENT, opened: Slot(0), seq: Seq(0), body: Body::Open { window: 4, owner: None }, proof: None }
+    Request {
+        client: CLIENT,
+        opened: Opening::NONE,
+        seq: Seq(0),
+        body: Body::Open { window: 4, owner: None },
+        proof: None,
+    }
 }
 
 pub(super) fn call(seq: u64, body: &'static str) -> Request {
     Request {
         client: CLIENT,
-        opened: Slot(1),
+        opened: Generation::FIRST.at(Slot(1)),
         seq: Seq(seq),
         body: Body::Call(Bytes::from_static(body.as_bytes())),
         proof: None,
@@ -97,6 +103,10 @@ pub(super) fn batch(requests: Vec<Request>) -> Arc<Batch> {
 pub(super) fn accept(round: u64, leader: ReplicaId, slot: u64, decided: u64, requests: Vec<Request>) -> Message {
     let (slot, decided) = (Slot(slot), Slot(decided));
     Message::Accept { ballot: ballot(round, leader), slot, decided, configured: Slot(0), batch: batch(requests) }
+}
+
+pub(super) fn prepare(ballot: Ballot) -> Message {
+    Message::Prepare { ballot, decided: Slot(0) }
 }
 
 pub(super) fn requests(list: Vec<Request>) -> Input {
@@ -144,7 +154,7 @@ fn a_follower_votes_only_when_the_value_is_durable() {
 fn a_promise_leaves_only_when_it_is_durable_and_says_what_was_accepted() {
     let mut follower = replica(R1, 3, Recovered::default());
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
-    let out = message(&mut follower, 2, R2, Message::Prepare { ballot: ballot(2, R2) });
+    let out = message(&mut follower, 2, R2, prepare(ballot(2, R2)));
     let record = Record::Promised { ballot: ballot(2, R2) };
     assert_eq!(out, [Output::Persist { lsn: Lsn(2), record }]);
     let out = persisted(&mut follower, 3, 2);
@@ -164,7 +174,7 @@ fn a_promise_leaves_only_when_it_is_durable_and_says_what_was_accepted() {
 #[test]
 fn a_lower_ballot_is_told_that_it_is_outvoted() {
     let mut follower = replica(R1, 3, Recovered::default());
-    message(&mut follower, 1, R2, Message::Prepare { ballot: ballot(2, R2) });
+    message(&mut follower, 1, R2, prepare(ballot(2, R2)));
     let out = message(&mut follower, 2, R0, accept(1, R0, 1, 0, vec![]));
     let outvoted = Message::Outvoted { promised: ballot(2, R2) };
     assert_eq!(out, [Output::Send { to: To::One(R0), message: outvoted }]);
@@ -290,7 +300,7 @@ fn a_learner_neither_votes_nor_promises_nor_stands() {
     assert_eq!(persisted(&mut learner, 1, 1), []);
     let asked = Message::PreVote { round: 2, decided: Slot(0), suspects: Ballot::NONE };
     assert_eq!(message(&mut learner, 5000, R2, asked), []);
-    assert_eq!(message(&mut learner, 5000, R2, Message::Prepare { ballot: ballot(2, R2) }), []);
+    assert_eq!(message(&mut learner, 5000, R2, prepare(ballot(2, R2))), []);
     assert_eq!(sent(&step(&mut learner, 60_000, Input::Timeout)), []);
 }
 
@@ -548,9 +558,9 @@ fn a_restarted_member_keeps_its_promise_and_its_votes() {
     let mut member = replica(R1, 3, recovered);
     assert_eq!((member.status().decided, member.status().sessions), (Slot(1), 1));
     let outvoted = Message::Outvoted { promised: ballot(3, R2) };
-    let out = message(&mut member, 1, R0, Message::Prepare { ballot: ballot(2, R0) });
+    let out = message(&mut member, 1, R0, prepare(ballot(2, R0)));
     assert_eq!(sent(&out), [(To::One(R0), &outvoted)]);
-    message(&mut member, 2, R0, Message::Prepare { ballot: ballot(4, R0) });
+    message(&mut member, 2, R0, prepare(ballot(4, R0)));
     let out = persisted(&mut member, 2, 1);
     let listed = sent(&out).into_iter().find_map(|(_, message)| match message {
         Message::Promise { accepted, decided, .. } => Some((*decided, accepted.clone())),
@@ -562,8 +572,8 @@ fn a_restarted_member_keeps_its_promise_and_its_votes() {
 #[test]
 fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     let mut config = config(R0, 1);
-    config.cluster.sessions.sessions = 2;
-    config.cluster.sessions.retention_slots = 3;
+    config.configuration.cluster.sessions.sessions = 2;
+    config.configuration.cluster.sessions.retention_slots = 3;
     let mut replica = Replica::new(config, 1, Recovered::default(), at(0));
     step(&mut replica, 0, Input::Timeout);
     step(&mut replica, 0, Input::Restored { run: Run(1) });
@@ -574,12 +584,12 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
     run(&mut replica, &mut lsn, &[client(2)]);
     let refused = Some(Outcome::Refused(crate::wire::Refusal::SessionsFull));
     assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), refused)]);
-    let active = Request { client: ClientId(1), opened: Slot(1), ..call(1, "x") };
+    let active = Request { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), ..call(1, "x") };
     run(&mut replica, &mut lsn, &[active]);
     run(&mut replica, &mut lsn, &[client(4)]);
-    let opened = Outcome::Opened { opened: Slot(6), window: 4 };
+    let opened = Outcome::Opened { opened: Generation::FIRST.at(Slot(6)), window: 4 };
     assert_eq!(run(&mut replica, &mut lsn, &[client(3)]), [(client(3), Some(opened))]);
-    let gone = Request { client: ClientId(2), opened: Slot(2), ..call(1, "y") };
+    let gone = Request { client: ClientId(2), opened: Generation::FIRST.at(Slot(2)), ..call(1, "y") };
     let steer = step(&mut replica, 3, requests(vec![gone.clone()]));
     assert_eq!(steer, [Output::Steer { tag: gone.tag(), steer: Steer::NoSession }]);
 }
@@ -587,7 +597,7 @@ fn a_full_table_evicts_the_session_idle_longest_but_none_of_late() {
 #[test]
 fn in_memory_mode_a_follower_of_three_decides_when_it_accepts() {
     let mut config = config(R1, 3);
-    config.cluster.durability = Durability::Memory;
+    config.configuration.cluster.durability = Durability::Memory;
     let mut follower = Replica::new(config, 1, Recovered::default(), at(0));
     message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
     persisted(&mut follower, 1, 1);
@@ -602,6 +612,21 @@ fn a_leader_that_drains_lets_the_furthest_member_take_over() {
     let out = step(&mut leader, 1201, Input::Drain);
     assert_eq!(sent(&out), [(To::One(R2), &Message::TakeOver { ballot: ballot(1, R0) })]);
     assert_eq!(sent(&step(&mut leader, 1202, requests(vec![open()]))), [], "it proposes nothing more");
+}
+
+#[test]
+fn a_leader_that_said_goodbye_is_not_waited_for() {
+    let mut follower = replica(R1, 3, Recovered::default());
+    message(&mut follower, 1, R0, accept(1, R0, 1, 0, vec![open()]));
+    assert_eq!(follower.status().leader, Some(R0));
+    let soon = at(2) + Timing::DEFAULT.heartbeat;
+    step(&mut follower, 2, Input::Left { member: R2 });
+    assert!(follower.deadline().is_some_and(|due| due > soon), "it was another one");
+    step(&mut follower, 2, Input::Left { member: R0 });
+    assert!(follower.deadline().is_some_and(|due| due <= soon) && follower.status().leader.is_none());
+    let ask = Message::PreVote { round: 2, decided: Slot(0), suspects: Ballot::NONE };
+    let out = message(&mut follower, 3, R2, ask);
+    assert_eq!(sent(&out), [(To::One(R2), &Message::PreVoteGranted { round: 2 })]);
 }
 
 #[test]

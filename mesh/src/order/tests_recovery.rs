@@ -6,9 +6,9 @@ use super::tests::{
 use super::tests::{replica, requests, sent, started, step};
 use super::*;
 use crate::config::Snapshots;
-use crate::ids::{Digest, Position, Run};
+use crate::ids::{Digest, Epoch, Position, Run};
 use crate::wire::Outcome;
-use crate::wire::peer::{Command, Marks};
+use crate::wire::peer::{Change, Command, Marks};
 use bytes::Bytes;
 
 fn reply(text: &'static str) -> AppReply {
@@ -24,6 +24,12 @@ fn heartbeat(decided: u64, settled: u64, covered: u64) -> Message {
 fn decide(follower: &mut Replica, slot: u64, list: Vec<crate::wire::Request>) -> Vec<Output> {
     message(follower, slot, R0, accept(1, R0, slot, slot - 1, list));
     message(follower, slot, R0, heartbeat(slot, 0, 0))
+}
+
+/// The member's next incarnation goes to another life.
+fn rejoin(member: ReplicaId) -> Command {
+    let change = Change::Rejoin { member, life: LIFE, over: Life(0) };
+    Command::Configure { against: Epoch(0), change }
 }
 
 fn executed(follower: &mut Replica, slot: u64, run: u64, text: &'static str) -> Vec<Output> {
@@ -154,13 +160,29 @@ fn one_who_is_behind_the_cut_goes_on_from_a_snapshot() {
     assert_eq!(out, [Output::Transfer { from: R0, least: Slot(1) }]);
     let jumped = Output::Persist { lsn: Lsn(1), record: Record::Jumped { slot: Slot(2) } };
     let out = step(&mut behind, 102, Input::Received { image });
-    assert_eq!(out, [Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }, jumped]);
+    assert_eq!(out, [jumped, Output::Reset { run: Run(2), snapshot: Some(Slot(2)) }]);
     assert_eq!(
         persisted(&mut behind, 103, 1),
         [Output::Cut { through: Slot(2) }],
         "only what the journal holds otherwise goes"
     );
     assert_eq!((behind.status().decided, behind.status().sessions), (Slot(2), 1));
+}
+
+#[test]
+fn one_whose_snapshot_is_gone_votes_when_it_has_again_what_it_had_decided() {
+    let (_, image) = with_snapshot();
+    let entries = vec![(Slot(3), ballot(2, R2), batch(vec![]))];
+    let recovered = Recovered { promised: ballot(2, R2), decided: Slot(3), entries, ..Recovered::default() };
+    let mut replica = replica(R1, 3, recovered);
+    let ask = Message::PreVote { round: 3, decided: Slot(3), suspects: Ballot::NONE };
+    assert_eq!(sent(&message(&mut replica, 1, R0, ask.clone())), []);
+    let out = step(&mut replica, 9000, Input::Timeout);
+    assert!(matches!(sent(&out)[..], [(_, Message::Fetch { .. })]), "it does not stand: {out:?}");
+    step(&mut replica, 9001, Input::Received { image });
+    assert_eq!((replica.status().role, replica.status().decided), (Role::Follower, Slot(3)));
+    let granted = Message::PreVoteGranted { round: 3 };
+    assert_eq!(sent(&message(&mut replica, 9002, R0, ask)), [(To::One(R0), &granted)]);
 }
 
 /// A follower whose application has fallen silent on the call of slot 2, durably.
@@ -272,8 +294,7 @@ fn a_new_life_asks_for_its_vote_and_gets_it_by_order() {
     };
     let out = message(&mut learner, 1, R0, asked);
     assert!(sent(&out).contains(&(To::One(R0), &Message::Rejoin { over: Life(0) })), "{out:?}");
-    let granted =
-        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
+    let granted = Batch { command: Some(rejoin(R1)), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };
@@ -291,7 +312,7 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let mut leader = leader();
     let asked = Input::Message { from: R2, life: LIFE, message: Message::Rejoin { over: Life(0) } };
     let out = step(&mut leader, 1101, asked);
-    let rejoin = Command::Rejoin { member: R2, life: LIFE, over: Life(0) };
+    let rejoin = rejoin(R2);
     assert!(matches!(sent(&out)[..], [(To::Others, Message::Accept { batch, .. })] if batch.command == Some(rejoin)));
     assert_eq!(sent(&step(&mut leader, 1101, requests(vec![open()]))), [], "nothing goes above it until it is decided");
     persisted(&mut leader, 1102, 2);
@@ -299,14 +320,16 @@ fn a_leader_grants_one_life_at_a_time_and_then_prepares_anew() {
     let forgotten = Input::Message { from: R2, life: LIFE, message: vote.clone() };
     assert_eq!(step(&mut leader, 1102, forgotten), [], "the new life has no vote yet");
     let out = message(&mut leader, 1103, R1, vote);
-    assert!(sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0) })), "{out:?}");
+    assert!(
+        sent(&out).contains(&(To::Others, &Message::Prepare { ballot: ballot(2, R0), decided: Slot(1) })),
+        "{out:?}"
+    );
 }
 
 #[test]
 fn a_life_that_lost_its_incarnation_to_another_stops() {
     let mut old = replica(R1, 3, Recovered::default());
-    let granted =
-        Batch { command: Some(Command::Rejoin { member: R1, life: LIFE, over: Life(0) }), ..Batch::default() };
+    let granted = Batch { command: Some(rejoin(R1)), ..Batch::default() };
     let (slot, decided) = (Slot(1), Slot(0));
     let proposed =
         Message::Accept { ballot: ballot(1, R0), slot, decided, configured: Slot(0), batch: Arc::new(granted) };

@@ -1,6 +1,6 @@
 //! What a snapshot consists of: one hash for each of its chunks.
 
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::ids::{Digest, Generation, ReplicaId, Slot};
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ const _: () = {
 pub struct Manifest {
     /// The cluster's name.
     pub cluster: String,
+    /// The generation that the log was in at that slot.
+    pub generation: Generation,
     /// Who took the snapshot.
     pub member: ReplicaId,
     /// The state is that after this slot.
@@ -108,6 +110,7 @@ mod tests {
         let content = vec![7; total];
         Manifest {
             cluster: "kv".to_owned(),
+            generation: Generation { count: 1, mark: 2 },
             member: ReplicaId(1),
             slot: Slot(9),
             image_len: 1,

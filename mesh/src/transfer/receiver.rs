@@ -1,7 +1,7 @@
 //! The deciding half of whoever fetches a snapshot: what to ask next, what to believe, when to give up.
 
 use super::Manifest;
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::ids::{Digest, Generation, ReplicaId, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::transfer::{TransferAnswer, TransferAsk};
 use bytes::Bytes;
@@ -23,6 +23,7 @@ pub(super) const DAMAGED_MAX: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Receiver {
     cluster: String,
+    generation: Generation,
     from: ReplicaId,
     least: Slot,
     /// Whether the peer has confirmed `plan` in this attempt.
@@ -97,11 +98,11 @@ pub enum GiveUp {
 }
 
 impl Receiver {
-    /// Fetches a snapshot of `from`, of slot `least` or later.
+    /// Fetches a snapshot of `from`, of slot `least` or later; whoever asks is of this cluster and generation.
     #[must_use]
-    pub fn new(cluster: &str, from: ReplicaId, least: Slot) -> Self {
+    pub fn new(cluster: &str, generation: Generation, from: ReplicaId, least: Slot) -> Self {
         let cluster = cluster.to_owned();
-        Self { cluster, from, least, agreed: false, plan: None, asked: BTreeMap::new(), waiting: None }
+        Self { cluster, generation, from, least, agreed: false, plan: None, asked: BTreeMap::new(), waiting: None }
     }
 
     /// Begins another attempt, with the same or another peer. Chunks stay if its manifest is the same.
@@ -189,7 +190,7 @@ impl Receiver {
             (TransferAsk::Chunk { index, .. }, TransferAnswer::Chunk(bytes)) => {
                 self.on_chunk(now, ask, *index as usize, bytes)
             }
-            (TransferAsk::Manifest { least }, TransferAnswer::Nothing) => Err(GiveUp::Nothing(*least)),
+            (TransferAsk::Manifest { least, .. }, TransferAnswer::Nothing) => Err(GiveUp::Nothing(*least)),
             (_, TransferAnswer::Gone) => Err(GiveUp::Gone),
             _ => Err(GiveUp::Nonsense),
         }
@@ -255,7 +256,8 @@ impl Receiver {
     /// A question that was not asked yet.
     fn fresh(&mut self) -> Option<TransferAsk> {
         if !self.agreed {
-            return self.asked.is_empty().then_some(TransferAsk::Manifest { least: self.least });
+            let (least, generation) = (self.least, self.generation);
+            return self.asked.is_empty().then_some(TransferAsk::Manifest { least, generation });
         }
         if self.asked.len() >= ASKS_MAX {
             return None;

@@ -2,7 +2,7 @@
 
 use super::receiver::{ASK_TIMEOUT, ASKS_MAX, DAMAGED_MAX, RETRY, SILENCE};
 use super::*;
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::ids::{Digest, Generation, ReplicaId, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::transfer::{TransferAnswer, TransferAsk};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ impl Source {
     fn of(chunks: usize) -> Self {
         let content: Vec<u8> = (0..chunks * CHUNK_BYTES - 5).map(|at| (at / 999) as u8).collect();
         let manifest = Manifest {
+            generation: Generation::FIRST,
             cluster: "kv".to_owned(),
             member: PEER,
             slot: Slot(9),
@@ -43,7 +44,7 @@ impl Source {
 }
 
 fn receiver() -> Receiver {
-    Receiver::new("kv", PEER, Slot(5))
+    Receiver::new("kv", Generation::FIRST, PEER, Slot(5))
 }
 
 fn asks(receiver: &mut Receiver, now: Instant) -> Vec<TransferAsk> {
@@ -54,7 +55,7 @@ fn asks(receiver: &mut Receiver, now: Instant) -> Vec<TransferAsk> {
 fn begun(source: &Source, now: Instant) -> Receiver {
     let mut receiver = receiver();
     let asked = asks(&mut receiver, now);
-    assert_eq!(asked, [TransferAsk::Manifest { least: Slot(5) }]);
+    assert_eq!(asked, [TransferAsk::Manifest { least: Slot(5), generation: Generation::FIRST }]);
     let taken = receiver.on_answer(now, &asked[0], source.answer(&asked[0]));
     assert_eq!(taken, Ok(Taken::Begin(source.manifest.clone())));
     receiver
@@ -166,7 +167,7 @@ fn another_snapshot_than_before_is_fetched_from_its_beginning() {
 fn a_peer_without_a_use_is_given_up_at_once() {
     let source = Source::of(1);
     let now = Instant::ZERO;
-    let ask = TransferAsk::Manifest { least: Slot(5) };
+    let ask = TransferAsk::Manifest { least: Slot(5), generation: Generation::FIRST };
     let given_up = |answer| {
         let mut receiver = receiver();
         assert_eq!(asks(&mut receiver, now), std::slice::from_ref(&ask));

@@ -4,8 +4,10 @@
 //! Every blank member stores the same proposal first; only when all have is it committed at each. A member that holds
 //! a proposal has provably never voted, and takes any message of a committed peer as the commit.
 
-use crate::config::ClusterConfig;
+use super::transfer::{TransferAnswer, TransferAsk};
+use crate::config::{ClusterConfig, Configuration};
 use crate::ids::{Position, ReplicaId, Slot};
+use crate::wire::peer::Change;
 use serde::{Deserialize, Serialize};
 
 /// A question to one server.
@@ -29,11 +31,22 @@ pub enum AdminRequest {
     Save,
     /// How is it with your snapshots?
     Snapshots,
+    /// Who are the members, as far as you know?
+    Members,
+    /// Have the configuration changed. Answered when it is done, or at once if it is refused.
+    Change(Change),
+    /// Hand leadership over to this member. Answered likewise.
+    TransferLeader {
+        /// Who is to lead.
+        to: ReplicaId,
+    },
     /// Have a request aborted that the application does not answer (rule 23).
     Abort {
         /// Where it is.
         at: Position,
     },
+    /// Give me of your newest snapshot: for a backup.
+    Fetch(TransferAsk),
 }
 
 /// How far a server's own history is.
@@ -61,13 +74,41 @@ pub enum AdminReply {
         history: History,
         /// What its own settings would seed (members left out: the command knows them).
         seed: ClusterConfig,
+        /// Whether it has an application: a witness has none.
+        application: bool,
     },
     /// Stored or started, durably; or, of an abort, asked for.
     Done,
     /// Not done, and why; a sentence for people.
     Refused(String),
+    /// To [`AdminRequest::Members`].
+    Members(MembersView),
+    /// Not done, since this member does not lead: that one does, as far as is known.
+    NotLeader {
+        /// Who leads.
+        leader: Option<ReplicaId>,
+    },
+    /// Not done, but it may be soon: ask again.
+    NotYet(String),
     /// To [`AdminRequest::Save`] and [`AdminRequest::Snapshots`].
     Snapshots(SnapshotsView),
+    /// To [`AdminRequest::Fetch`].
+    Fetched(TransferAnswer),
+}
+
+/// The members, as one of them knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersView {
+    /// The configuration that is in force.
+    pub configuration: Configuration,
+    /// Who leads.
+    pub leader: Option<ReplicaId>,
+    /// A change is under way.
+    pub changing: bool,
+    /// The last slot that is decided there.
+    pub decided: Slot,
+    /// Where members are to be reached, as far as is known.
+    pub places: Vec<(ReplicaId, String)>,
 }
 
 /// How it is with a server's snapshots.

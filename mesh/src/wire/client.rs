@@ -45,6 +45,8 @@ pub enum FromSmartClient {
     /// The servers' signing certificates (DER), those of every server that it knows: first of all, and whenever one
     /// changes.
     Signers(Vec<(ReplicaId, Bytes)>),
+    /// Whether it is about to stop, and wants no further requests.
+    Leaving(bool),
 }
 
 /// Why a SMaRtClient sent nothing.

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod client;
 pub mod peer;
 pub mod request;
+pub mod roster;
 pub mod submit;
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,13 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Server to server: consensus messages on unidirectional streams, state transfer on bidirectional ones.
-pub const ALPN_PEER: &[u8] = b"lockstep-peer/3";
+pub const ALPN_PEER: &[u8] = b"lockstep-peer/4";
 /// SMaRtClient to server: requests on bidirectional streams, bundled votes back on unidirectional ones.
-pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/3";
+pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/4";
 /// Ingress or native client to SMaRtClient: requests on bidirectional streams.
-pub const ALPN_CLIENT: &[u8] = b"lockstep-client/3";
+pub const ALPN_CLIENT: &[u8] = b"lockstep-client/4";
 /// Operator to server: bootstrap, snapshots, aborts.
-pub const ALPN_ADMIN: &[u8] = b"lockstep-admin/3";
+pub const ALPN_ADMIN: &[u8] = b"lockstep-admin/4";
 
 /// Bytes that are no message of the expected type: the peer's fault (or its version's), never ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

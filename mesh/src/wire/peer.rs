@@ -1,8 +1,11 @@
 //! Consensus messages between servers: each on its own unidirectional stream, in any order, doubled or lost.
 
 use super::Request;
-use crate::ids::{Ballot, Digest, Life, Position, ReplicaId, Slot};
+use super::roster::Roster;
+use crate::config::Configuration;
+use crate::ids::{Ballot, Digest, Epoch, Generation, Life, Position, ReplicaId, Slot};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// What one slot of the log decides on (rule 7). An empty list of requests is a no-op.
@@ -23,7 +26,34 @@ pub struct Batch {
 /// What the cluster orders for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
-    /// A member's new life gets the next incarnation (rule 12). Nothing is proposed above it until it is decided.
+    /// The configuration changes (rule 11). Nothing is proposed above it until it is decided.
+    Configure {
+        /// The configuration that it was proposed against, by its number: in another one nothing happens, alike for all.
+        against: Epoch,
+        /// The change.
+        change: Change,
+    },
+    /// A request is undone and skipped everywhere (rule 23).
+    Abort {
+        /// Where it is.
+        at: Position,
+    },
+    /// From here on the log is of another generation, with this member alone at first (rule 14). No leader proposes it: an
+    /// operator's forced recovery or restore puts it behind what it goes on from, in the journals of all who go on.
+    Restart {
+        /// Which.
+        generation: Generation,
+        /// The member.
+        member: ReplicaId,
+        /// The life in which it votes.
+        life: Life,
+    },
+}
+
+/// A change of the configuration: of one member at a time, so that a majority before and one after it share a voter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Change {
+    /// A member's new life gets the next incarnation (rule 12).
     Rejoin {
         /// The member.
         member: ReplicaId,
@@ -33,11 +63,57 @@ pub enum Command {
         /// may come late.
         over: Life,
     },
-    /// A request is undone and skipped everywhere (rule 23).
-    Abort {
-        /// Where it is.
-        at: Position,
+    /// A new member, as a learner. Its id is below the target; one that was a member before gets a higher incarnation.
+    Add {
+        /// The member.
+        member: ReplicaId,
+        /// Its life.
+        life: Life,
+        /// Whether it has an application; a witness has none.
+        application: bool,
     },
+    /// A learner votes from now on.
+    Promote {
+        /// The member.
+        member: ReplicaId,
+        /// The life that has caught up.
+        life: Life,
+    },
+    /// A member is none any more. The last one that votes and has an application cannot be removed.
+    Remove {
+        /// The member.
+        member: ReplicaId,
+    },
+    /// Only ids below this are admitted from now on.
+    SetTarget {
+        /// The number.
+        members: u32,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejoin { member, life, over } => {
+                write!(f, "member {member} rejoins in life {:016x}, after {:016x}", life.0, over.0)
+            }
+            Self::Add { member, life, application } => {
+                let kind = if *application { "member" } else { "witness" };
+                write!(f, "{kind} {member} is added in life {:016x}", life.0)
+            }
+            Self::Promote { member, life } => write!(f, "member {member} votes in life {:016x}", life.0),
+            Self::Remove { member } => write!(f, "member {member} is removed"),
+            Self::SetTarget { members } => write!(f, "ids below {members} are admitted"),
+        }
+    }
+}
+
+impl Command {
+    /// Whether it is of the configuration.
+    #[must_use]
+    pub const fn configures(&self) -> bool {
+        matches!(self, Self::Configure { .. } | Self::Restart { .. })
+    }
 }
 
 impl Batch {
@@ -86,6 +162,8 @@ pub enum Message {
     Prepare {
         /// The candidate's ballot.
         ballot: Ballot,
+        /// Its decided mark: who does not know it as a member may lack the change that made it one.
+        decided: Slot,
     },
     /// Phase 1b, sent once the promise is durable. Each accepted value follows in a [`Message::Promised`] of its own.
     Promise {
@@ -203,6 +281,17 @@ pub enum Message {
         /// The request's name.
         tag: super::Tag,
     },
+    /// "I hold every decided slot up to here, and you asked for a vote without them." The answer of one that was removed too,
+    /// which may be the only one to know that it was.
+    Behind {
+        /// The sender's decided mark.
+        decided: Slot,
+    },
+    /// "I am no member, hold nothing, and want to be one": the leader adds the sender's life as a learner.
+    Join {
+        /// Whether it has an application.
+        application: bool,
+    },
 }
 
 impl Message {
@@ -241,6 +330,8 @@ impl Message {
             Self::TakeOver { .. } => "take_over",
             Self::Forward { .. } => "forward",
             Self::ForwardRefused { .. } => "forward_refused",
+            Self::Behind { .. } => "behind",
+            Self::Join { .. } => "join",
         }
     }
 }
@@ -248,10 +339,14 @@ impl Message {
 /// What a unidirectional stream of a peer link carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
-    /// For the ordering core, and the sender's life: a vote counts only in the life that has the incarnation.
-    Core(Life, Message),
+    /// For the ordering core. Only who is of the same generation listens, and a vote counts only in the life that has the
+    /// incarnation.
+    Core(Generation, Life, Message),
     /// A member without history asks what cluster this is.
     WhichCluster,
-    /// The answer of a member that has history.
-    Cluster(crate::config::ClusterConfig),
+    /// The answer of a member that has history: the configuration as it knows it. Also to whoever speaks in an older
+    /// generation.
+    Cluster(Configuration),
+    /// What the sender says of itself: first of all, and again whenever it changes.
+    Roster(Roster),
 }

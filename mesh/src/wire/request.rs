@@ -1,7 +1,7 @@
 //! Requests, their names and their outcomes: what clients send and what is ordered.
 
 use crate::auth::{CERTIFICATE_BYTES_MAX, Owner, SharedProof};
-use crate::ids::{ClientId, Digest, Seq, Slot};
+use crate::ids::{ClientId, Digest, Opening, Seq};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Request {
     /// The session's client id.
     pub client: ClientId,
-    /// The slot in which the session was opened: with `client`, its name (rule 17). 0 in [`Body::Open`].
-    pub opened: Slot,
+    /// Where the session was opened: with `client`, its name (rule 17). [`Opening::NONE`] in [`Body::Open`].
+    pub opened: Opening,
     /// The number of the request. 0 in [`Body::Open`].
     pub seq: Seq,
     /// What is asked.
@@ -60,7 +60,7 @@ pub struct Tag {
     /// [`Request::client`].
     pub client: ClientId,
     /// [`Request::opened`]: an answer of a session of the same client id that is gone is no answer.
-    pub opened: Slot,
+    pub opened: Opening,
     /// [`Request::seq`].
     pub seq: Seq,
     /// The kind of [`Request::body`].
@@ -72,7 +72,7 @@ impl Request {
     #[must_use]
     pub fn open(client: ClientId, window: u16, owner: Option<Owner>) -> Self {
         let body = Body::Open { window, owner: owner.map(Box::new) };
-        Self { client, opened: Slot(0), seq: Seq(0), body, proof: None }
+        Self { client, opened: Opening::NONE, seq: Seq(0), body, proof: None }
     }
 
     /// The request's name.
@@ -124,10 +124,10 @@ impl Request {
 pub enum Outcome {
     /// The application's reply.
     Executed(Bytes),
-    /// The session is open; its name has this slot.
+    /// The session is open; its name has this.
     Opened {
-        /// The opening slot.
-        opened: Slot,
+        /// Where.
+        opened: Opening,
         /// The window that was granted.
         window: u16,
     },

@@ -1,6 +1,7 @@
 //! Between a SMaRtClient and a server. Each request has a bidirectional stream; its answer is one [`Reply`], or
 //! nothing when the server sends only the hash, bundled with others as [`FromServer::Votes`] on a unidirectional stream.
 
+use super::roster::Roster;
 use super::{Outcome, Request, Tag};
 use crate::auth::{Rejected, SharedProof, Vouched};
 use crate::ids::{Digest, ReplicaId, Slot};
@@ -80,6 +81,8 @@ pub enum FromServer {
     Votes(Vec<Vote>),
     /// Its signing certificate (DER): first of all, and again before it signs with another key.
     Signer(Bytes),
+    /// What it says of itself and of where the others are: first of all, and again whenever it changes.
+    Roster(Roster),
 }
 
 /// What a single server says of a request. It steers the resend and is never an outcome.

@@ -1,12 +1,13 @@
 //! Golden bytes: what is on the wire and in journals does not change by accident. And: no bytes make a decoder panic.
 
 use super::admin::{AdminReply, AdminRequest, SnapshotsView};
-use super::client::{Ask, NothingSent, Told, Unknown};
-use super::peer::{Batch, Marks, PeerFrame};
+use super::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
+use super::peer::{Batch, Change, Marks, PeerFrame};
+use super::roster::{Place, Roster, Seat};
 use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
-use crate::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use crate::limits::{Limits, REQUEST_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::order::Record;
 use crate::transfer::Manifest;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 fn request() -> Request {
     Request {
         client: ClientId(0x0102),
-        opened: Slot(300),
+        opened: Generation::FIRST.at(Slot(300)),
         seq: Seq(5),
         body: Body::Call(Bytes::from_static(b"GET a\n")),
         proof: None,
@@ -40,47 +41,67 @@ fn golden<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::f
 
 #[test]
 fn the_bytes_on_the_wire_are_the_agreed_ones() {
-    golden(&request(), "8202ac0205010647455420610a00");
-    golden(&PeerFrame::Core(Life(0), Message::Prepare { ballot: ballot() }), "000002030101");
+    golden(&request(), "82020100ac0205010647455420610a00");
+    let prepare = Message::Prepare { ballot: ballot(), decided: Slot(6) };
+    golden(&PeerFrame::Core(Generation::FIRST, Life(0), prepare), "000100000203010106");
     let accept =
         Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() };
-    golden(&accept, "0603010107060501020000018202ac0205010647455420610a00");
+    golden(&accept, "06030101070605010200000182020100ac0205010647455420610a00");
     golden(
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
         "070301010107000000000000",
     );
-    golden(&Submit { request: request(), whole: true }, "8202ac0205010647455420610a0001");
+    golden(&Submit { request: request(), whole: true }, "82020100ac0205010647455420610a0001");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
     let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));
     golden(
         &Reply::Whole(Answer { tag, slot, form, outcome, signed: None }),
-        "008202ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
+        "0082020100ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
     );
     golden(&Reply::Steer(Steer::NotReady), "0106");
     golden(
         &FromServer::Votes(vec![Vote { tag, slot, form, signed: None }]),
-        "00018202ac02050107070707070707070707070707070707070707070707070707070707070707070700",
+        "000182020100ac02050107070707070707070707070707070707070707070707070707070707070707070700",
     );
-    golden(&Ask { request: request(), within_ms: 10_000 }, "8202ac0205010647455420610a00904e");
+    golden(&Ask { request: request(), within_ms: 10_000 }, "82020100ac0205010647455420610a00904e");
     golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
     golden(&Told::Unknown(Unknown::Deadline), "0200");
     golden(&Told::Unknown(Unknown::OutOfWindow), "0207");
     golden(&AdminRequest::Commit { token: 9 }, "0209");
     golden(
         &Record::Accepted { slot: Slot(7), ballot: ballot(), batch: batch() },
-        "010703010101020000018202ac0205010647455420610a00",
+        "0107030101010200000182020100ac0205010647455420610a00",
     );
     golden(&Record::Decided { slot: Slot(7) }, "0207");
 }
 
 #[test]
+fn the_bytes_of_a_servers_word_are_the_agreed_ones() {
+    let roster = Roster {
+        process: 300,
+        version: 2,
+        generation: Generation::FIRST,
+        epoch: Epoch(4),
+        members: vec![Seat { id: ReplicaId(0), answers: true }, Seat { id: ReplicaId(7), answers: false }],
+        places: vec![Place { id: ReplicaId(7), address: "h:1".to_owned(), advertised: true }],
+        leaving: true,
+    };
+    let hex = "ac02020100040200010700010703683a310101";
+    golden(&roster, hex);
+    golden(&PeerFrame::Roster(roster.clone()), &format!("03{hex}"));
+    golden(&FromServer::Roster(roster), &format!("02{hex}"));
+    golden(&FromSmartClient::Leaving(true), "0101");
+}
+
+#[test]
 fn the_envelope_of_a_request_fits_into_what_is_reckoned_for_it() {
-    let (client, opened, seq) = (ClientId(u128::MAX), Slot(u64::MAX), Seq(u64::MAX));
+    let generation = Generation { count: u32::MAX, mark: u64::MAX };
+    let (client, opened, seq) = (ClientId(u128::MAX), generation.at(Slot(u64::MAX)), Seq(u64::MAX));
     let body = Body::Call(Bytes::from(vec![0; REQUEST_BYTES_MAX]));
     let largest = Request { client, opened, seq, body, proof: None };
     assert!(encode(&largest).len() - REQUEST_BYTES_MAX <= REQUEST_ENVELOPE_BYTES);
-    let batch = Batch { time: u64::MAX, settled: opened, requests: vec![largest], ..Batch::default() };
+    let batch = Batch { time: u64::MAX, settled: opened.slot, requests: vec![largest], ..Batch::default() };
     assert!(encode(&batch).len() < Limits::DEFAULT.message_bytes);
 }
 
@@ -91,6 +112,7 @@ proptest! {
         let _ = decode::<Submit>(&bytes);
         let _ = decode::<Reply>(&bytes);
         let _ = decode::<FromServer>(&bytes);
+        let _ = decode::<FromSmartClient>(&bytes);
         let _ = decode::<Ask>(&bytes);
         let _ = decode::<Told>(&bytes);
         let _ = decode::<AdminRequest>(&bytes);
@@ -102,7 +124,7 @@ proptest! {
 
     #[test]
     fn cut_or_lengthened_messages_are_refused(cut in 0usize..40, more in 1usize..9) {
-        let frame = PeerFrame::Core(Life(0), Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() });
+        let frame = PeerFrame::Core(Generation::FIRST, Life(0), Message::Accept { ballot: ballot(), slot: Slot(7), decided: Slot(6), configured: Slot(5), batch: batch() });
         let bytes = encode(&frame);
         let cut = cut.min(bytes.len() - 1);
         prop_assert_eq!(decode::<PeerFrame>(&bytes[..cut]), Err(Malformed));
@@ -113,10 +135,11 @@ proptest! {
 
 #[test]
 fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
-    golden(&TransferAsk::Manifest { least: Slot(300) }, "00ac02");
+    golden(&TransferAsk::Manifest { least: Slot(300), generation: Generation { count: 1, mark: 300 } }, "00ac0201ac02");
     let ask = TransferAsk::Chunk { slot: Slot(9), manifest: Digest([7; 32]), index: 300 };
     golden(&ask, &format!("0109{}ac02", "07".repeat(32)));
     let manifest = Manifest {
+        generation: Generation { count: 1, mark: 300 },
         cluster: "kv".to_owned(),
         member: ReplicaId(1),
         slot: Slot(9),
@@ -124,7 +147,7 @@ fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
         total_len: 300,
         chunks: vec![Digest([8; 32])],
     };
-    let hex = format!("00026b76010902ac0201{}", "08".repeat(32));
+    let hex = format!("00026b7601ac02010902ac0201{}", "08".repeat(32));
     golden(&TransferAnswer::Manifest(Box::new(manifest)), &hex);
     golden(&TransferAnswer::Chunk(Bytes::from_static(b"abc")), "0103616263");
     golden(&TransferAnswer::Nothing, "02");
@@ -135,8 +158,13 @@ fn the_bytes_of_a_state_transfer_are_the_agreed_ones() {
 fn the_bytes_of_an_operators_questions_are_the_agreed_ones() {
     golden(&AdminRequest::Save, "03");
     golden(&AdminRequest::Snapshots, "04");
-    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "05ac0202");
+    golden(&AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } }, "08ac0202");
+    golden(&AdminRequest::Members, "05");
+    golden(&AdminRequest::Change(Change::Remove { member: ReplicaId(7) }), "060307");
+    golden(&AdminRequest::TransferLeader { to: ReplicaId(7) }, "0707");
     let (newest, executed) = (Slot(7), Slot(9));
+    golden(&AdminRequest::Fetch(TransferAsk::Manifest { least: newest, generation: Generation::FIRST }), "0900070100");
+    golden(&AdminReply::Fetched(TransferAnswer::Gone), "0703");
     let view = SnapshotsView { newest, executed, taken: 1, failed: 2, writing: Some(3) };
-    golden(&AdminReply::Snapshots(view), "03070901020103");
+    golden(&AdminReply::Snapshots(view), "06070901020103");
 }

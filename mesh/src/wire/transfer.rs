@@ -1,6 +1,6 @@
 //! Between two servers, on bidirectional streams of their link: one fetches the other's snapshot.
 
-use crate::ids::{Digest, Slot};
+use crate::ids::{Digest, Generation, Slot};
 use crate::transfer::Manifest;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,8 @@ pub enum TransferAsk {
     Manifest {
         /// The lowest slot that is of use.
         least: Slot,
+        /// The asker's generation: what belongs to another one is of no use.
+        generation: Generation,
     },
     /// One of its chunks.
     Chunk {

@@ -7,7 +7,7 @@
 use super::intake::{Cut, Intake};
 use super::limits::Limits;
 use super::patience::{Late, Patience, Standing};
-use super::pipe::{READ, part, read_some, write_some};
+use super::pipe::{LastWords, READ, part, read_some, write_some};
 use super::room::{self, Admitted, FREE, Rooms, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::client::running::Event;
@@ -31,6 +31,9 @@ const OUTPUT: usize = 256 << 10;
 const ANSWERS: usize = 1 << 20;
 /// Requests on one connection that may be unanswered where the protocol lets clients pipeline.
 pub(super) const WINDOW: u16 = 64;
+/// When the ingress stops, a connection without a request has this long to bring another one: behind its reply the
+/// connection ends, where the client sees it before it sends the next.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// What all connections of an ingress share.
 #[derive(Debug)]
@@ -117,7 +120,7 @@ pub(super) async fn serve<R, W>(
 ) -> Ending
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: AsyncWrite + LastWords + Unpin,
 {
     let mut conversation = Conversation::new(id, shared.clone(), stop);
     let ending = conversation.run(&mut reader, &mut writer).await;
@@ -161,6 +164,8 @@ struct Conversation {
     share: Share,
     /// A request that there was no room for.
     admission: Option<Admission>,
+    /// The ingress stops: the connection ends between two requests, by then.
+    parting: Option<Instant>,
     /// No further request is cut; the connection ends when every answer was written, and like this.
     ending: Option<Ending>,
     patience: Patience,
@@ -187,6 +192,7 @@ impl Conversation {
             unread: 0,
             share: Share::new(shared.rooms.answers.clone()),
             admission: None,
+            parting: None,
             ending: None,
             patience: Patience::new(shared.limits, Instant::now()),
             called: false,
@@ -198,11 +204,12 @@ impl Conversation {
     async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W) -> Ending
     where
         R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        W: AsyncWrite + LastWords + Unpin,
     {
         if *self.stop.borrow_and_update() {
-            return Ending::Closed;
+            self.parting = Some(Instant::now() + PARTING);
         }
+        let mut held_back = false;
         loop {
             self.take_requests();
             self.collect_answers();
@@ -210,8 +217,11 @@ impl Conversation {
             if let Some(ending) = self.over() {
                 return ending;
             }
+            if self.ending.is_some() && self.places.is_empty() && !std::mem::replace(&mut held_back, true) {
+                writer.hold_back();
+            }
             match self.wait(reader, writer).await {
-                Woken::Stop => self.end(Ending::Closed),
+                Woken::Stop => self.parting = Some(Instant::now() + PARTING),
                 Woken::Answered(answer) => self.on_answer(answer),
                 Woken::Admitted(share) => self.on_admitted(share),
                 Woken::Reserved(room) => (self.large, self.reservation) = (room, None),
@@ -252,7 +262,7 @@ impl Conversation {
             share = granted(self.admission.as_mut().map(|waits| &mut waits.handing_over)), if admits => Woken::Admitted(share),
             room = granted(self.reservation.as_mut()), if reserves => Woken::Reserved(room),
             read = read_some(reader, most, &mut self.intake), if reads => Woken::Read(read),
-            _ = self.stop.changed(), if self.ending.is_none() => Woken::Stop,
+            _ = self.stop.changed(), if self.parting.is_none() => Woken::Stop,
             () = until(limit), if limit.is_some() => Woken::Late,
         };
         if let Some(since) = deaf {
@@ -422,6 +432,7 @@ impl Conversation {
                     let reply = std::mem::take(reply);
                     self.places.pop_front();
                     self.write(reply);
+                    self.end_if_parting();
                     continue;
                 }
             };
@@ -451,6 +462,7 @@ impl Conversation {
             let before = self.learned.unwrap_or(0);
             self.learned = Some(self.shared.rooms.answers.next_expected(before, reply.len()));
         }
+        self.end_if_parting();
         manner.last |= self.ending.is_some() && self.places.is_empty();
         let adapter = self.shared.adapter;
         match answer {
@@ -473,6 +485,14 @@ impl Conversation {
             }
         }
         if self.shared.adapter.closes_after_reply() {
+            self.end(Ending::Closed);
+        }
+    }
+
+    /// Behind an answer, when the ingress stops: the connection ends, unless the client's next request is on its way.
+    fn end_if_parting(&mut self) {
+        let Some(until) = self.parting.filter(|_| self.ending.is_none() && self.places.is_empty()) else { return };
+        if !self.intake.is_partial() || until <= Instant::now() {
             self.end(Ending::Closed);
         }
     }
@@ -535,7 +555,8 @@ impl Conversation {
     fn limit(&self) -> Option<Instant> {
         let patience = self.patience.limit(Instant::now(), self.standing());
         let admission = self.admission.as_ref().map(|admission| admission.until);
-        patience.into_iter().chain(admission).min()
+        let parting = self.parting.filter(|_| self.ending.is_none() && self.places.is_empty());
+        patience.into_iter().chain(admission).chain(parting).min()
     }
 
     /// Something is late: what.
@@ -543,6 +564,9 @@ impl Conversation {
         let now = Instant::now();
         if self.admission.as_ref().is_some_and(|admission| admission.until <= now) {
             self.turn_down();
+        }
+        if self.parting.is_some_and(|until| until <= now) && self.ending.is_none() && self.places.is_empty() {
+            self.end(Ending::Closed);
         }
         let refused = &self.shared.refused;
         match self.patience.late(now, self.standing())? {

@@ -72,6 +72,9 @@ pub struct Config {
     pub deadline: Duration,
     /// How long what is outstanding may take after a SIGTERM.
     pub drain_timeout: Duration,
+    /// How long it stays open after a SIGTERM, not ready any more, before it ends connections: so long whoever sends
+    /// clients here may take to notice.
+    pub drain_delay: Duration,
     /// What one client may take.
     pub limits: Limits,
     /// Whether requests are signed.
@@ -101,6 +104,7 @@ impl Config {
             "reply_bytes": self.adapter.reply_bytes,
             "deadline_seconds": self.deadline.as_secs_f64(),
             "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
+            "drain_delay_seconds": self.drain_delay.as_secs_f64(),
             "request_signatures": self.request_signatures,
             "reply_signatures": self.reply_signatures,
             "reply_vote": format!("{:?}", self.reply_vote).to_lowercase(),
@@ -177,8 +181,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tcp: tcp.clone(),
         rooms,
     };
-    let face = Arc::new(Face::new(subject));
-    let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
+    let face = Face::new(subject);
+    let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(face.clone()))
         .await
         .with_context(|| format!("cannot open the admin port {}", config.admin))?;
     info!(%listen, admin = %admin.local_addr(), id = %config.id, protocol = %config.adapter.name(), "ingress started");
@@ -193,6 +197,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!(outstanding = running.view.outstanding.load(Ordering::Relaxed), "draining");
     face.stop();
+    // It serves until it is stopped.
+    let _ = tokio::time::timeout(config.drain_delay, &mut serving).await;
     stop.send_replace(true);
     if tokio::time::timeout(config.drain_timeout, serving).await.is_err() {
         warn!(outstanding = running.view.outstanding.load(Ordering::Relaxed), "the drain time-out passed");
@@ -247,12 +253,16 @@ impl Subject for Shown {
         self.running.view.outstanding.load(Ordering::Relaxed)
     }
 
+    /// Nobody inside sends it anything: there is nobody to be told.
+    fn leave(&self, _leaving: bool) {}
+
     fn status(&self) -> Value {
         json!({
             "kind": "ingress",
             "id": self.config.id,
             "cluster": self.config.cluster,
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "listen_tls": self.tls.as_ref().map(|tls| tls.status()),
             "version": node::version().to_string(),
             "listen": self.listen,

@@ -1,6 +1,7 @@
 //! Bytes between a socket and its connection, without a buffer for each connection that waits.
 
 use super::intake::Intake;
+use rustix::net::sockopt;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::tcp::WriteHalf;
 
 /// Bytes taken from a connection at once.
 pub(super) const READ: usize = super::room::FREE;
@@ -15,6 +17,20 @@ pub(super) const READ: usize = super::room::FREE;
 /// closing at once would make the kernel reset the connection and the last words be lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
+
+/// A client's side of a connection that can be given the last bytes and the end of the stream together.
+pub(super) trait LastWords {
+    /// From now on bytes leave when the packet is full or the stream ends. So a client that has read its last reply knows
+    /// that the connection is over, and does not send another request into it.
+    fn hold_back(&self);
+}
+
+impl LastWords for WriteHalf<'_> {
+    fn hold_back(&self) {
+        // Without it they leave one after the other.
+        let _ = sockopt::set_tcp_cork(self.as_ref(), true);
+    }
+}
 
 thread_local! {
     /// Where bytes land before they are appended to their connection's buffer, so that a connection that waits for

@@ -1,16 +1,20 @@
 //! The TCP side: accepts connections up to a bound and serves each in a task of its own.
 
 use super::connection::{self, Shared};
+use super::limits::Limits;
 use super::tls::{Flushed, Tls};
 use mesh::client::sender::Connection;
 use mesh::framing::Manner;
+use mesh::node::Quiet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -26,6 +30,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 /// Pause after the system refused to accept: it is out of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// While there are no files left every try fails.
+static CANNOT_ACCEPT: Quiet = Quiet::new();
 
 /// What the TCP side counts.
 #[derive(Clone, Debug)]
@@ -52,53 +59,78 @@ pub(super) async fn serve(
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut connections = JoinSet::new();
-    let mut sources = Sources::default();
-    let mut next = 0;
+    let mut door = Door {
+        shared,
+        tls,
+        metrics,
+        stop: stop.clone(),
+        connections: JoinSet::new(),
+        sources: Sources::default(),
+        next: 0,
+    };
     while !*stop.borrow_and_update() {
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
-            _ = stop.changed() => continue,
-            Some(ended) = connections.join_next() => {
-                if let Ok(source) = ended {
-                    sources.left(source);
+            _ = stop.changed() => {}
+            Some(ended) = door.connections.join_next() => door.left(ended.ok()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => door.admit(stream, from),
+                Err(error) => {
+                    if let Some(suppressed) = CANNOT_ACCEPT.may_speak() {
+                        warn!(%error, suppressed, "cannot accept connections; the limit on open files may be too low");
+                    }
+                    tokio::time::sleep(BREATH).await;
                 }
-                show(&metrics.open, connections.len());
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept connections; the limit on open files may be too low");
-                tokio::time::sleep(BREATH).await;
-                continue;
-            }
-        };
-        metrics.accepts.inc();
-        let source = from.ip().to_canonical();
-        if connections.len() >= shared.limits.connections_max {
-            turn_away(&stream, &shared, tls.is_some(), "connections_max");
-            continue;
+            },
         }
-        if shared.limits.connections_per_address.is_some_and(|most| sources.of(source) >= most) {
-            turn_away(&stream, &shared, tls.is_some(), "connections_per_address");
-            continue;
-        }
-        if let Err(error) = prepare(&stream) {
-            debug!(%from, %error, "a connection broke at once");
-            continue;
-        }
-        sources.came(source);
-        let id = Connection(next);
-        connections.spawn(run(stream, from, id, shared.clone(), tls.clone(), stop.clone()));
-        next += 1;
-        show(&metrics.open, connections.len());
+    }
+    // The kernel has taken their connections in: closing the port would reset them.
+    while let Poll::Ready(Ok((stream, from))) = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+        door.admit(stream, from);
     }
     drop(listener);
-    while connections.join_next().await.is_some() {
-        show(&metrics.open, connections.len());
+    while let Some(ended) = door.connections.join_next().await {
+        door.left(ended.ok());
+    }
+}
+
+/// Where connections come in.
+struct Door {
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+    connections: JoinSet<IpAddr>,
+    sources: Sources,
+    next: u64,
+}
+
+impl Door {
+    fn admit(&mut self, stream: TcpStream, from: SocketAddr) {
+        self.metrics.accepts.inc();
+        let source = from.ip().to_canonical();
+        let Limits { connections_max, connections_per_address, .. } = self.shared.limits;
+        if self.connections.len() >= connections_max {
+            return turn_away(&stream, &self.shared, self.tls.is_some(), "connections_max");
+        }
+        if connections_per_address.is_some_and(|most| self.sources.of(source) >= most) {
+            return turn_away(&stream, &self.shared, self.tls.is_some(), "connections_per_address");
+        }
+        if let Err(error) = prepare(&stream) {
+            return debug!(%from, %error, "a connection broke at once");
+        }
+        self.sources.came(source);
+        let id = Connection(self.next);
+        self.next += 1;
+        self.connections.spawn(run(stream, from, id, self.shared.clone(), self.tls.clone(), self.stop.clone()));
+        show(&self.metrics.open, self.connections.len());
+    }
+
+    fn left(&mut self, source: Option<IpAddr>) {
+        if let Some(source) = source {
+            self.sources.left(source);
+        }
+        show(&self.metrics.open, self.connections.len());
     }
 }
 

@@ -1,6 +1,6 @@
 //! TLS with outside clients: the handshake, and a certificate that is followed while the process runs.
 
-use super::pipe;
+use super::pipe::{self, LastWords};
 use mesh::net::{Changes, NetError, Outside, OutsideFiles, POLL, Reloads};
 use mesh::node::counts::Counts;
 use prometheus_client::metrics::gauge::Gauge;
@@ -104,6 +104,11 @@ impl<W> Flushed<W> {
     pub(super) const fn new(inner: W) -> Self {
         Self { inner, taken: 0 }
     }
+}
+
+impl<W> LastWords for Flushed<W> {
+    /// What TLS says at the end follows the last reply at once, in a packet of its own.
+    fn hold_back(&self) {}
 }
 
 impl<W: AsyncWrite + Unpin> AsyncWrite for Flushed<W> {

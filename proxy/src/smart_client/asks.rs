@@ -4,19 +4,22 @@ use super::driver::Event;
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::net::{Endpoint, Link, LinkKind, NetError, Responder};
+use mesh::node::Quiet;
 use mesh::node::counts::Counts;
-use mesh::wire::client::{Ask, Told};
+use mesh::wire::client::{Ask, FromSmartClient, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// A sender's patience counts up to here.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Bytes of requests that wait for the driver, of all links: whoever brings more waits, and with it the streams of its link.
 const WAITING_BYTES: usize = 64 << 20;
+/// Whoever may ask may send nonsense, as often as it likes.
+static MALFORMED: Quiet = Quiet::new();
 /// Before certificates that could not be shown are shown again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,8 @@ struct Desk {
     room: Arc<Semaphore>,
     /// The servers' signing certificates, as they are shown; empty as long as there are none.
     signers: watch::Receiver<Bytes>,
+    /// Whether this process is about to stop.
+    leaving: watch::Receiver<bool>,
     rejected: Counts,
     /// The next ticket of the process.
     tickets: Arc<AtomicU64>,
@@ -37,13 +42,15 @@ pub(super) async fn accept(
     endpoint: Endpoint,
     events: mpsc::Sender<Event>,
     signers: watch::Receiver<Bytes>,
+    leaving: watch::Receiver<bool>,
     rejected: Counts,
 ) {
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
-    let desk = Desk { events, room, signers, rejected, tickets: Arc::default() };
+    let desk = Desk { events, room, signers, leaving, rejected, tickets: Arc::default() };
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
             tokio::spawn(introduce(link.clone(), desk.signers.clone()));
+            tokio::spawn(take_leave(link.clone(), desk.leaving.clone()));
             tokio::spawn(serve(link, desk.clone()));
         } else {
             link.close("a SMaRtClient takes client links only");
@@ -73,23 +80,37 @@ async fn introduce(link: Link, mut signers: watch::Receiver<Bytes>) {
     }
 }
 
+/// Says goodbye over one link before this process stops, so that nobody sends it another request; or that it stays.
+async fn take_leave(link: Link, mut leaving: watch::Receiver<bool>) {
+    let mut said = false;
+    while leaving.wait_for(|leaving| *leaving != said).await.is_ok() {
+        match link.send(mesh::wire::encode(&FromSmartClient::Leaving(!said))).await {
+            Ok(()) => said = !said,
+            Err(NetError::Gone(_)) => return,
+            Err(error) => {
+                debug!(id = %link.peer().id, %error, "not told that this process is about to stop");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
 /// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
 async fn serve(link: Link, desk: Desk) {
-    let mut complained = false;
-    info!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
+    debug!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
     loop {
         let (bytes, responder) = match link.accept_ask().await {
             Ok(ask) => ask,
             Err(error) => {
-                info!(id = %link.peer().id, %error, "link ended");
+                debug!(id = %link.peer().id, %error, "link ended");
                 return;
             }
         };
         let Ok(Ask { request, within_ms }) = mesh::wire::decode(&bytes) else {
             desk.rejected.count("malformed");
-            if !std::mem::replace(&mut complained, true) {
+            if let Some(suppressed) = MALFORMED.may_speak() {
                 let id = &link.peer().id;
-                warn!(%id, "bytes that are no request: do both run the same version? More over this link are counted, not logged");
+                warn!(%id, suppressed, "bytes that are no request: do both run the same version?");
             }
             continue;
         };

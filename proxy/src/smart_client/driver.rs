@@ -1,18 +1,19 @@
 //! The driver around the SMaRtClient's protocol.
 
 use super::Metrics;
-use super::servers::Submission;
+use super::servers::{Servers, Submission};
 use super::signers::Signers;
 use bytes::Bytes;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
-use mesh::node::Clock;
 use mesh::node::counts::Ended;
 use mesh::node::drive::Shell;
 use mesh::node::failpoint;
+use mesh::node::{Clock, Quiet};
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
+use mesh::wire::roster::Roster;
 use mesh::wire::submit::{Answer, Steer, Submit, Vote};
 use mesh::wire::{Outcome, Request, Tag};
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,11 @@ use tracing::warn;
 /// How long a stream to a server may wait for its answer. The protocol asks again earlier; this gives credit back
 /// that a hanging server would keep.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that is not what it should be would fill the log.
+static NO_CERTIFICATE: Quiet = Quiet::new();
+/// An application that is not deterministic may differ at every request.
+static DIFFERS: Quiet = Quiet::new();
 
 /// What the tasks around the protocol tell it.
 #[derive(Debug)]
@@ -74,6 +80,15 @@ pub(super) enum Event {
         /// The certificate (DER).
         certificate: Bytes,
     },
+    /// A server says who and where the servers are.
+    Roster {
+        /// Which server.
+        from: ReplicaId,
+        /// Its word.
+        roster: Roster,
+    },
+    /// A link that is not kept any more is gone.
+    Ended(ReplicaId),
     /// A link is up; what is sent over it goes into the queue.
     Up(ReplicaId, mpsc::Sender<Submission>),
     /// A link is gone.
@@ -114,6 +129,7 @@ pub(super) struct Around {
     asked: HashMap<Ticket, (oneshot::Sender<Told>, Instant)>,
     queues: BTreeMap<ReplicaId, mpsc::Sender<Submission>>,
     signers: Signers,
+    servers: Servers,
     view: Arc<View>,
     metrics: Metrics,
     /// Where a test may have asked for this process's end.
@@ -121,10 +137,17 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// Without links.
-    pub(super) fn new(clock: Clock, view: Arc<View>, signers: Signers, metrics: &Metrics, pki: &Path) -> Self {
+    /// Without links that are up.
+    pub(super) fn new(
+        clock: Clock,
+        view: Arc<View>,
+        signers: Signers,
+        servers: Servers,
+        metrics: &Metrics,
+        pki: &Path,
+    ) -> Self {
         let (metrics, pki) = (metrics.clone(), pki.to_owned());
-        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, view, metrics, pki }
+        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, servers, view, metrics, pki }
     }
 
     fn send(&mut self, now: Instant, to: ReplicaId, submit: Submit) {
@@ -172,11 +195,29 @@ impl Shell<SmartClient> for Around {
             Event::Signer { from, certificate } => {
                 if !self.signers.show(from, certificate) {
                     self.metrics.rejected.count("malformed");
-                    warn!(server = %from, "what it shows as its signing certificate cannot be one");
+                    if let Some(suppressed) = NO_CERTIFICATE.may_speak() {
+                        warn!(server = %from, suppressed, "what it shows as its signing certificate cannot be one");
+                    }
                 }
                 return None;
             }
             Event::Steer { from, tag, steer } => Input::Steer { from, tag, steer },
+            Event::Roster { from, roster } => {
+                if !roster.is_bounded() {
+                    self.metrics.rejected.count("malformed");
+                    warn!(server = %from, "what it says of the other servers is more than can be");
+                    return None;
+                }
+                if !self.servers.hear(from, roster.clone()) {
+                    return None;
+                }
+                Input::Roster { from, roster }
+            }
+            Event::Ended(replica) => {
+                self.queues.remove(&replica);
+                self.servers.ended(replica);
+                Input::Down(replica)
+            }
             Event::Up(replica, queue) => {
                 self.queues.insert(replica, queue);
                 Input::Up(replica)
@@ -198,8 +239,11 @@ impl Shell<SmartClient> for Around {
             Output::Tell { ticket, told } => self.tell(now, ticket, told),
             Output::Disagreed { replica, tag } => {
                 self.metrics.disagreements.count(&replica);
-                warn!(%replica, client = %tag.client, seq = %tag.seq, "a server's reply differs from the one that won");
+                if let Some(suppressed) = DIFFERS.may_speak() {
+                    warn!(%replica, client = %tag.client, seq = %tag.seq, suppressed, "a server's reply differs from the one that won");
+                }
             }
+            Output::Seated { edition, members } => self.servers.seat(edition, &members),
             Output::Resent => {
                 self.metrics.requests.resends.inc();
             }

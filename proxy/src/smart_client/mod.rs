@@ -10,8 +10,8 @@ use anyhow::{Context, ensure};
 use driver::{Around, Event, View};
 use mesh::client::{RESENDS_SAVED, ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
-use mesh::net::kept::{self, Standing, Target};
-use mesh::net::{Backoff, Endpoint, Files, LinkKind, Role};
+use mesh::net::kept;
+use mesh::net::{Endpoint, Files, LinkKind, Role};
 use mesh::node::Clock;
 use mesh::node::counts::{Counts, Requests};
 use mesh::node::drive::EVENTS;
@@ -19,12 +19,13 @@ use mesh::node::identity::{self, Expected};
 use mesh::node::{self, AdminServer, Registry};
 use mesh::rng::Rng;
 use serde_json::{Value, json};
+use servers::{Servers, Standings};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -93,16 +94,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let limits = kept::limits(config.link_max_age);
     let endpoint = identity::bind(&expected, &config.files, config.quic, &[LinkKind::Client], limits, &mut registry)?;
     let metrics = Metrics::new(&mut registry, &servers);
-    let running = start(&config, servers, &endpoint, &metrics)?;
+    let running = start(&config, &servers, &endpoint, &metrics)?;
     let subject = Shown {
         config: config.clone(),
         endpoint: endpoint.clone(),
         view: running.view.clone(),
         standings: running.standings,
+        leaving: running.leaving,
         metrics,
     };
-    let face = Arc::new(Face::new(subject));
-    let admin = AdminServer::bind(config.admin, Arc::new(registry), face.clone())
+    let face = Face::new(subject);
+    let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(face.clone()))
         .await
         .with_context(|| format!("cannot open the admin port {}", config.admin))?;
     info!(quic = %endpoint.local_addr(), admin = %admin.local_addr(), id = %config.id, "SMaRtClient started");
@@ -127,6 +129,8 @@ struct Metrics {
     requests: Requests,
     disagreements: Counts,
     rejected: Counts,
+    /// It checks no signature, so this stays at zero; every part has it.
+    _signature_failures: Counts,
 }
 
 impl Metrics {
@@ -148,6 +152,13 @@ impl Metrics {
                 "reason",
                 &["malformed", "queue_full"],
             ),
+            _signature_failures: Counts::new(
+                registry,
+                "signature_failures",
+                "Always 0: a SMaRtClient passes signatures on and checks none",
+                "who",
+                &["reply", "request"],
+            ),
         }
     }
 }
@@ -156,18 +167,19 @@ impl Metrics {
 struct Running {
     events: mpsc::Sender<Event>,
     view: Arc<View>,
-    standings: Vec<Arc<Standing>>,
+    standings: Standings,
+    leaving: watch::Sender<bool>,
     /// Ends with this.
     _tasks: JoinSet<()>,
 }
 
 fn start(
     config: &Config,
-    servers: BTreeMap<ReplicaId, String>,
+    servers: &BTreeMap<ReplicaId, String>,
     endpoint: &Endpoint,
     metrics: &Metrics,
 ) -> anyhow::Result<Running> {
-    let mut rng = Rng::from_seed(node::seed().context("cannot read /dev/urandom")?[0]);
+    let rng = Rng::from_seed(node::seed().context("cannot read /dev/urandom")?[0]);
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
@@ -182,17 +194,14 @@ fn start(
     });
     let mut tasks = JoinSet::new();
     let (signers, shown) = signers::Signers::new();
-    let around = Around::new(clock, view.clone(), signers, metrics, &config.files.dir);
+    let servers = Servers::start(&config.servers, endpoint, &events, &metrics.rejected, rng);
+    let standings = servers.standings();
+    let around = Around::new(clock, view.clone(), signers, servers, metrics, &config.files.dir);
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
-    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), shown, metrics.rejected.clone()));
-    let mut standings = Vec::new();
-    for (id, address) in servers {
-        let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });
-        standings.push(standing.clone());
-        let line = servers::ToServer::new(id, metrics.rejected.clone());
-        tasks.spawn(kept::keep(line, endpoint.clone(), standing, events.clone(), Backoff::new(rng.next_u64())));
-    }
-    Ok(Running { events, view, standings, _tasks: tasks })
+    let leaving = watch::Sender::new(false);
+    let (told, rejected) = (leaving.subscribe(), metrics.rejected.clone());
+    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), shown, told, rejected));
+    Ok(Running { events, view, standings, leaving, _tasks: tasks })
 }
 
 /// What the admin port shows.
@@ -200,7 +209,8 @@ struct Shown {
     config: Config,
     endpoint: Endpoint,
     view: Arc<View>,
-    standings: Vec<Arc<Standing>>,
+    standings: Standings,
+    leaving: watch::Sender<bool>,
     metrics: Metrics,
 }
 
@@ -213,17 +223,23 @@ impl Subject for Shown {
         self.view.waiting.load(Ordering::Relaxed)
     }
 
+    fn leave(&self, leaving: bool) {
+        self.leaving.send_replace(leaving);
+    }
+
     fn status(&self) -> Value {
+        let standings = self.standings.all();
         let disagreements: BTreeMap<String, u64> =
-            self.config.servers.iter().map(|(id, _)| (id.to_string(), self.metrics.disagreements.of(id))).collect();
+            standings.iter().map(|(id, _)| (id.to_string(), self.metrics.disagreements.of(id))).collect();
         json!({
             "kind": "smart-client",
             "id": self.config.id,
             "cluster": self.config.cluster,
             "tls": self.endpoint.tls_status(),
+            "udp": self.endpoint.udp_status(),
             "version": node::version().to_string(),
             "quorum": self.view.has_quorum.load(Ordering::Relaxed),
-            "peers": self.standings.iter().map(|standing| standing.status()).collect::<Vec<_>>(),
+            "peers": standings.iter().map(|(_, standing)| standing.status()).collect::<Vec<_>>(),
             "requests": self.metrics.requests.status(),
             "resends": self.metrics.requests.resends.get(),
             "vote_disagreements": disagreements,

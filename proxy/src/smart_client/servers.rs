@@ -1,14 +1,177 @@
-//! The links to the servers: each request on a stream of its own, whole replies back on it, hashes as bundled votes.
+//! The servers: which links are kept, where they are dialled, and what comes over them: each request on a stream of its
+//! own, whole replies back on it, hashes as bundled votes.
 
 use super::driver::Event;
 use bytes::Bytes;
-use mesh::ids::ReplicaId;
-use mesh::net::kept::{Line, Question};
+use mesh::directory::Directory;
+use mesh::ids::{Epoch, Generation, ReplicaId};
+use mesh::net::kept::{self, Line, Question, Standing, Target};
+use mesh::net::{Backoff, Endpoint, LinkKind};
+use mesh::node::Quiet;
 use mesh::node::counts::Counts;
+use mesh::rng::Rng;
 use mesh::wire::Tag;
+use mesh::wire::roster::{PLACES_MAX, Roster, Seat};
 use mesh::wire::submit::{FromServer, Reply, Submit};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+/// How the links stand, for `/status`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standings(Arc<Mutex<BTreeMap<ReplicaId, Arc<Standing>>>>);
+
+impl Standings {
+    /// All of them, in order of the servers' ids.
+    pub(super) fn all(&self) -> Vec<(ReplicaId, Arc<Standing>)> {
+        self.lock().iter().map(|(id, standing)| (*id, standing.clone())).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ReplicaId, Arc<Standing>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What links to servers are kept with.
+pub(super) struct Servers {
+    endpoint: Endpoint,
+    /// The driver's.
+    events: mpsc::Sender<Event>,
+    rejected: Counts,
+    rng: Rng,
+    directory: Directory,
+    /// The members that are believed, once enough servers have said so.
+    seated: Option<((Generation, Epoch), BTreeSet<ReplicaId>)>,
+    kept: BTreeMap<ReplicaId, Kept>,
+    standings: Standings,
+}
+
+/// A link that is kept.
+struct Kept {
+    standing: Arc<Standing>,
+    /// `None`: it is being ended.
+    task: Option<Task>,
+}
+
+/// A task that ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Servers {
+    /// Keeps links to the servers that are configured.
+    pub(super) fn start(
+        configured: &[(u32, String)],
+        endpoint: &Endpoint,
+        events: &mpsc::Sender<Event>,
+        rejected: &Counts,
+        rng: Rng,
+    ) -> Self {
+        let mut servers = Self {
+            endpoint: endpoint.clone(),
+            events: events.clone(),
+            rejected: rejected.clone(),
+            rng,
+            directory: Directory::new(configured.iter().map(|(id, address)| (ReplicaId(*id), address.clone()))),
+            seated: None,
+            kept: BTreeMap::new(),
+            standings: Standings::default(),
+        };
+        servers.look_after();
+        servers
+    }
+
+    /// How they stand.
+    pub(super) fn standings(&self) -> Standings {
+        self.standings.clone()
+    }
+
+    /// A server says who and where the servers are. False if a newer word overtook it.
+    pub(super) fn hear(&mut self, from: ReplicaId, roster: Roster) -> bool {
+        let news = self.directory.hear(from, roster);
+        if news {
+            self.look_after();
+        }
+        news
+    }
+
+    /// These are the members by the word of enough of them.
+    pub(super) fn seat(&mut self, edition: (Generation, Epoch), members: &[Seat]) {
+        let members: BTreeSet<ReplicaId> = members.iter().map(|seat| seat.id).collect();
+        let (generation, epoch) = edition;
+        info!(%generation, %epoch, ?members, "these are the servers now");
+        self.seated = Some((edition, members));
+        // Words of those that are gone are of no use, and there is room for so many only.
+        let wanted = self.wanted();
+        self.directory.retain(|server| wanted.contains(&server));
+        self.look_after();
+    }
+
+    /// A link that was let go has ended.
+    pub(super) fn ended(&mut self, server: ReplicaId) {
+        self.kept.remove(&server);
+        self.look_after();
+    }
+
+    /// Keeps links to those that should have one, where they are by now, and lets go of the others.
+    fn look_after(&mut self) {
+        let wanted = self.wanted();
+        for id in &wanted {
+            let addresses = self.directory.addresses(*id);
+            match self.kept.get(id) {
+                Some(kept) => kept.standing.found_at(addresses),
+                None if self.kept.len() < PLACES_MAX => self.keep(*id, addresses),
+                None => {}
+            }
+        }
+        for (id, kept) in self.kept.iter_mut().filter(|(id, _)| !wanted.contains(id)) {
+            let Some(mut task) = kept.task.take() else { continue };
+            info!(server = %id, "it is no member any more");
+            self.standings.lock().remove(id);
+            let (id, events) = (*id, self.events.clone());
+            tokio::spawn(async move {
+                task.0.abort();
+                // Cancelled, of course.
+                let _ = (&mut task.0).await;
+                let _ = events.send(Event::Ended(id)).await;
+            });
+        }
+    }
+
+    /// Who should have a link: the members that are believed, and whoever is said to be one by a later word, since that
+    /// is believed only when they say so themselves.
+    fn wanted(&self) -> BTreeSet<ReplicaId> {
+        let mut wanted: BTreeSet<ReplicaId> = match &self.seated {
+            Some((_, members)) => members.clone(),
+            None => self.directory.configured().collect(),
+        };
+        let later = |roster: &&Roster| self.seated.as_ref().is_none_or(|(edition, _)| roster.edition() > *edition);
+        let words = self.directory.words().map(|(_, roster)| roster).filter(later);
+        wanted.extend(words.flat_map(|roster| roster.members.iter().map(|seat| seat.id)));
+        wanted
+    }
+
+    fn keep(&mut self, id: ReplicaId, addresses: Vec<String>) {
+        let address = addresses.first().cloned().unwrap_or_default();
+        let standing = Standing::new(Target { kind: LinkKind::Submit, address, id: Some(id.to_string()) });
+        standing.found_at(addresses);
+        let line = ToServer::new(id, self.rejected.clone());
+        let pauses = Backoff::new(self.rng.next_u64());
+        let keeping = kept::keep(line, self.endpoint.clone(), standing.clone(), self.events.clone(), pauses);
+        let task = Some(Task(tokio::spawn(keeping)));
+        self.standings.lock().insert(id, standing.clone());
+        self.kept.insert(id, Kept { standing, task });
+    }
+}
+
+/// A server of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 
 /// A request on its way to a server.
 #[derive(Debug)]
@@ -45,7 +208,9 @@ impl ToServer {
 
     fn malformed(&self) {
         self.rejected.count("malformed");
-        warn!(server = %self.id, "a server sent bytes that are no answer; do both run the same version?");
+        if let Some(suppressed) = MALFORMED.may_speak() {
+            warn!(server = %self.id, suppressed, "a server sent bytes that are no answer; do both run the same version?");
+        }
     }
 }
 
@@ -80,6 +245,7 @@ impl Line for ToServer {
         match mesh::wire::decode(&message) {
             Ok(FromServer::Votes(votes)) => Some(Event::Votes { from: self.id, votes }),
             Ok(FromServer::Signer(certificate)) => Some(Event::Signer { from: self.id, certificate }),
+            Ok(FromServer::Roster(roster)) => Some(Event::Roster { from: self.id, roster }),
             Err(_) => {
                 self.malformed();
                 None
@@ -91,7 +257,7 @@ impl Line for ToServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{ClientId, Digest, Seq, Slot};
+    use mesh::ids::{ClientId, Digest, Generation, Seq, Slot};
     use mesh::wire::submit::{Answer, Steer, Vote};
     use mesh::wire::{Kind, Outcome, encode};
 
@@ -101,7 +267,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn answer(seq: u64) -> Answer {

@@ -54,7 +54,7 @@ mod tests {
     fn shown(message: &mut watch::Receiver<Bytes>) -> Vec<(u32, u8)> {
         match mesh::wire::decode(&message.borrow_and_update()) {
             Ok(FromSmartClient::Signers(all)) => all.iter().map(|(server, one)| (server.0, one[0])).collect(),
-            Err(error) => panic!("{error:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -20,8 +20,8 @@ pub(super) enum Keeper {
 
 impl Keeper {
     /// `awaits_restart` is told whoever can have somebody else's application restarted.
-    pub(super) fn new(settings: &Settings, awaits_restart: &Arc<AtomicBool>) -> Self {
-        match &settings.app {
+    pub(super) fn new(app: &App, settings: &Settings, awaits_restart: &Arc<AtomicBool>) -> Self {
+        match app {
             App::Command { argv, port, dir } => {
                 let owns_dir = settings.snapshot.ends_application();
                 Self::Child(Supervisor::new(argv, settings.id, *port, dir, owns_dir))

@@ -189,6 +189,8 @@ impl Read {
 /// runs executed since the newest snapshot, if that is certain; and the last slot that may have been answered since the
 /// machine started (rule 23), `None` if that is not known: then it is the journal's last.
 pub(crate) fn resumable(settings: &Settings, newest: Option<Slot>) -> (Option<Resumed>, Option<Slot>) {
+    // A witness answers nobody.
+    let Some(app) = &settings.app else { return (None, None) };
     let Some(read) = settings.data_dir.as_deref().and_then(|dir| read(&path(dir))) else { return (None, None) };
     let answered = read.answered();
     let refused = |why: &str| tracing::info!(why, "the application will be reset");
@@ -204,7 +206,7 @@ pub(crate) fn resumable(settings: &Settings, newest: Option<Slot>) -> (Option<Re
         refused("its connections of sessions ended with the last process");
         return (None, answered);
     }
-    let mut keeper = Keeper::new(settings, &std::sync::Arc::default());
+    let mut keeper = Keeper::new(app, settings, &std::sync::Arc::default());
     if !keeper.adopt() || keeper.incarnation() != read.incarnation {
         refused("it is not the one that the execution marker is of");
         return (None, answered);
@@ -214,7 +216,8 @@ pub(crate) fn resumable(settings: &Settings, newest: Option<Slot>) -> (Option<Re
     (Some(Resumed { executed, replies: read.outcomes }), answered)
 }
 
-fn path(data_dir: &Path) -> PathBuf {
+/// Where the marker of a data directory is.
+pub(crate) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("application.marker")
 }
 

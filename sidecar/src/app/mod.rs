@@ -8,8 +8,9 @@ mod dump;
 mod evidence;
 mod exchange;
 mod found;
+mod hollow;
 mod keeper;
-mod marker;
+pub(crate) mod marker;
 mod orders;
 mod own;
 mod probe;
@@ -111,8 +112,8 @@ pub(crate) struct View {
 /// How the application is spoken to.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The application.
-    pub(crate) app: crate::App,
+    /// The application; a witness has none.
+    pub(crate) app: Option<crate::App>,
     /// This member.
     pub(crate) id: u32,
     /// Where the marker is kept, and the identity of an application of somebody else's.

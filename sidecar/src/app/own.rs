@@ -8,7 +8,7 @@ use super::resp::shorten;
 use anyhow::{Context, anyhow};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::{ConnectionState, Replayed};
-use mesh::ids::{ClientId, Slot};
+use mesh::ids::{ClientId, Opening};
 use mesh::order::AppReply;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
-pub(super) type Session = (ClientId, Slot);
+pub(super) type Session = (ClientId, Opening);
 /// What the connections of sessions remember, as a snapshot has it.
 pub(super) type States = BTreeMap<Session, ConnectionState>;
 

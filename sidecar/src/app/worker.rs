@@ -6,7 +6,7 @@ use super::keeper::Keeper;
 use super::marker::Marker;
 use super::orders::{Begin, Orders};
 use super::own::States;
-use super::{Command, Event, Settings, State, View, probe, sequential, shared, wipe};
+use super::{Command, Event, Settings, State, View, hollow, probe, sequential, shared, wipe};
 use mesh::framing::Connections;
 use mesh::ids::{Run, Slot};
 use std::sync::Arc;
@@ -44,10 +44,14 @@ pub(crate) struct Handle {
 /// The second result ends when that is done.
 pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let awaits_restart = Arc::new(AtomicBool::new(false));
-    let keeper = Keeper::new(&settings, &awaits_restart);
     let (commands, commands_in) = mpsc::channel(COMMANDS);
     let (events_out, events) = mpsc::channel(EVENTS);
     let (view_out, view) = watch::channel(View::default());
+    let handle = Handle { commands, events, view, awaits_restart: Arc::clone(&awaits_restart) };
+    let Some(app) = &settings.app else {
+        return (handle, tokio::spawn(hollow::run(settings, commands_in, events_out, stop)));
+    };
+    let keeper = Keeper::new(app, &settings, &awaits_restart);
     let marker = Marker::new(settings.data_dir.as_deref());
     // What an earlier process left under way is not known.
     let host = Host {
@@ -60,7 +64,7 @@ pub(crate) fn spawn(settings: Settings, stop: watch::Receiver<bool>) -> (Handle,
         states: States::new(),
     };
     let worker = Worker { host, orders: Orders::new(commands_in), events: events_out };
-    (Handle { commands, events, view, awaits_restart }, tokio::spawn(worker.run(stop)))
+    (handle, tokio::spawn(worker.run(stop)))
 }
 
 struct Worker {

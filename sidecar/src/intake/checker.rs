@@ -238,7 +238,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use mesh::auth::{self, Checked, Needed, SecretKey, SharedProof, Signatures, Verifier};
-    use mesh::ids::{ClientId, Seq, Slot};
+    use mesh::ids::{ClientId, Generation, Seq, Slot};
     use mesh::net::Credentials;
     use mesh::wire::{Body, Request};
 
@@ -247,7 +247,7 @@ mod tests {
         let mut requests: Vec<Request> = (1..=count)
             .map(|seq| Request {
                 client: ClientId(1),
-                opened: Slot(1),
+                opened: Generation::FIRST.at(Slot(1)),
                 seq: Seq(seq),
                 body: Body::Call(Bytes::from_static(b"GET a\n")),
                 proof: None,

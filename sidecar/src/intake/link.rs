@@ -4,9 +4,14 @@ use super::Delivery;
 use super::outbox::{Deliveries, Outbox, outbox};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
-use mesh::net::{Link, Responder};
-use mesh::wire::submit::Submit;
-use tokio::sync::mpsc;
+use mesh::net::{Link, NetError, Responder};
+use mesh::wire::roster::Roster;
+use mesh::wire::submit::{FromServer, Submit};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Before a link that took nothing is told again where the servers are.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One link of a SMaRtClient, numbered by this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,12 +42,20 @@ pub(crate) enum Event {
 }
 
 /// Serves a link until it is gone. What it asks waits while the driver is busy: the streams' credit holds the asker back.
-pub(crate) async fn serve(link: Link, id: LinkId, events: mpsc::Sender<Event>, budget: Budget, metrics: Metrics) {
+pub(crate) async fn serve(
+    link: Link,
+    id: LinkId,
+    roster: watch::Receiver<Roster>,
+    events: mpsc::Sender<Event>,
+    budget: Budget,
+    metrics: Metrics,
+) {
     let (out, deliveries) = outbox();
     if events.send(Event::Up(id, out)).await.is_err() {
         return;
     }
     let sender = tokio::spawn(deliver(link.clone(), deliveries));
+    let introducing = tokio::spawn(introduce(link.clone(), roster));
     while let Ok((bytes, stream)) = link.accept_ask().await {
         let Ok(submit) = mesh::wire::decode(&bytes) else {
             metrics.malformed("submit");
@@ -55,7 +68,26 @@ pub(crate) async fn serve(link: Link, id: LinkId, events: mpsc::Sender<Event>, b
         }
     }
     sender.abort();
+    introducing.abort();
     let _ = events.send(Event::Down(id)).await;
+}
+
+/// Says over one link who and where the servers are, and again whenever that changes. What comes while one message is
+/// on its way makes one message more.
+async fn introduce(link: Link, mut roster: watch::Receiver<Roster>) {
+    roster.mark_changed();
+    while roster.changed().await.is_ok() {
+        let message = FromServer::Roster(roster.borrow_and_update().clone());
+        match link.send(mesh::wire::encode(&message)).await {
+            Ok(()) => {}
+            Err(NetError::Gone(_)) => return,
+            Err(error) => {
+                tracing::debug!(id = %link.peer().id, %error, "a SMaRtClient was not told where the servers are");
+                tokio::time::sleep(AGAIN).await;
+                roster.mark_changed();
+            }
+        }
+    }
 }
 
 async fn deliver(link: Link, mut deliveries: Deliveries<Responder>) {

@@ -45,6 +45,11 @@ impl Signatory {
         Self { voice, signer, next: None }
     }
 
+    /// So many members' replies count from now on.
+    pub(crate) fn set_electorate(&mut self, electorate: usize) {
+        self.voice.electorate = u16::try_from(electorate).unwrap_or(u16::MAX);
+    }
+
     /// What signs now and what will soon.
     pub(crate) fn signers(&self) -> impl Iterator<Item = &Signer> {
         std::iter::once(&*self.signer).chain(self.next.iter().map(|(_, signer)| &**signer))

@@ -105,6 +105,13 @@ impl<R> Waiters<R> {
         }
     }
 
+    /// So many members' replies count from now on.
+    pub(crate) fn set_electorate(&mut self, electorate: usize) {
+        if let Some(signatory) = &mut self.signatory {
+            signatory.set_electorate(electorate);
+        }
+    }
+
     /// A link is up.
     pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
         let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };
@@ -287,6 +294,7 @@ mod tests {
     use super::super::outbox::{Deliveries, outbox};
     use super::*;
     use mesh::auth::{self, Asked, SecretKey, Verifier};
+    use mesh::ids::Generation;
     use mesh::ids::{ClientId, ReplicaId, Seq};
     use mesh::wire::{Kind, decode};
 
@@ -306,7 +314,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn form() -> Digest {
@@ -470,7 +478,7 @@ mod tests {
                 Delivery::Message(bytes) => match decode(&bytes) {
                     Ok(FromServer::Votes(more)) => votes.extend(more),
                     Ok(FromServer::Signer(certificate)) => certificates.push(certificate[0]),
-                    Err(error) => panic!("{error:?}"),
+                    other => panic!("{other:?}"),
                 },
             }
         }

@@ -1,6 +1,6 @@
 //! What is in the journal: the core's records and the sidecar's own word on its history.
 
-use mesh::config::ClusterConfig;
+use mesh::config::{ClusterConfig, Configuration};
 use mesh::ids::{Ballot, Life, Position, Slot};
 use mesh::order::Record;
 use serde::{Deserialize, Serialize};
@@ -24,10 +24,11 @@ pub(crate) enum Entry {
     },
     /// The last proposal was committed: this member votes.
     Started,
-    /// This member joined a cluster without proof of what it once promised: it begins a new life (rule 12).
+    /// This member begins a new life: it joined a cluster without proof of what it once promised (rule 12), or an operator
+    /// has another generation begin here (rule 14).
     Learner {
-        /// The first configuration.
-        cluster: ClusterConfig,
+        /// The configuration in which it does, the generation with it.
+        configuration: Configuration,
         /// The life that begins.
         life: Life,
     },
@@ -54,8 +55,8 @@ pub(crate) enum History {
     },
     /// It is part of a cluster.
     Started {
-        /// The configuration.
-        cluster: ClusterConfig,
+        /// The configuration in which it began, the generation with it.
+        configuration: Configuration,
         /// Its life.
         life: Life,
     },
@@ -72,8 +73,12 @@ impl History {
             (Self::Blank | Self::Proposed { .. }, Entry::Proposed { token, cluster }) => {
                 Self::Proposed { token: *token, cluster: cluster.clone() }
             }
-            (Self::Proposed { cluster, .. }, Entry::Started) => Self::Started { cluster, life: Life(0) },
-            (_, Entry::Learner { cluster, life }) => Self::Started { cluster: cluster.clone(), life: *life },
+            (Self::Proposed { cluster, .. }, Entry::Started) => {
+                Self::Started { configuration: Configuration::first(cluster), life: Life(0) }
+            }
+            (_, Entry::Learner { configuration, life }) => {
+                Self::Started { configuration: configuration.clone(), life: *life }
+            }
             (history, _) => history,
         }
     }
@@ -132,6 +137,9 @@ impl Summary {
                 self.decided = self.decided.max(*slot);
             }
             Entry::Core(Record::Superseded) => self.superseded = true,
+            Entry::Core(Record::Restarted { slot }) => {
+                (self.decided, self.silent, self.superseded) = (*slot, None, false);
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// First bytes of a segment.
 pub(super) const MAGIC: [u8; 8] = *b"LOCKSTEP";
-/// The version of this format. Version 1 was one file that grew for ever.
-pub(super) const VERSION: u32 = 2;
+/// The version of this format. Version 1 was one file that grew for ever; version 2 knew of no changes of members and no generations.
+pub(super) const VERSION: u32 = 3;
 /// Bytes that the header takes; the first frame begins here.
 pub(super) const HEADER_BYTES: u64 = 4096;
 /// Frames begin at multiples of this.

@@ -6,8 +6,8 @@ use super::scan::segment_name;
 use super::segment::Options;
 use super::start::{FOLDER, Looked};
 use bytes::Bytes;
-use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, ClientId, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use mesh::config::{ClusterConfig, Configuration, Durability};
+use mesh::ids::{Ballot, ClientId, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
 use mesh::order::{Record, Recovered, Verdict};
 use mesh::wire::peer::Batch;
 use mesh::wire::{Body, Request};
@@ -33,16 +33,17 @@ pub fn entries() -> Vec<Vec<u8>> {
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
     let ballot = Ballot { round: 2, replica: ReplicaId(1), incarnation: Incarnation(1) };
     let body = Body::Call(Bytes::from_static(b"PUT a 1\n"));
-    let request = Request { client: ClientId(7), opened: Slot(1), seq: Seq(1), body, proof: None };
+    let request =
+        Request { client: ClientId(7), opened: Generation::FIRST.at(Slot(1)), seq: Seq(1), body, proof: None };
     let batch = Arc::new(Batch { time: 5, requests: vec![request], ..Batch::default() });
-    let history = History::Started { cluster: cluster.clone(), life: Life(0) };
+    let history = History::Started { configuration: Configuration::first(cluster.clone()), life: Life(0) };
     let head = |history| Entry::Head { previous_end: 0, summary: Box::new(Summary::new(history, "boot")) };
     let entries = [
         head(History::Blank),
         head(history),
         Entry::Proposed { token: 9, cluster: cluster.clone() },
         Entry::Started,
-        Entry::Learner { cluster, life: Life(4) },
+        Entry::Learner { configuration: Configuration::first(cluster), life: Life(4) },
         Entry::Booted { boot: "boot".to_owned() },
         Entry::Core(Record::Promised { ballot }),
         Entry::Core(Record::Accepted { slot: Slot(3), ballot, batch }),
@@ -50,6 +51,7 @@ pub fn entries() -> Vec<Vec<u8>> {
         Entry::Core(Record::Silent { at: Position { slot: Slot(3), call: 0 } }),
         Entry::Core(Record::Jumped { slot: Slot(9) }),
         Entry::Core(Record::Superseded),
+        Entry::Core(Record::Restarted { slot: Slot(9) }),
     ];
     entries.iter().map(|entry| mesh::wire::encode(entry).to_vec()).collect()
 }
@@ -58,7 +60,7 @@ pub fn entries() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn head(previous_end: u64) -> Vec<u8> {
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    let history = History::Started { cluster, life: Life(0) };
+    let history = History::Started { configuration: Configuration::first(cluster), life: Life(0) };
     mesh::wire::encode(&Entry::Head { previous_end, summary: Box::new(Summary::new(history, "boot")) }).to_vec()
 }
 

@@ -24,7 +24,7 @@ pub(crate) use error::JournalError;
 pub(crate) use file::JournalFile;
 pub(crate) use format::Identity;
 pub(crate) use segment::Options;
-pub(crate) use start::Looked;
+pub(crate) use start::{Aside, Looked, owner};
 pub(crate) use writer::{Journal, Observe};
 
 /// Takes a data directory that has no journal (durability `memory`) for this process alone.

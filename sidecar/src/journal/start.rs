@@ -16,8 +16,25 @@ use std::path::{Path, PathBuf};
 pub(super) const FOLDER: &str = "journal";
 /// A journal that is being made.
 const NEW: &str = "journal.new";
-/// How the folders begin of journals that were set aside; a number follows.
-const ASIDE: &str = "journal.damaged-";
+/// Why a journal is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    /// It must not be voted with.
+    Damaged,
+    /// It is of a life that was removed from the cluster.
+    Removed,
+}
+
+impl Aside {
+    /// How the folders begin of journals that were set aside; a number follows.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Damaged => "journal.damaged-",
+            Self::Removed => "journal.removed-",
+        }
+    }
+}
+
 /// So many of those are kept: the newest.
 const ASIDE_KEPT: usize = 3;
 
@@ -35,6 +52,20 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
+    /// The same where the data directory is locked already.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub(crate) fn with(
+        lock: File,
+        dir: &Path,
+        identity: &Identity,
+        options: &Options,
+        boot: &str,
+    ) -> Result<Self, JournalError> {
+        Self::locked(dir, lock, identity, options, boot)
+    }
+
     /// Locks the data directory and reads the journal in it; makes an empty one if there is none.
     ///
     /// # Errors
@@ -180,23 +211,47 @@ impl Looked {
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub(crate) fn replace(self, history: History) -> Result<(JournalFile, Recovery, PathBuf), JournalError> {
+    pub(crate) fn replace(
+        self,
+        history: History,
+        why: Aside,
+    ) -> Result<(JournalFile, Recovery, PathBuf), JournalError> {
         let Self { dir, lock, identity, options, boot, .. } = self;
         make(&dir, &identity, &options, &Summary::new(history, &boot))?;
-        let mut aside = set_aside(&dir)?;
+        let prefix = why.prefix();
+        let mut aside = set_aside(&dir, prefix)?;
         let next = aside.last().map_or(1, |last| last.saturating_add(1));
-        let name = format!("{ASIDE}{next}");
+        let name = format!("{prefix}{next}");
         rename(&dir, FOLDER, &name)?;
         rename(&dir, NEW, FOLDER)?;
         aside.push(next);
         for old in aside.iter().rev().skip(ASIDE_KEPT) {
-            remove(&dir.join(format!("{ASIDE}{old}")))?;
+            remove(&dir.join(format!("{prefix}{old}")))?;
         }
         // The new one is read as every other: what counts is what is there.
         let looked = Self::locked(&dir, lock, &identity, &options, &boot)?;
         let path = dir.join(name);
         looked.resume().map(|(file, recovery)| (file, recovery, path))
     }
+}
+
+/// Whose journal there is in a data directory, as the first header says that checks out; `None` where there is no journal.
+///
+/// # Errors
+/// There is one that nothing can be read of.
+pub(crate) fn owner(dir: &Path) -> Result<Option<Identity>, JournalError> {
+    let folder = dir.join(FOLDER);
+    if !folder.is_dir() {
+        return if folder.exists() { Err(not_a_folder(folder)) } else { Ok(None) };
+    }
+    for (number, path) in scan::segments(&folder)? {
+        let file = File::open(&path).map_err(JournalError::io("cannot open", &path))?;
+        let found = scan::read_segment(&file, &path, number, &mut |_| Ok(()))?;
+        if let Some(header) = found.header {
+            return Ok(Some(header.identity));
+        }
+    }
+    Err(JournalError::NotAJournal(folder))
 }
 
 /// A segment to write to, its tail cut if it is torn.
@@ -289,12 +344,12 @@ fn remove_unfinished(folder: &Path) -> Result<(), JournalError> {
 }
 
 /// The numbers of the journals that were set aside, ascending.
-fn set_aside(dir: &Path) -> Result<Vec<u64>, JournalError> {
+fn set_aside(dir: &Path, prefix: &str) -> Result<Vec<u64>, JournalError> {
     let failed = |error| JournalError::io("cannot read", dir)(error);
     let mut numbers: Vec<u64> = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_prefix(ASIDE)?.parse::<u64>().ok()));
+        numbers.extend(name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok()));
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -195,8 +195,8 @@ fn value(entry: &Entry, payloads: bool) -> Value {
             json!({ "kind": "proposed", "token": format!("{token:032x}"), "cluster": cluster })
         }
         Entry::Started => json!({ "kind": "started" }),
-        Entry::Learner { cluster, life } => {
-            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "cluster": cluster })
+        Entry::Learner { configuration, life } => {
+            json!({ "kind": "learner", "life": format!("{:016x}", life.0), "configuration": configuration })
         }
         Entry::Booted { boot } => json!({ "kind": "booted", "boot": boot }),
         Entry::Core(Record::Promised { ballot }) => json!({ "kind": "promised", "ballot": ballot.to_string() }),
@@ -211,6 +211,7 @@ fn value(entry: &Entry, payloads: bool) -> Value {
         Entry::Core(Record::Silent { at }) => json!({ "kind": "silent", "at": at.to_string() }),
         Entry::Core(Record::Jumped { slot }) => json!({ "kind": "jumped", "slot": slot.0 }),
         Entry::Core(Record::Superseded) => json!({ "kind": "superseded" }),
+        Entry::Core(Record::Restarted { slot }) => json!({ "kind": "restarted", "slot": slot.0 }),
     }
 }
 
@@ -218,7 +219,9 @@ fn history(history: &History) -> Value {
     match history {
         History::Blank => json!("blank"),
         History::Proposed { .. } => json!("proposed"),
-        History::Started { life, .. } => json!(format!("started in life {:016x}", life.0)),
+        History::Started { configuration, life } => {
+            json!(format!("started in life {:016x}, generation {}", life.0, configuration.generation))
+        }
         History::Lost => json!("lost"),
     }
 }
@@ -234,11 +237,14 @@ fn batch_value(batch: &Batch, payloads: bool) -> Value {
     }
     match &batch.command {
         None => {}
-        Some(Command::Rejoin { member, life, over }) => {
-            let text = format!("member {member} rejoins in life {:016x}, after {:016x}", life.0, over.0);
-            value["command"] = json!(text);
+        Some(Command::Configure { against, change }) => {
+            value["command"] = json!(format!("{change} (proposed in configuration {against})"));
         }
         Some(Command::Abort { at }) => value["command"] = json!(format!("abort {at}")),
+        Some(Command::Restart { generation, member, life }) => {
+            let text = format!("generation {generation} begins with member {member} in life {:016x}", life.0);
+            value["command"] = json!(text);
+        }
     }
     value
 }
@@ -252,7 +258,7 @@ fn request_value(request: &Request, payloads: bool) -> Value {
         Body::Close => "close",
         Body::Refused(_) => "refused",
     };
-    let mut value = json!({ "client": client.to_string(), "opened": opened.0, "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
+    let mut value = json!({ "client": client.to_string(), "opened": opened.to_string(), "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
     match body {
         Body::Call(bytes) if payloads => value["payload"] = json!(bytes.escape_ascii().to_string()),
         Body::Refused(refusal) => value["refusal"] = json!(refusal.to_string()),

@@ -1,36 +1,41 @@
 //! The task of one peer: keeps a link, drains the outbox over it, reads what comes.
 
-use super::{Incoming, Outgoing};
+use super::{Incoming, Outgoing, Shared};
 use crate::budget::Budget;
 use crate::metrics::{self, Metrics, PeerKind};
 use crate::transfer::Server;
 use mesh::ids::ReplicaId;
 use mesh::net::{Backoff, Endpoint, Link, LinkKind, NetError};
+use mesh::node::Quiet;
+use mesh::wire::peer::PeerFrame;
+use mesh::wire::roster::Roster;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+/// A peer of another version would fill the log.
+static MALFORMED: Quiet = Quiet::new();
 /// How long the member with the higher id leaves dialling to the other at first.
 const COURTESY: Duration = Duration::from_millis(100);
+/// Between two looks whether a peer without an address has one.
+const FAR: Duration = Duration::from_secs(3600);
+/// Before a link that took nothing is told again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Links of one peer that are read at one time. An older one is left to end by itself: closing it at once would make
 /// two members that dial each other close each other's links in turn.
 const LINKS_MAX: usize = 3;
 
 pub(super) struct Peer {
     pub(super) id: ReplicaId,
-    pub(super) address: String,
-    pub(super) dials_first: bool,
-    pub(super) endpoint: Endpoint,
+    pub(super) shared: Arc<Shared>,
     pub(super) outgoing: mpsc::Receiver<Outgoing>,
     pub(super) outgoing_bytes: Arc<AtomicUsize>,
     pub(super) accepted: mpsc::Receiver<Link>,
     pub(super) newest: watch::Sender<Option<Link>>,
-    pub(super) reader: Reader,
-    pub(super) metrics: Metrics,
 }
 
 /// Where a link's frames go.
@@ -62,9 +67,13 @@ impl Peer {
         let mut backoff = Backoff::new(seed);
         let mut links = Links::default();
         let (ended_in, mut ended) = mpsc::channel(LINKS_MAX + 1);
-        let mut dial_at = Instant::now() + if self.dials_first { Duration::ZERO } else { COURTESY };
+        // Two members that start together do not both dial at once.
+        let courtesy = if self.shared.own < self.id { Duration::ZERO } else { COURTESY };
+        let mut dial_at = Instant::now() + courtesy;
+        let mut news = self.shared.news.subscribe();
         // Kept over turns: a message for the outbox must not start a handshake anew.
         let mut dialling: Option<Dialling> = None;
+        let mut addresses = Vec::new();
         loop {
             let dial = (links.live.is_empty() || links.due) && dialling.is_none();
             tokio::select! {
@@ -90,7 +99,8 @@ impl Peer {
                             self.adopt(link, &mut links, &ended_in);
                         }
                         Err(error) => {
-                            tracing::debug!(peer = %self.id, address = %self.address, %error, "no link yet");
+                            tracing::debug!(peer = %self.id, %error, "no link yet");
+                            self.shared.links.troubles.note(self.id, error.to_string());
                             dial_at = Instant::now() + backoff.next_delay();
                         }
                     }
@@ -100,8 +110,23 @@ impl Peer {
                     links.until_due = None;
                     dial_at = Instant::now();
                 }
+                Ok(()) = news.changed(), if links.live.is_empty() => {
+                    // It may be elsewhere: no reason to wait for an attempt where it was.
+                    let now = self.shared.addresses(self.id);
+                    if now != addresses {
+                        addresses = now;
+                        dialling = None;
+                        dial_at = Instant::now() + courtesy;
+                    }
+                }
                 () = sleep_until(dial_at), if dial => {
-                    dialling = Some(Box::pin(dial_once(self.endpoint.clone(), self.address.clone(), self.id)));
+                    addresses = self.shared.addresses(self.id);
+                    if addresses.is_empty() {
+                        // It dials, or somebody says where it is.
+                        dial_at += FAR;
+                    } else {
+                        dialling = Some(Box::pin(dial_once(self.shared.endpoint.clone(), addresses.clone(), self.id)));
+                    }
                 }
             }
         }
@@ -110,6 +135,7 @@ impl Peer {
     /// The newest authenticated link is the one that is used.
     fn adopt(&self, link: Link, links: &mut Links, ended: &mpsc::Sender<u64>) {
         tracing::info!(peer = %self.id, address = %link.remote_address(), "linked");
+        self.shared.links.troubles.forget(self.id);
         links.count += 1;
         let id = links.count;
         if links.live.len() >= LINKS_MAX
@@ -120,7 +146,8 @@ impl Peer {
         links.live.push_back((id, link.clone()));
         links.watch_newest();
         self.newest.send_replace(Some(link.clone()));
-        tokio::spawn(self.reader.clone().run(self.id, link, id, ended.clone()));
+        tokio::spawn(introduce(link.clone(), self.shared.roster.subscribe()));
+        tokio::spawn(self.shared.reader.clone().run(self.id, link, id, ended.clone(), Arc::downgrade(&self.shared)));
     }
 
     /// A link is gone.
@@ -144,7 +171,7 @@ impl Peer {
         };
         match sent {
             Ok(()) => {
-                self.metrics.peer_sent.get_or_create(&PeerKind { peer: self.id.0, kind: outgoing.kind }).inc();
+                self.shared.metrics.peer_sent.get_or_create(&PeerKind { peer: self.id.0, kind: outgoing.kind }).inc();
             }
             Err(NetError::Gone(reason)) => {
                 tracing::debug!(peer = %self.id, reason, "the link is gone");
@@ -165,7 +192,7 @@ impl Peer {
     }
 
     fn dropped(&self, count: u64) {
-        self.metrics.peer_dropped.get_or_create(&metrics::Peer { peer: self.id.0 }).inc_by(count);
+        self.shared.metrics.peer_dropped.get_or_create(&metrics::Peer { peer: self.id.0 }).inc_by(count);
     }
 }
 
@@ -200,8 +227,26 @@ async fn is_due(until: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Link, NetError>> + Send>>;
 
-async fn dial_once(endpoint: Endpoint, address: String, id: ReplicaId) -> Result<Link, NetError> {
-    endpoint.dial(LinkKind::Peer, &address, Some(&id.to_string())).await
+async fn dial_once(endpoint: Endpoint, addresses: Vec<String>, id: ReplicaId) -> Result<Link, NetError> {
+    endpoint.dial_any(LinkKind::Peer, &addresses, Some(&id.to_string())).await
+}
+
+/// Says over one link what this member has to say of itself, and again whenever that changes. What comes while one
+/// message is on its way makes one message more.
+async fn introduce(link: Link, mut roster: watch::Receiver<Roster>) {
+    roster.mark_changed();
+    while roster.changed().await.is_ok() {
+        let message = PeerFrame::Roster(roster.borrow_and_update().clone());
+        match link.send(mesh::wire::encode(&message)).await {
+            Ok(()) => {}
+            Err(NetError::Gone(_)) => return,
+            Err(error) => {
+                tracing::debug!(peer = %link.peer().id, %error, "a peer was not told where the others are");
+                tokio::time::sleep(AGAIN).await;
+                roster.mark_changed();
+            }
+        }
+    }
 }
 
 async fn poll_dialling(dialling: &mut Option<Dialling>) -> Result<Link, NetError> {
@@ -213,20 +258,31 @@ async fn poll_dialling(dialling: &mut Option<Dialling>) -> Result<Link, NetError
 
 impl Reader {
     /// Reads a link until it is gone.
-    async fn run(self, from: ReplicaId, link: Link, id: u64, ended: mpsc::Sender<u64>) {
+    async fn run(self, from: ReplicaId, link: Link, id: u64, ended: mpsc::Sender<u64>, shared: Weak<Shared>) {
         // Ends with the link.
         tokio::spawn(self.server.clone().serve(from, link.clone(), self.metrics.clone()));
         while let Ok(bytes) = link.receive().await {
             let Ok(frame) = mesh::wire::decode(&bytes) else {
                 self.metrics.malformed("peer");
-                tracing::warn!(peer = %from, "a message of a peer does not decode: do both run the same version?");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    tracing::warn!(peer = %from, suppressed, "a message of a peer does not decode: do both run the same version?");
+                }
                 continue;
             };
             self.metrics.peer_rtt.get_or_create(&metrics::Peer { peer: from.0 }).set(link.rtt().as_secs_f64());
+            if let PeerFrame::Roster(roster) = frame {
+                let Some(shared) = shared.upgrade() else { break };
+                shared.hear(from, roster);
+                continue;
+            }
             let share = self.budget.take(bytes.len()).await;
-            if self.inbox.send(Incoming { from, frame, share }).await.is_err() {
+            if self.inbox.send(Incoming { from, frame: Some(frame), share }).await.is_err() {
                 break;
             }
+        }
+        if link.was_left() && shared.upgrade().is_some_and(|shared| shared.leaves(from)) {
+            let share = self.budget.take(0).await;
+            let _ = self.inbox.send(Incoming { from, frame: None, share }).await;
         }
         let _ = ended.send(id).await;
     }

@@ -8,8 +8,8 @@ use mesh::transfer::Manifest;
 pub(super) const TRAILER_BYTES: usize = 4 + 32 + MAGIC.len() + 4;
 /// Begins the last bytes.
 const MAGIC: [u8; 8] = *b"LOCKSNAP";
-/// The version of this format.
-const VERSION: u32 = 2;
+/// The version of this format. Version 2 knew of no generations.
+const VERSION: u32 = 3;
 
 /// Ends every whole snapshot's name.
 const WHOLE: &str = ".snapshot";
@@ -78,12 +78,13 @@ pub(super) fn slot_of(name: &str) -> Option<Slot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::ReplicaId;
+    use mesh::ids::{Generation, ReplicaId};
 
     #[test]
     fn the_end_is_the_agreed_one_and_every_flipped_byte_of_it_is_noticed() {
         let manifest = Manifest {
             cluster: "kv".to_owned(),
+            generation: Generation { count: 1, mark: 5 },
             member: ReplicaId(1),
             slot: Slot(7),
             image_len: 2,
@@ -103,7 +104,7 @@ mod tests {
             assert!(read(&flipped).is_err(), "byte {at}");
         }
         let hex: String = end[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "026b760107020301", "encoded otherwise: the version has to change with it");
+        assert_eq!(hex, "026b760105010702", "encoded otherwise: the version has to change with it");
     }
 
     #[test]

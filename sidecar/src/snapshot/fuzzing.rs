@@ -3,7 +3,7 @@
 use super::format::encode_end;
 use super::{SnapshotFile, file::FileError};
 use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Digest, ReplicaId, Slot};
+use mesh::ids::{Digest, Generation, ReplicaId, Slot};
 use mesh::order::Image;
 use mesh::transfer::{CHUNK_BYTES, Manifest};
 use std::path::Path;
@@ -22,6 +22,7 @@ pub fn image() -> Vec<u8> {
 pub fn manifest(content: &[u8], image_len: u64) -> Manifest {
     Manifest {
         cluster: "fuzz".to_owned(),
+        generation: Generation::FIRST,
         member: ReplicaId(1),
         slot: Slot(9),
         image_len,

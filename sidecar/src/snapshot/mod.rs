@@ -25,7 +25,7 @@ use anyhow::{Context, bail, ensure};
 use draft::{Draft, sync_dir};
 use file::FileError;
 use format::{NEW, PART};
-use mesh::ids::{ReplicaId, Slot};
+use mesh::ids::{Generation, ReplicaId, Slot};
 use mesh::order::Image;
 use mesh::transfer::Manifest;
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ use std::time::Duration;
 const RESERVE: u64 = 64 << 20;
 /// Ends the name of a snapshot that was whole once and is not any more.
 const DAMAGED: &str = ".damaged";
+/// Ends the name of a snapshot of another generation than its member's.
+const LEFT_BEHIND: &str = ".superseded";
 
 /// All snapshots of this member; cheap to clone.
 #[derive(Clone, Debug)]
@@ -211,6 +213,26 @@ impl Snapshots {
             tracing::warn!(slot = %file.manifest().slot, "a snapshot of the diverged application is discarded");
         }
         self.remove(files);
+    }
+
+    /// This member begins in that generation: snapshots of others are set aside. Blocks.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn leave_others(&self, generation: Generation) -> anyhow::Result<()> {
+        let _names = self.names();
+        let mut state = self.state();
+        let others = state.kept.extract_if(.., |_, kept| kept.file.manifest().generation != generation);
+        let others: Vec<_> = others.map(|(_, kept)| kept.file).collect();
+        drop(state);
+        for file in others {
+            file.revoke();
+            let (path, aside) = (file.path(), file.path().with_extension(&LEFT_BEHIND[1..]));
+            std::fs::rename(path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+            let generation = file.manifest().generation;
+            tracing::warn!(%generation, file = %aside.display(), "a snapshot of another generation is set aside");
+        }
+        sync_dir(&self.0.dir)
     }
 
     /// Removes files that are not kept any more. Who reads one goes on until it closes it.

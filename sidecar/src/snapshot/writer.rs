@@ -98,6 +98,7 @@ fn write(snapshots: &Snapshots, discards: u64, image: &Image, mut steps: mpsc::R
     content.flush()?;
     let manifest = Manifest {
         cluster: snapshots.cluster().to_owned(),
+        generation: image.generation,
         member: snapshots.member(),
         slot: image.slot,
         image_len: encoded.len() as u64,

@@ -8,7 +8,7 @@ use crate::peers::PeerLinks;
 use crate::snapshot::{Part, Snapshots};
 use anyhow::Context;
 use bytes::Bytes;
-use mesh::ids::{ReplicaId, Slot};
+use mesh::ids::{Generation, ReplicaId, Slot};
 use mesh::order::Image;
 use mesh::time::{Duration, Instant};
 use mesh::transfer::{Manifest, Receiver, Taken};
@@ -44,6 +44,7 @@ pub(crate) struct View {
 /// See the module.
 pub(crate) struct Fetcher {
     pub(crate) cluster: String,
+    pub(crate) generation: Generation,
     /// `None`: this member has no place for snapshots.
     pub(crate) snapshots: Option<Snapshots>,
     pub(crate) links: PeerLinks,
@@ -97,7 +98,7 @@ impl Fetcher {
         let (receiver, part) = match before {
             Some(Attempt { receiver, part: Some(part), .. }) => (receiver.again(from, least), Some(part)),
             // Chunks of a file that is gone are of no use.
-            _ => (Receiver::new(&self.cluster, from, least), None),
+            _ => (Receiver::new(&self.cluster, self.generation, from, least), None),
         };
         Attempt { receiver, part, throttle: Throttle::new(self.rate), clock: Clock::start(), progress: None }
     }

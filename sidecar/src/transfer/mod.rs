@@ -11,7 +11,7 @@ mod tests;
 mod throttle;
 
 pub(crate) use fetcher::{Fetcher, View};
-pub(crate) use server::Server;
+pub(crate) use server::{Asker, Server};
 
 use mesh::ids::{ReplicaId, Slot};
 use mesh::order::{Image, Input};

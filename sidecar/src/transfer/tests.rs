@@ -8,6 +8,7 @@ use crate::snapshot::Snapshots;
 use crate::testing::{PATIENCE, TempDir, eventually_async};
 use bytes::Bytes;
 use mesh::config::{ClusterConfig, Durability};
+use mesh::ids::Generation;
 use mesh::net::{Credentials, Endpoint, LINK_MAX_AGE, Link, LinkKind};
 use mesh::transfer::CHUNK_BYTES;
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
@@ -72,10 +73,12 @@ impl Pair {
         let fetching = Member::new(&dir.path().join("pki"), FETCHING);
         let serving = Member::new(&dir.path().join("pki"), SERVING);
         let server = Server::new(Some(serving.snapshots.clone()));
+        server.belongs_to(Generation::FIRST);
         let (link, links) = watch::channel(None);
         let (shown, view) = watch::channel(None);
         let fetcher = Fetcher {
             cluster: CLUSTER.to_owned(),
+            generation: Generation::FIRST,
             snapshots: Some(fetching.snapshots.clone()),
             links: PeerLinks::of(SERVING, links),
             rate,
@@ -186,7 +189,7 @@ async fn a_byte_that_is_flipped_in_flight_is_fetched_again() {
     tokio::spawn(async move {
         while let Ok((bytes, stream)) = link.accept_ask().await {
             let ask: TransferAsk = mesh::wire::decode(&bytes).expect("a question");
-            let mut answer = server.answer(FETCHING, &ask).await;
+            let mut answer = server.answer(Asker::Peer(FETCHING), &ask).await;
             if let TransferAnswer::Chunk(chunk) = &mut answer
                 && counted.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
             {
@@ -223,4 +226,27 @@ async fn a_byte_that_rots_on_the_servers_disk_ends_the_transfer_and_the_snapshot
     pair.received(6).await;
     let left = std::fs::read_dir(pair.fetching.dir.path().join("snapshots")).expect("a directory").count();
     assert_eq!(left, 1, "nothing of the failed one stays");
+}
+
+#[tokio::test]
+async fn a_peer_of_another_generation_gets_nothing_and_an_operator_gets_all_without_holding_up_the_log() {
+    let pair = Pair::new(0);
+    pair.serving.take(5).await;
+    let ask = |generation| TransferAsk::Manifest { least: Slot(3), generation };
+    for other in [Generation::default(), Generation { mark: 1, ..Generation::FIRST }, Generation::FIRST.next(0)] {
+        let answer = pair.server.answer(Asker::Peer(FETCHING), &ask(other)).await;
+        assert_eq!(answer, TransferAnswer::Nothing, "{other}");
+    }
+    let TransferAnswer::Manifest(manifest) = pair.server.answer(Asker::Operator, &ask(Generation::default())).await
+    else {
+        panic!("an operator need not know the generation");
+    };
+    assert_eq!(*pair.server.serving().borrow(), None, "nothing of the log is kept for an operator");
+    let chunk = TransferAsk::Chunk { slot: Slot(5), manifest: manifest.digest(), index: 0 };
+    assert!(matches!(pair.server.answer(Asker::Operator, &chunk).await, TransferAnswer::Chunk(_)));
+    assert!(matches!(
+        pair.server.answer(Asker::Peer(FETCHING), &ask(Generation::FIRST)).await,
+        TransferAnswer::Manifest(_)
+    ));
+    assert_eq!(*pair.server.serving().borrow(), Some(Slot(5)));
 }

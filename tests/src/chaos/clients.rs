@@ -4,7 +4,9 @@ use crate::linear::{Call, Op, Outcome};
 use mesh::rng::Rng;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long after the deadline the ingress may still take to close the connection.
@@ -211,4 +213,57 @@ pub(super) fn ask_directly(address: &str, line: &str) -> io::Result<String> {
     }
     reply.pop();
     Ok(reply)
+}
+
+/// Clients of a service that call all the time, while something else is done to it.
+#[derive(Debug)]
+pub struct Watch {
+    service: Arc<Service>,
+    threads: Vec<JoinHandle<Trace>>,
+}
+
+/// What they saw.
+#[derive(Debug)]
+pub struct Seen {
+    /// Every call.
+    pub calls: Vec<Call>,
+    /// What must not happen: a connection that ends before the deadline, a call that is not ended long after it.
+    pub errors: Vec<String>,
+    /// The longest that an answered call took.
+    pub longest: Duration,
+}
+
+impl Watch {
+    /// So many clients, a connection each; the ingress gives each call `deadline`.
+    #[must_use]
+    pub fn start(address: &str, clients: u32, deadline: Duration, seed: u64) -> Self {
+        let over = AtomicBool::new(false);
+        let service = Arc::new(Service { address: address.to_owned(), begun: Instant::now(), deadline, over });
+        let mut rng = Rng::from_seed(seed);
+        let mix = Mix::draw(&mut rng);
+        let threads = (0..clients).map(|id| {
+            let (service, rng) = (service.clone(), rng.fork());
+            std::thread::spawn(move || Client::new(id, &service).run(&mix, rng))
+        });
+        let threads = threads.collect();
+        Self { service, threads }
+    }
+
+    /// Ends them.
+    #[must_use]
+    pub fn finish(self) -> Seen {
+        self.service.over.store(true, Ordering::Relaxed);
+        let mut seen = Seen { calls: Vec::new(), errors: Vec::new(), longest: Duration::ZERO };
+        for thread in self.threads {
+            match thread.join() {
+                Ok(trace) => {
+                    seen.calls.extend(trace.calls);
+                    seen.errors.extend(trace.errors);
+                    seen.longest = seen.longest.max(trace.longest.0);
+                }
+                Err(_) => seen.errors.push("a client's thread ended".to_owned()),
+            }
+        }
+        seen
+    }
 }

@@ -16,6 +16,7 @@ mod options;
 mod parts;
 mod report;
 
+pub use clients::{Seen, Watch};
 pub use options::Options;
 pub use report::{Report, table};
 

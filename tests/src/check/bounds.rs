@@ -48,7 +48,7 @@ pub fn on_status(who: usize, status: &Status, limits: &Limits) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{ClientId, Seq};
+    use mesh::ids::{ClientId, Generation, Seq};
     use mesh::wire::{Body, Request};
 
     #[test]
@@ -56,7 +56,13 @@ mod tests {
         let limits = Limits { executing_slots: 2, unsettled_slots: 3, batch_requests: 1, ..Limits::DEFAULT };
         on_execute(0, 2, &limits).unwrap();
         assert!(on_execute(0, 3, &limits).is_err());
-        let request = Request { client: ClientId(1), opened: Slot(1), seq: Seq(1), body: Body::Close, proof: None };
+        let request = Request {
+            client: ClientId(1),
+            opened: Generation::FIRST.at(Slot(1)),
+            seq: Seq(1),
+            body: Body::Close,
+            proof: None,
+        };
         let one = Batch { settled: Slot(1), requests: vec![request.clone()], ..Batch::default() };
         on_proposal(0, Slot(4), &one, &limits).unwrap();
         assert!(on_proposal(0, Slot(5), &one, &limits).is_err());

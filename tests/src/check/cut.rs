@@ -1,5 +1,6 @@
 //! The log is cut no further than verified snapshots of a majority reach (rule 10), and behind an own one.
 
+use super::membership::Membership;
 use super::{Verdict, Violation};
 use mesh::ids::Slot;
 
@@ -11,13 +12,15 @@ pub struct Cut {
     known: Vec<Slot>,
     whole: Vec<Slot>,
     verified: Vec<Slot>,
+    // The highest mark that held.
+    covered: Slot,
 }
 
 impl Cut {
     /// For `n` replicas.
     #[must_use]
     pub fn new(n: usize) -> Self {
-        Self { known: vec![Slot(0); n], whole: vec![Slot(0); n], verified: vec![Slot(0); n] }
+        Self { known: vec![Slot(0); n], whole: vec![Slot(0); n], verified: vec![Slot(0); n], covered: Slot(0) }
     }
 
     /// The newest snapshot of replica `who` as it knows, and that which is whole; 0 without one.
@@ -43,16 +46,22 @@ impl Cut {
         Violation::raise(NAME, format!("replica {who} states a snapshot of slot {snapshot}, which it never stored"))
     }
 
-    /// The leader `who` states up to where verified snapshots of a majority reach.
+    /// The leader `who` states up to where verified snapshots of enough applications reach.
     ///
     /// # Errors
-    /// If they do not.
-    pub fn on_covered(&self, who: usize, covered: Slot) -> Verdict {
-        let reach = self.verified.iter().filter(|verified| **verified >= covered).count();
-        if reach >= mesh::quorum::majority(self.verified.len()) {
+    /// If they do not, in any configuration that can have said so.
+    pub fn on_covered(&mut self, who: usize, covered: Slot, membership: &Membership) -> Verdict {
+        if covered <= self.covered {
             return Ok(());
         }
-        Violation::raise(NAME, format!("replica {who} goes by snapshots up to slot {covered}, which {reach} have"))
+        let reaches = |who: &usize| self.verified[*who] >= covered;
+        let mut all = membership.from(self.covered);
+        if all.any(|configuration| configuration.applications().filter(reaches).count() >= configuration.covering()) {
+            self.covered = covered;
+            return Ok(());
+        }
+        let reach = (0..self.verified.len()).filter(reaches).collect::<Vec<_>>();
+        Violation::raise(NAME, format!("replica {who} goes by snapshots up to slot {covered}, which {reach:?} have"))
     }
 
     /// Replica `who` cuts its log.
@@ -71,15 +80,17 @@ impl Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh::config::{ClusterConfig, Durability};
 
     #[test]
     fn a_cut_beyond_what_a_majority_covers_is_caught() {
         let mut check = Cut::new(3);
+        let members = Membership::new(3, &ClusterConfig::of(3, "line", Durability::Sync));
         check.on_snapshots(0, Slot(9), Slot(9));
-        assert!(check.on_covered(0, Slot(5)).is_err(), "nobody else has one");
+        assert!(check.on_covered(0, Slot(5), &members).is_err(), "nobody else has one");
         check.on_snapshots(1, Slot(5), Slot(5));
-        check.on_covered(0, Slot(5)).unwrap();
-        assert!(check.on_covered(0, Slot(6)).is_err());
+        check.on_covered(0, Slot(5), &members).unwrap();
+        assert!(check.on_covered(0, Slot(6), &members).is_err());
         check.on_cut(0, Slot(9)).unwrap();
         assert!(check.on_cut(2, Slot(5)).is_err(), "it has none itself");
         assert!(check.on_mark(2, Slot(1)).is_err());

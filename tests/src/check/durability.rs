@@ -1,7 +1,8 @@
 //! Nothing acknowledged is lost: at the moment of the answer its slot is durable on a majority, and what was chosen
 //! stays in each journal that had it.
 
-use super::ledger::{Ledger, ValueId};
+use super::ledger::ValueId;
+use super::membership::Configuration;
 use super::{Verdict, Violation};
 use mesh::ids::Slot;
 
@@ -9,52 +10,43 @@ use mesh::ids::Slot;
 /// Replicas that lost what they had (within the budget of faults) are not asked.
 ///
 /// # Errors
-/// If fewer than a majority have the chosen value durably at this moment.
-pub fn on_acknowledged(
+/// If at this moment in none of the configurations (that of the slot, and those since that may hold it) a majority has
+/// the chosen value durably.
+pub fn on_acknowledged<'a>(
     slot: Slot,
     chosen: Option<ValueId>,
-    ledgers: &[Ledger],
-    covered: &[Slot],
-    lost: &[bool],
+    mut configurations: impl Iterator<Item = &'a Configuration> + Clone,
+    holds: impl Fn(usize, Slot, ValueId) -> bool,
 ) -> Verdict {
     let Some(value) = chosen else {
         return Violation::raise("durability", format!("slot {slot} is acknowledged and has no majority"));
     };
-    let has = |ledger: &Ledger| ledger.last_durable(slot).is_some_and(|vote| vote.value == value);
-    let holds = |who: &usize| lost[*who] || covered[*who] >= slot || has(&ledgers[*who]);
-    let holders = (0..ledgers.len()).filter(holds).count();
-    if holders >= mesh::quorum::majority(ledgers.len()) {
+    let newest = configurations.clone().last();
+    if configurations.any(|configuration| configuration.is_durable(|who| holds(who, slot, value))) {
         return Ok(());
     }
-    Violation::raise("durability", format!("slot {slot} is acknowledged and durable on {holders} replicas"))
+    let holders = newest.into_iter().flat_map(Configuration::voters).filter(|who| holds(*who, slot, value));
+    let what =
+        format!("slot {slot} is acknowledged and, of the voters now, durable on {:?}", holders.collect::<Vec<_>>());
+    Violation::raise("durability", what)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::Values;
+    use super::super::membership::Membership;
     use super::*;
-    use mesh::ids::{Ballot, Lsn};
-    use mesh::order::Record;
-    use mesh::wire::peer::Batch;
-    use std::sync::Arc;
+    use mesh::config::{ClusterConfig, Durability};
 
     #[test]
     fn an_answer_whose_slot_is_durable_on_a_minority_is_caught() {
-        let mut values = Values::default();
-        let mut ledgers: Vec<Ledger> = (0..3).map(|_| Ledger::default()).collect();
-        let batch = Arc::new(Batch::default());
-        let chosen = values.id(&batch);
-        for ledger in &mut ledgers[..2] {
-            let record = Record::Accepted { slot: Slot(1), ballot: Ballot::NONE, batch: Arc::clone(&batch) };
-            ledger.append(Lsn(1), &record, &mut values).unwrap();
-        }
-        ledgers[0].persisted(Lsn(1));
-        let none = [Slot(0); 3];
-        assert!(on_acknowledged(Slot(1), Some(chosen), &ledgers, &none, &[false; 3]).is_err());
-        on_acknowledged(Slot(1), Some(chosen), &ledgers, &none, &[false, true, false]).unwrap();
-        on_acknowledged(Slot(1), Some(chosen), &ledgers, &[Slot(0), Slot(0), Slot(1)], &[false; 3]).unwrap();
-        ledgers[1].persisted(Lsn(1));
-        on_acknowledged(Slot(1), Some(chosen), &ledgers, &none, &[false; 3]).unwrap();
-        assert!(on_acknowledged(Slot(1), None, &ledgers, &none, &[false; 3]).is_err());
+        let members = Membership::new(3, &ClusterConfig::of(3, "line", Durability::Sync));
+        let check = |chosen, holders: &[usize]| {
+            let holds = |who, slot, value| holders.contains(&who) && slot == Slot(1) && value == ValueId(4);
+            on_acknowledged(Slot(1), chosen, members.from(Slot(0)), holds)
+        };
+        assert!(check(Some(ValueId(4)), &[0]).is_err());
+        check(Some(ValueId(4)), &[0, 2]).unwrap();
+        assert!(check(Some(ValueId(5)), &[0, 1, 2]).is_err());
+        assert!(check(None, &[0, 1, 2]).is_err());
     }
 }

@@ -129,6 +129,22 @@ counters! {
     torn,
     /// Disks lost.
     lost_disks,
+    /// Questions of an operator who changes the cluster.
+    changes_asked,
+    /// Of those, done.
+    changes,
+    /// Of those, refused.
+    changes_refused,
+    /// Members removed, as an operator was told.
+    removals,
+    /// Leaders that handed over to a certain member.
+    handovers,
+    /// Processes that waited to become members.
+    joiners,
+    /// Learners in the configurations that were ordered.
+    learners,
+    /// Processes that ended while they had no vote.
+    joiner_crashes,
     /// Processes ended by a full disk.
     full_disks,
     /// Processes ended by a sync that failed.

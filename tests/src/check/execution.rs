@@ -157,7 +157,7 @@ mod tests {
     use bytes::Bytes;
 
     fn executed(slot: u64, bodies: &[&'static str]) -> Executed {
-        let session = (mesh::ids::ClientId(1), Slot(1));
+        let session = (mesh::ids::ClientId(1), mesh::ids::Opening::NONE);
         let call = |body: &&'static str| Operation::Call { session, bytes: Bytes::from_static(body.as_bytes()) };
         let places = (0..bodies.len() as u32).map(Some).collect();
         Executed { slot: Slot(slot), time: slot, operations: bodies.iter().map(call).collect(), places }

@@ -122,7 +122,8 @@ impl Ledger {
                 Entry::Decided(*slot)
             }
             Record::Silent { at } => Entry::Silent(*at),
-            Record::Superseded => Entry::Superseded,
+            // The latter is an operator's, who is not simulated.
+            Record::Superseded | Record::Restarted { .. } => Entry::Superseded,
         };
         self.entries.push(entry);
         Ok(())

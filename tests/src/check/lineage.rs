@@ -92,7 +92,7 @@ mod tests {
         execution.on_reset(0, Run(1), Slot(0)).unwrap();
         for slot in [1, 3] {
             let bytes = MapOp::Put(slot, slot).encode(CallId(slot), 0);
-            let operations = vec![Operation::Call { session: (ClientId(1), Slot(1)), bytes }];
+            let operations = vec![Operation::Call { session: (ClientId(1), mesh::ids::Opening::NONE), bytes }];
             let executed = Executed { slot: Slot(slot), time: slot, operations, places: vec![Some(0)] };
             execution.on_execute(0, Run(1), executed).unwrap();
         }

@@ -17,11 +17,11 @@ pub mod history;
 pub mod ledger;
 pub mod lineage;
 pub mod linearizable;
+pub mod membership;
 pub mod model;
 pub mod promises;
 pub mod quorum;
 pub mod refusals;
-pub mod rejoin;
 pub mod settled;
 pub mod spinning;
 
@@ -30,6 +30,7 @@ use execution::Executed;
 use history::Call;
 use ledger::{Ledger, Values, Vote};
 use mesh::client::sender::Answer;
+use mesh::config::ClusterConfig;
 use mesh::ids::{Life, Lsn, Position, Run, Slot};
 use mesh::limits::Limits;
 use mesh::order::{Image, Operation, Record};
@@ -72,7 +73,7 @@ pub struct Checks {
     agreement: agreement::Agreement,
     quorum: quorum::Quorum,
     ballots: ballots::Ballots,
-    rejoin: rejoin::Rejoin,
+    membership: membership::Membership,
     execution: execution::Execution,
     once: exactly_once::ExactlyOnce,
     settled: settled::Settled,
@@ -80,8 +81,6 @@ pub struct Checks {
     lineage: lineage::Lineage,
     cut: cut::Cut,
     divergence: divergence::Divergence,
-    // The commands of every slot up to here took effect.
-    commanded: Slot,
     calls: Vec<Call>,
     ordered: Vec<(CallId, Slot)>,
     expected: Vec<Bytes>,
@@ -93,18 +92,19 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// For `n` replicas with these limits; `binds_at_once` where a vote is never durable (memory mode).
+    /// For `n` replicas with these limits, of which some are members from the beginning; `binds_at_once` where a vote is
+    /// never durable (memory mode).
     #[must_use]
-    pub fn new(n: usize, limits: Limits, binds_at_once: bool) -> Self {
+    pub fn new(n: usize, cluster: &ClusterConfig, limits: Limits, binds_at_once: bool) -> Self {
         Self {
             values: Values::default(),
             ledgers: (0..n).map(|_| Ledger::default()).collect(),
             decided: vec![Slot(0); n],
             damaged: vec![false; n],
             agreement: agreement::Agreement::default(),
-            quorum: quorum::Quorum::new(n),
+            quorum: quorum::Quorum::default(),
             ballots: ballots::Ballots::default(),
-            rejoin: rejoin::Rejoin::new(n),
+            membership: membership::Membership::new(n, cluster),
             execution: execution::Execution::new(n),
             once: exactly_once::ExactlyOnce::default(),
             settled: settled::Settled::new(n),
@@ -112,7 +112,6 @@ impl Checks {
             lineage: lineage::Lineage::default(),
             cut: cut::Cut::new(n),
             divergence: divergence::Divergence::new(n),
-            commanded: Slot(0),
             calls: Vec::new(),
             ordered: Vec::new(),
             expected: Vec::new(),
@@ -138,7 +137,11 @@ impl Checks {
                 if self.binds_at_once { self.on_vote(who, *slot, *ballot, value) } else { Ok(()) }
             }
             Record::Decided { slot } => self.on_decided_upto(who, *slot),
-            Record::Jumped { .. } | Record::Promised { .. } | Record::Silent { .. } | Record::Superseded => Ok(()),
+            Record::Jumped { .. }
+            | Record::Promised { .. }
+            | Record::Silent { .. }
+            | Record::Superseded
+            | Record::Restarted { .. } => Ok(()),
         }
     }
 
@@ -173,13 +176,10 @@ impl Checks {
     }
 
     fn on_vote(&mut self, who: usize, slot: Slot, ballot: mesh::ids::Ballot, value: ledger::ValueId) -> Verdict {
-        if !self.rejoin.counts(who, slot) {
-            return Ok(());
-        }
-        self.quorum.on_vote(who, slot, ballot, value)?;
-        while self.commanded < self.quorum.prefix() {
-            self.commanded = self.commanded.next();
-            self.on_command(self.commanded)?;
+        let life = self.membership.life(who);
+        self.quorum.on_vote((who, life), slot, (ballot, value), &self.membership)?;
+        while let Some(slot) = self.quorum.advance(&self.membership)? {
+            self.on_command(slot)?;
         }
         Ok(())
     }
@@ -188,11 +188,8 @@ impl Checks {
     fn on_command(&mut self, slot: Slot) -> Verdict {
         let Some(value) = self.quorum.chosen(slot) else { return Ok(()) };
         match self.values.batch(value).command {
-            Some(Command::Rejoin { member, life, over }) => {
-                let who = member.0 as usize;
-                if self.rejoin.on_grant(slot, who, life, over) {
-                    self.quorum.on_grant(who, slot);
-                }
+            Some(Command::Configure { against, change }) => {
+                self.membership.on_change(slot, against, &change);
                 Ok(())
             }
             Some(Command::Abort { at }) if at.slot < slot => self.on_abort(at),
@@ -255,7 +252,7 @@ impl Checks {
 
     /// Replica `who` begins another life with an empty journal.
     pub fn on_new_life(&mut self, who: usize, life: Life) {
-        self.rejoin.on_life(who, life);
+        self.membership.on_life(who, life);
         self.ledgers[who] = Ledger::default();
         self.decided[who] = Slot(0);
     }
@@ -283,10 +280,10 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_send(&mut self, who: usize, message: &Message) -> Verdict {
-        self.rejoin.on_send(who, message)?;
+        self.membership.on_send(who, self.decided[who], self.quorum.prefix(), message)?;
         promises::on_send(who, self.cut.whole()[who], &self.ledgers[who], &self.quorum, message)?;
         match message {
-            Message::Prepare { ballot } => self.ballots.on_leader(who, *ballot),
+            Message::Prepare { ballot, .. } => self.ballots.on_leader(who, *ballot),
             Message::Accept { ballot, slot, decided, batch, .. } => {
                 self.ballots.on_leader(who, *ballot)?;
                 let value = self.values.id(batch);
@@ -294,17 +291,17 @@ impl Checks {
                 self.quorum.on_proposal(*slot, *ballot, value)?;
                 self.quorum.on_mark(who, *decided)?;
                 bounds::on_proposal(who, *slot, batch, &self.limits)?;
-                self.settled.on_mark(who, batch.settled, &self.execution)
+                self.settled.on_mark(who, batch.settled, &self.execution, &self.membership)
             }
             Message::Heartbeat { ballot, decided, settled, covered, .. } => {
                 self.ballots.on_leader(who, *ballot)?;
                 self.quorum.on_mark(who, *decided)?;
-                self.cut.on_covered(who, *covered)?;
-                self.settled.on_mark(who, *settled, &self.execution)
+                self.cut.on_covered(who, *covered, &self.membership)?;
+                self.settled.on_mark(who, *settled, &self.execution, &self.membership)
             }
             Message::Promise { decided, settled, .. } => {
                 self.quorum.on_mark(who, *decided)?;
-                self.settled.on_mark(who, *settled, &self.execution)
+                self.settled.on_mark(who, *settled, &self.execution, &self.membership)
             }
             Message::Accepted { marks, .. } | Message::Following { marks, .. } => self.on_marks(who, marks),
             Message::Fetched { from, entries, decided } => self.on_fetched(who, *from, entries, *decided),
@@ -349,6 +346,7 @@ impl Checks {
     /// What the checkers say.
     pub fn on_restored(&mut self, who: usize, after: Slot, state: &Store, tainted: bool) -> Verdict {
         self.settled.on_executed(who, after);
+        self.divergence.on_restored(who, tainted);
         if tainted { Ok(()) } else { self.lineage.on_restored(who, after, state, &self.execution) }
     }
 
@@ -357,12 +355,12 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_dump(&mut self, who: usize, image: &Image) -> Verdict {
-        if !self.execution.is_exactly_at(who, image.slot) {
+        if !image.hollow && !self.execution.is_exactly_at(who, image.slot) {
             let handed = self.execution.handed(who);
             let what = format!("replica {who} snapshots slot {}, its application was handed {handed}", image.slot);
             return Violation::raise("lineage", what);
         }
-        self.settled.on_mark(who, image.slot, &self.execution)
+        self.settled.on_mark(who, image.slot, &self.execution, &self.membership)
     }
 
     /// Replica `who` has stored a snapshot, its own or a peer's.
@@ -384,9 +382,9 @@ impl Checks {
         } else {
             self.cut.on_cut(who, through)?;
             self.on_decided_upto(who, through)?;
-            self.cut.on_covered(who, through)?;
+            self.cut.on_covered(who, through, &self.membership)?;
         }
-        self.settled.on_mark(who, through, &self.execution)
+        self.settled.on_mark(who, through, &self.execution, &self.membership)
     }
 
     /// Replica `who` finds that its application differs.
@@ -402,7 +400,7 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_no_agreement(&mut self, who: usize) -> Verdict {
-        self.divergence.on_no_agreement(who)
+        self.divergence.on_no_agreement((who, self.decided[who]), &self.membership)
     }
 
     /// Replica `who` says that another life has taken its place.
@@ -410,7 +408,7 @@ impl Checks {
     /// # Errors
     /// What the checkers say.
     pub fn on_superseded(&mut self, who: usize) -> Verdict {
-        self.rejoin.on_superseded(who)
+        self.membership.on_superseded(who)
     }
 
     /// Replica `who` hands a slot to its application, which then has `outstanding` of them.
@@ -521,7 +519,9 @@ impl Checks {
                     // Where nothing is durable, a majority that once had it is all that can be asked for.
                     return Ok(());
                 }
-                durability::on_acknowledged(slot, chosen, &self.ledgers, self.cut.whole(), &self.damaged)
+                durability::on_acknowledged(slot, chosen, self.membership.from(slot.previous()), |who, slot, value| {
+                    self.holds(who, slot, value)
+                })
             }
             (Some((_, Answer::Reply(_))), None) => {
                 Violation::raise("linearizable", format!("call {} ({:?}) was answered and did not run", id.0, call.op))
@@ -542,7 +542,48 @@ impl Checks {
         linearizable::check(&self.calls, &ordered)?;
         refusals::check(&self.calls, &ordered)?;
         connection_order::check(&self.calls, &ordered)?;
-        self.divergence.at_end()
+        self.divergence.at_end(&self.membership)
+    }
+
+    /// Whether replica `who` has the value of a slot durably, in its journal or a snapshot, or had it and lost it within the
+    /// budget of faults.
+    fn holds(&self, who: usize, slot: Slot, value: ledger::ValueId) -> bool {
+        let application = self.membership.current().members.get(&who).is_none_or(|member| member.application);
+        let covered = application && self.cut.whole()[who] >= slot;
+        self.damaged[who] || covered || self.ledgers[who].last_durable(slot).is_some_and(|vote| vote.value == value)
+    }
+
+    /// An operator is told that a member was removed and may stop.
+    ///
+    /// # Errors
+    /// What the checkers say.
+    pub fn on_removed(&self, member: usize) -> Verdict {
+        self.membership.on_removed(member, |who, slot| {
+            // Where nothing is durable, a majority that once had it is all that can be asked for.
+            let value = self.quorum.chosen(slot);
+            self.binds_at_once
+                || value.is_some_and(|value| self.cut.whole()[who] >= slot || self.holds(who, slot, value))
+        })
+    }
+
+    /// Who is a member, by the ordered changes.
+    #[must_use]
+    pub fn membership(&self) -> &membership::Membership {
+        &self.membership
+    }
+
+    /// The configurations whose majorities are needed: the newest, and the one before until its change is confirmed.
+    pub fn needed(&self) -> impl Iterator<Item = &membership::Configuration> {
+        let now = self.membership.current();
+        let before = self.membership.of(now.since);
+        [now, before].into_iter().take(if self.is_confirmed() { 1 } else { 2 })
+    }
+
+    /// Whether every slot up to the last change is decided, and one above it: nobody who was removed is needed any more.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        let since = self.membership.current().since;
+        since == Slot(0) || self.quorum.prefix() > since
     }
 
     /// The state after the agreed order.

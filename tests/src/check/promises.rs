@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn send(ledger: &Ledger, message: &Message) -> Verdict {
-        on_send(0, Slot(0), ledger, &Quorum::new(3), message)
+        on_send(0, Slot(0), ledger, &Quorum::default(), message)
     }
 
     fn promised(round: u64) -> Record {
@@ -118,7 +118,7 @@ mod tests {
         assert!(send(&ledger(&records, 1), &vote_for(1, 1)).is_err());
         assert!(send(&ledger(&records, 2), &vote_for(1, 1)).is_ok());
         assert!(send(&ledger(&records, 2), &vote_for(2, 1)).is_err());
-        on_send(0, Slot(2), &ledger(&records, 2), &Quorum::new(3), &vote_for(2, 1)).unwrap();
+        on_send(0, Slot(2), &ledger(&records, 2), &Quorum::default(), &vote_for(2, 1)).unwrap();
     }
 
     #[test]

@@ -39,13 +39,13 @@ impl Spinning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::ids::{ClientId, Seq, Slot};
+    use mesh::ids::{ClientId, Generation, Seq, Slot};
     use mesh::time::Duration;
     use mesh::wire::Kind;
 
     #[test]
     fn asking_without_a_pause_is_caught() {
-        let tag = Tag { client: ClientId(1), opened: Slot(1), seq: Seq(1), kind: Kind::Call };
+        let tag = Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(1), kind: Kind::Call };
         let ask = |pause: Duration| {
             let (mut check, mut now) = (Spinning::default(), Time::ZERO);
             (0..1000).try_for_each(|_| {

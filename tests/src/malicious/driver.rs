@@ -89,6 +89,8 @@ impl Line for ToServer {
                 self.signers.send_modify(|signers| drop(signers.insert(self.id, certificate)));
                 None
             }
+            // It goes by the list that it was started with.
+            FromServer::Roster(_) => None,
         }
     }
 }
@@ -149,7 +151,7 @@ impl Shell<SmartClient> for Around {
                     let _ = answer.send(told);
                 }
             }
-            Output::Disagreed { .. } | Output::Resent | Output::Withheld => {}
+            Output::Disagreed { .. } | Output::Seated { .. } | Output::Resent | Output::Withheld => {}
         }
     }
 

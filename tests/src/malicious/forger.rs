@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mesh::auth::{self, Owner, SecretKey, SharedProof, Vouched};
-use mesh::ids::{ClientId, ReplicaId, Seq, Slot};
+use mesh::ids::{ClientId, Opening, ReplicaId, Seq};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity, Role};
 use mesh::wire::client::Told;
 use mesh::wire::{Body, Outcome, Request, Tag};
@@ -36,7 +36,7 @@ impl Forger {
     }
 
     /// The first call in such a session.
-    pub(super) fn call(&self, client: ClientId, opened: Slot, body: Bytes) -> Request {
+    pub(super) fn call(&self, client: ClientId, opened: Opening, body: Bytes) -> Request {
         self.signed(Request { client, opened, seq: Seq(1), body: Body::Call(body), proof: None })
     }
 
@@ -58,7 +58,7 @@ impl Forger {
     pub(super) fn told(&self, servers: impl Iterator<Item = u32>, tag: &Tag, outcome: Outcome) -> Told {
         let servers: Vec<u32> = servers.collect();
         let electorate = u16::try_from(servers.len()).unwrap_or(u16::MAX);
-        let (slot, form, content) = (Slot(tag.opened.0 + 1), outcome.form(), outcome.content());
+        let (slot, form, content) = (tag.opened.slot.next(), outcome.form(), outcome.content());
         let one = |id: u32| {
             let replica = ReplicaId(id);
             let statement = auth::reply_statement(&self.cluster, replica, tag, slot, electorate, &form, &content);
@@ -83,6 +83,7 @@ fn certificate(cluster: &str, pair: &KeyPair, role: Role, id: &str) -> anyhow::R
 mod tests {
     use super::*;
     use mesh::auth::{Checked, Needed, Signatures, Verifier};
+    use mesh::ids::{Generation, Slot};
 
     /// All that is wrong with it is whose certificate it is: what it is refused for is the trust, and nothing easier.
     #[test]
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(seeking.opener().map(mesh::auth::Owner::client), Some(open.client));
         seeking.finish().unwrap();
 
-        let tag = forger.call(open.client, Slot(3), Bytes::from_static(b"x\n")).tag();
+        let tag = forger.call(open.client, Generation::FIRST.at(Slot(3)), Bytes::from_static(b"x\n")).tag();
         let told = forger.told(0..3, &tag, Outcome::Executed(Bytes::from_static(b"OK\n")));
         let Told::Outcome { vouched, .. } = told else { panic!("{told:?}") };
         assert_eq!(vouched.len(), 3);

@@ -8,7 +8,7 @@ use super::forger::Forger;
 use super::malice::{Malice, altered};
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
-use mesh::ids::{ClientId, Seq, Slot};
+use mesh::ids::{ClientId, Generation, Seq, Slot};
 use mesh::net::{Endpoint, Link, Responder};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
@@ -212,7 +212,7 @@ impl Desk {
                 Some(self.forger.told(self.servers(), &tag, invented()))
             }
             Kind::Open if self.malice.does(Behaviour::InventSession) => {
-                let opened = Slot(1 + self.malice.chance().below(1000));
+                let opened = Generation::FIRST.at(Slot(1 + self.malice.chance().below(1000)));
                 Some(Told::unsigned(Outcome::Opened { opened, window: 8 }))
             }
             _ => None,

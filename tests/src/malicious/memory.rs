@@ -1,6 +1,6 @@
 //! What a malicious SMaRtClient has seen go by: the names of sessions, requests, replies.
 
-use mesh::ids::{ClientId, Seq, Slot};
+use mesh::ids::{ClientId, Opening, Seq};
 use mesh::rng::Rng;
 use mesh::wire::client::Told;
 use mesh::wire::{Body, Kind, Request, Tag};
@@ -12,7 +12,7 @@ const REQUESTS_MAX: usize = 2048;
 const REPLIES_MAX: usize = 256;
 
 /// The name of a session.
-pub(super) type Name = (ClientId, Slot);
+pub(super) type Name = (ClientId, Opening);
 
 /// The session that a request is of.
 pub(super) fn name(tag: &Tag) -> Name {
@@ -87,11 +87,12 @@ impl Memory {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use mesh::ids::{Generation, Slot};
     use mesh::wire::Outcome;
 
     fn call(client: u128, seq: u64) -> Request {
         let body = Body::Call(Bytes::from_static(b"x\n"));
-        Request { client: ClientId(client), opened: Slot(9), seq: Seq(seq), body, proof: None }
+        Request { client: ClientId(client), opened: Generation::FIRST.at(Slot(9)), seq: Seq(seq), body, proof: None }
     }
 
     fn one() -> Told {
@@ -107,7 +108,7 @@ mod tests {
         memory.request(&call(2, 7));
         memory.request(&call(2, 6));
         let next = memory.next_of_another(&mine.tag(), Body::Cancel, &mut chance).expect("there is another");
-        assert_eq!((next.client, next.opened, next.seq), (ClientId(2), Slot(9), Seq(8)));
+        assert_eq!((next.client, next.opened, next.seq), (ClientId(2), Generation::FIRST.at(Slot(9)), Seq(8)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::front::{OVERSIZE, TICK};
 use super::malice::Malice;
 use super::stranger::{Claim, Stranger};
 use bytes::Bytes;
-use mesh::ids::{ClientId, Seq, Slot};
+use mesh::ids::{ClientId, Generation, Seq, Slot};
 use mesh::net::LinkKind;
 use mesh::wire::submit::Submit;
 use mesh::wire::{Body, Request};
@@ -79,7 +79,13 @@ fn one_of_many(behaviour: Behaviour, malice: &Malice) -> Request {
     let line = |length: usize| Bytes::from(format!("{}{}\n", malice.options.forged, "x".repeat(length)));
     old.unwrap_or_else(|| {
         let length = malice.chance().below(2000) as usize;
-        Request { client, opened: Slot(1), seq: Seq(1), body: Body::Call(line(length)), proof: None }
+        Request {
+            client,
+            opened: Generation::FIRST.at(Slot(1)),
+            seq: Seq(1),
+            body: Body::Call(line(length)),
+            proof: None,
+        }
     })
 }
 

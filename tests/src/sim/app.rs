@@ -192,7 +192,7 @@ mod tests {
 
     fn put(slot: u64) -> Waiting {
         let bytes = MapOp::Put(slot, 1).encode(CallId(slot), 0);
-        let operations = vec![Operation::Call { session: (mesh::ids::ClientId(1), Slot(1)), bytes }];
+        let operations = vec![Operation::Call { session: (mesh::ids::ClientId(1), mesh::ids::Opening::NONE), bytes }];
         Waiting { run: Run(1), slot: Slot(slot), operations, patient: 0 }
     }
 

@@ -188,7 +188,7 @@ impl World {
         let index = self.chance.below(self.servers.len() as u64) as usize;
         self.counters.app_losses += 1;
         let server = &mut self.servers[index];
-        if server.paused_until > self.now {
+        if server.paused_until > self.now || server.witness {
             return Ok(());
         }
         let run = server.app.run;

@@ -9,8 +9,10 @@ use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::enough::Counters;
 use crate::check::model::{MapOp, Poison};
+use mesh::ids::Position;
 use mesh::limits::{Limits, Timing};
 use mesh::order::Input;
+use mesh::quorum::ELECTORATE_MIN;
 use mesh::rng::Rng;
 use mesh::time::Duration;
 
@@ -51,11 +53,13 @@ pub enum Fault {
     Differ,
     /// An operator wants a snapshot.
     Save,
+    /// An operator changes the configuration.
+    Reconfigure,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Crash,
         Self::Power,
         Self::PowerAll,
@@ -73,6 +77,7 @@ impl Fault {
         Self::SnapshotRot,
         Self::Differ,
         Self::Save,
+        Self::Reconfigure,
     ];
 }
 
@@ -104,7 +109,7 @@ impl World {
         match fault {
             Fault::Crash | Fault::Power => {
                 let victim = self.chance.below(self.servers.len() as u64) as usize;
-                let victim = self.other_if_down(victim);
+                let victim = self.other_if_down(victim, fault == Fault::Power);
                 self.doom(victim, fault == Fault::Power)?;
             }
             Fault::PowerAll => {
@@ -127,6 +132,7 @@ impl World {
             Fault::Pause => self.pause(),
             Fault::AppLost => self.lose_app()?,
             Fault::Drain => self.drain()?,
+            Fault::Reconfigure => self.reconfigure()?,
             Fault::DiskStall => {
                 let victim = self.chance.below(self.servers.len() as u64) as usize;
                 let until = self.now + self.chance.duration(Duration::from_secs(2));
@@ -166,29 +172,13 @@ impl World {
     }
 
     // A process that is down cannot crash: then another one does.
-    fn other_if_down(&self, victim: usize) -> usize {
+    fn other_if_down(&self, victim: usize, power: bool) -> usize {
         let n = self.servers.len();
         let up = (0..n).map(|step| (victim + step) % n).find(|index| {
             let server = &self.servers[*index];
-            server.replica.is_some() && self.may_crash(*index, true)
+            (server.replica.is_some() || server.waiting) && self.may_crash(*index, power)
         });
         up.unwrap_or(victim)
-    }
-
-    /// Whether the budget lets this replica lose what it holds.
-    pub(super) fn may_damage(&self, victim: usize) -> bool {
-        let damaged = |index: &usize| {
-            let server = &self.servers[*index];
-            // One that is drained is going to end.
-            server.is_damaged() || (server.draining && server.disk.forgets(false))
-        };
-        let others = (0..self.servers.len()).filter(|index| *index != victim).filter(damaged).count();
-        others < mesh::quorum::tolerated(self.servers.len())
-    }
-
-    fn may_differ(&self, victim: usize) -> bool {
-        let differed = self.servers.iter().filter(|server| server.differed).count();
-        !self.servers[victim].differed && differed < mesh::quorum::tolerated(self.servers.len())
     }
 
     /// Whether the budget lets this replica's process end.
@@ -327,7 +317,19 @@ impl World {
         self.queue.push(self.now + OPERATOR, Event::Operator);
         let poison =
             |bytes: &[u8]| matches!(MapOp::decode(bytes), Some((MapOp::Poison(Poison { victim: None, .. }), _)));
+        self.operate_members()?;
         let mut stuck = Vec::new();
+        // What every application fell silent on was answered by none of them. What half of an even number did has no majority
+        // either way: the others are too few to vote a reply, and these to order an abort.
+        let applications = self.checks.membership().current().applications();
+        let silent = |index: usize| self.servers[index].replica.as_ref().and_then(|replica| replica.status().silent);
+        let silent: Vec<Option<Position>> = applications.map(silent).collect();
+        for at in silent.iter().flatten() {
+            let count = silent.iter().filter(|other| **other == Some(*at)).count();
+            if count == silent.len() || (silent.len() >= ELECTORATE_MIN && count * 2 == silent.len()) {
+                stuck.push(*at);
+            }
+        }
         for server in &self.servers {
             let call = server.stuck.as_ref().filter(|(_, bytes)| poison(bytes));
             stuck.extend(call.and_then(|(slot, bytes)| self.checks.position_of(*slot, bytes)));
@@ -353,7 +355,11 @@ impl World {
         least.replies = clients * demanded;
         for (fault, _) in &self.options.faults {
             match fault {
-                Fault::Crash | Fault::Power | Fault::PowerAll => least.crashes = 1,
+                // Where members come and go, nobody may be able to bear a loss for a while.
+                Fault::Crash | Fault::Power | Fault::PowerAll => {
+                    let forgets = self.servers[0].disk.forgets(*fault != Fault::Crash);
+                    least.crashes = least.crashes.max(u64::from(!forgets || self.options.replicas == self.options.n()));
+                }
                 Fault::SmartCrash => least.smart_crashes = 1,
                 Fault::SenderCrash => least.sender_crashes = 1,
                 Fault::Partition => least.partitions = 1,
@@ -364,6 +370,7 @@ impl World {
                 Fault::DiskStall => least.stalls = 1,
                 // These need room in the budget, something stored, or luck.
                 Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => {}
+                Fault::Reconfigure => {}
             }
         }
         let expected = |per_mille: u32| u64::from(self.lossy_messages > u64::from(20_000 / per_mille.max(1)));

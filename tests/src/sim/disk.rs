@@ -250,6 +250,8 @@ impl Disk {
             Record::Silent { at } => head.silent = *at,
             Record::Jumped { slot } => head.jumped = head.jumped.max(*slot),
             Record::Superseded => head.superseded = true,
+            // An operator's, who is not simulated.
+            Record::Restarted { .. } => {}
         }
     }
 
@@ -268,6 +270,13 @@ impl Disk {
             }
             order::Verdict::Forgotten | order::Verdict::Damaged { .. } => Found::Unusable,
         }
+    }
+
+    /// Whether the next start finds that it must not be voted with. Changes nothing.
+    #[must_use]
+    pub fn judge_is_unusable(&self) -> bool {
+        let empty = self.segments.is_empty() && !self.forgotten;
+        !empty && matches!(order::judge(&self.scan()), order::Verdict::Forgotten | order::Verdict::Damaged { .. })
     }
 
     fn scan(&self) -> order::Scan {

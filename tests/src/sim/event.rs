@@ -5,6 +5,7 @@ use super::clock::Time;
 use super::crash::Fault;
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
+use mesh::config::Configuration;
 use mesh::ids::{Lsn, ReplicaId, Run, Slot};
 use mesh::order::Image;
 use mesh::wire::client::{Ask, Told};
@@ -225,6 +226,42 @@ pub enum Event {
     },
     /// An operator looks at the cluster.
     Operator,
+    /// A process that waits to be a member asks around.
+    Waits {
+        /// Which.
+        server: usize,
+        /// In which life.
+        life: Life,
+    },
+    /// It asks a server what cluster this is.
+    WhichCluster {
+        /// Whom.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// Who asks.
+        by: usize,
+        /// In which life of it.
+        by_life: Life,
+    },
+    /// The answer arrives.
+    Cluster {
+        /// Who asked.
+        server: usize,
+        /// In which life of it.
+        life: Life,
+        /// Who answers.
+        from: usize,
+        /// The configuration as that knows it.
+        configuration: Box<Configuration>,
+    },
+    /// One that was removed stops for good.
+    Retire {
+        /// Which.
+        server: usize,
+        /// A new one is started in its place.
+        replace: bool,
+    },
     /// A wrong answer of a run that is over reaches a server; or the news of its loss once more.
     AppStale {
         /// Whose.

@@ -14,6 +14,7 @@ pub mod forger;
 pub mod links;
 pub mod native;
 pub mod network;
+pub mod operator;
 pub mod options;
 pub mod sender;
 pub mod server;
@@ -118,6 +119,7 @@ pub struct World {
     disagreements: Vec<(ReplicaId, Tag)>,
     forger: forger::Forger,
     aborted: BTreeSet<Tag>,
+    operator: operator::Operator,
     // What each source of chance draws is its own, so that more of one does not shift the others.
     chance: Rng,
     clock_chance: Rng,
@@ -161,12 +163,13 @@ impl World {
         let durability = options.cluster.durability;
         let mut clock_chance = rng.fork();
         let mut clock = || Clock::start(Time::ZERO, &options.clock, &mut clock_chance);
-        let servers = (0..options.n())
-            .map(|_| Server::new(clock(), disk::Disk::new(durability, options.segment_records)))
+        let servers = (0..options.replicas)
+            .map(|index| Server::new(clock(), disk::Disk::new(durability, options.segment_records), index, &options))
             .collect();
         let smarts = (0..options.smart_clients).map(|_| Smart::new(clock())).collect();
         let senders = (0..options.senders).map(|_| SenderProcess::new(clock())).collect();
-        let checks = Checks::new(options.n(), options.limits.clone(), durability == Durability::Memory);
+        let checks =
+            Checks::new(options.replicas, &options.cluster, options.limits.clone(), durability == Durability::Memory);
         let trace = Trace::new(printing);
         trace.line(Time::ZERO, format_args!("{options:#?}"));
         Self {
@@ -182,6 +185,7 @@ impl World {
             outputs: Vec::new(),
             disagreements: Vec::new(),
             aborted: BTreeSet::new(),
+            operator: operator::Operator::default(),
             chance: rng.fork(),
             clock_chance,
             disk_chance: rng.fork(),
@@ -203,7 +207,7 @@ impl World {
     }
 
     fn live(&mut self) -> Verdict {
-        for index in 0..self.servers.len() {
+        for index in 0..self.options.n() {
             self.start_server(index)?;
         }
         (0..self.smarts.len()).for_each(|index| self.start_smart(index));
@@ -215,7 +219,8 @@ impl World {
         self.run_until(healed_at + RECOVERY)?;
         self.demanding = true;
         // Bounds can be so tight that a leader looks idle to a follower although it is full.
-        let led = if self.options.tight { None } else { Some(self.leading()?) };
+        let led = if self.options.tight { None } else { Some(self.settled_leader(healed_at)?) };
+        let ordered = self.checks.membership().ordered();
         while !self.is_at_rest() {
             if self.now.since(healed_at) > CONVERGENCE {
                 let what = format!("not at rest {CONVERGENCE:?} after healing; {}", self.what_is_stuck());
@@ -223,13 +228,24 @@ impl World {
             }
             self.run_until(self.now + LOOK)?;
         }
-        if led.is_some() && Some(self.leading()?) != led {
+        if led.is_some() && ordered == self.checks.membership().ordered() && Some(self.leading()?) != led {
             return Violation::raise(
                 "stability",
                 format!("the leader changed with nothing broken; {}", self.what_is_stuck()),
             );
         }
         self.judge()
+    }
+
+    /// The leader, once changes of the members that were under way are done: behind each it prepares anew.
+    fn settled_leader(&mut self, healed_at: Time) -> Result<(ReplicaId, Ballot), Violation> {
+        loop {
+            let led = self.leading();
+            if led.is_ok() || self.is_settled() || self.now.since(healed_at) > CONVERGENCE {
+                return led;
+            }
+            self.run_until(self.now + LOOK)?;
+        }
     }
 
     /// Who leads, ready to propose, and is followed by everybody.
@@ -260,6 +276,7 @@ impl World {
                 return Violation::raise("liveness", format!("more than {EVENTS_MAX} events: something spins"));
             }
             self.dispatch(event)?;
+            self.look_at_membership();
         }
         self.now = until;
         Ok(())
@@ -309,18 +326,12 @@ impl World {
             Event::LinkCheck { client, server } => self.on_link_check(client, server),
             Event::Synced { server, upto, .. } => self.on_synced(server, upto),
             Event::Turn { server, .. } => self.on_turn(server),
-            Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
-            Event::AppDone { .. } => Ok(()),
-            Event::AppRestored { server, run, snapshot, .. } => self.on_app_restored(server, run, snapshot),
-            Event::AppResumed { server, run, .. } => self.on_app_resumed(server, run),
-            Event::AppSilent { server, life, answered } if self.servers[server].app.life == life => {
-                self.on_app_silent(server, answered)
-            }
-            Event::Dumped { server, life, image } if self.servers[server].app.life == life => {
-                self.on_dumped(server, image)
-            }
-            Event::AppSilent { .. } | Event::Dumped { .. } => Ok(()),
-            Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            Event::AppDone { .. }
+            | Event::AppRestored { .. }
+            | Event::AppResumed { .. }
+            | Event::AppSilent { .. }
+            | Event::AppStale { .. }
+            | Event::Dumped { .. } => self.dispatch_app(event),
             Event::TransferAsk { server, by, by_life, ask, .. } => self.on_transfer_ask(server, by, by_life, ask),
             Event::TransferAnswer { server, from, ask, answer, .. } => {
                 self.on_transfer_answer(server, from, &ask, answer)
@@ -329,6 +340,8 @@ impl World {
             Event::Received { server, image, dump, .. } => self.on_received(server, image, &dump),
             Event::ServingDue { server, by, .. } => self.on_serving_due(server, by),
             Event::Operator => self.operate(),
+            Event::Waits { .. } | Event::WhichCluster { .. } | Event::Cluster { .. } => self.dispatch_waiting(event),
+            Event::Retire { server, replace } => self.on_retire(server, replace),
             Event::Wake { process, .. } => self.on_wake(process),
             Event::Client { sender, client, .. } => self.on_client(sender, client),
             Event::Native { sender, native, .. } => self.on_native(sender, native),
@@ -344,6 +357,37 @@ impl World {
                 self.check_links();
                 Ok(())
             }
+        }
+    }
+
+    /// What a server without history says, and hears.
+    fn dispatch_waiting(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::Waits { server, .. } => self.on_waits(server),
+            Event::WhichCluster { server, by, by_life, .. } => self.on_which_cluster(server, by, by_life),
+            Event::Cluster { server, from, configuration, .. } => {
+                return self.on_cluster(server, from, *configuration);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What comes of the applications.
+    fn dispatch_app(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::AppDone { server, life } if self.servers[server].app.life == life => self.on_app_done(server),
+            Event::AppRestored { server, run, snapshot, .. } => self.on_app_restored(server, run, snapshot),
+            Event::AppResumed { server, run, .. } => self.on_app_resumed(server, run),
+            Event::AppSilent { server, life, answered } if self.servers[server].app.life == life => {
+                self.on_app_silent(server, answered)
+            }
+            Event::Dumped { server, life, image } if self.servers[server].app.life == life => {
+                self.on_dumped(server, image)
+            }
+            Event::AppStale { server, run, slot, .. } => self.on_app_stale(server, run, slot),
+            // Of a life that is over.
+            _ => Ok(()),
         }
     }
 
@@ -429,7 +473,8 @@ impl World {
     }
 
     fn statuses(&self) -> Vec<Status> {
-        self.servers.iter().filter_map(|server| server.replica.as_ref()).map(mesh::order::Replica::status).collect()
+        let members = self.checks.membership().current().members.keys();
+        members.filter_map(|index| self.servers[*index].replica.as_ref()).map(mesh::order::Replica::status).collect()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -441,11 +486,12 @@ impl World {
         let statuses = self.statuses();
         let Some(decided) = statuses.first().map(|status| status.decided) else { return false };
         let same = statuses.iter().all(|s| {
-            let whole = s.role != Role::Learner && s.silent.is_none() && !s.quarantined;
+            let whole = s.role != Role::Learner && s.silent.is_none() && !s.quarantined && !s.changing;
             s.decided == decided && s.executed == decided && s.app_running && whole
         });
-        let clean = !self.servers.iter().any(Server::is_tainted);
-        satisfied && same && clean && statuses.len() == self.servers.len()
+        let members = &self.checks.membership().current().members;
+        let clean = !members.keys().any(|index| self.servers[*index].is_tainted());
+        satisfied && same && clean && self.is_settled() && statuses.len() == members.len()
     }
 
     fn what_is_stuck(&self) -> String {
@@ -459,11 +505,15 @@ impl World {
                  clients in doubt"
             ));
         }
-        for (index, status) in self.statuses().iter().enumerate() {
+        let running = self.servers.iter().enumerate();
+        let running = running.filter_map(|(index, server)| Some((index, server.replica.as_ref()?.status())));
+        for (index, status) in running {
             lines.push(format!(
-                "server {index}: {:?} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {} \
+                "server {index}: {:?} epoch {} changing {} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {} \
                  first {} snapshot {} silent {:?} quarantined {}",
                 status.role,
+                status.epoch,
+                status.changing,
                 status.ballot,
                 status.leader,
                 status.ready,
@@ -479,6 +529,9 @@ impl World {
                 status.quarantined
             ));
         }
+        let waiting = (0..self.servers.len()).filter(|index| self.servers[*index].waiting).collect::<Vec<_>>();
+        let current = self.checks.membership().current();
+        lines.push(format!("waiting {waiting:?}, operator {:?}, members {current:?}", self.operator));
         format!("state:\n  {}", lines.join("\n  "))
     }
 
@@ -486,11 +539,13 @@ impl World {
         self.counters.slots = self.checks.slots() as u64;
         (0..self.servers.len()).for_each(|index| self.report_health(index));
         self.checks.at_end()?;
-        let finals: Vec<Final<'_>> = self
-            .servers
-            .iter()
-            .filter_map(|server| Some(Final { status: server.replica.as_ref()?.status(), state: server.app.store() }))
-            .collect();
+        let of_member = |index: &usize| {
+            let server = &self.servers[*index];
+            let state = (!server.witness).then(|| server.app.store());
+            Some(Final { status: server.replica.as_ref()?.status(), state })
+        };
+        let members = self.checks.membership().current().members.keys();
+        let finals: Vec<Final<'_>> = members.filter_map(of_member).collect();
         convergence::check(&finals, self.checks.model())?;
         // What is no call may be ordered twice, with another outcome the second time.
         // What an abort takes back is executed anew, with all that comes after it; and a wrong answer is meant to be found.
@@ -524,6 +579,9 @@ fn target(event: &Event) -> Option<(Process, Option<event::Life>)> {
         | Event::TransferDue { server, life }
         | Event::Received { server, life, .. }
         | Event::ServingDue { server, life, .. }
+        | Event::Waits { server, life }
+        | Event::WhichCluster { server, life, .. }
+        | Event::Cluster { server, life, .. }
         | Event::AppStale { server, life, .. } => (Process::Server(*server), Some(*life)),
         Event::AppDone { server, .. } | Event::AppSilent { server, .. } | Event::Dumped { server, .. } => {
             (Process::Server(*server), None)
@@ -537,6 +595,7 @@ fn target(event: &Event) -> Option<(Process, Option<event::Life>)> {
         | Event::Overdue { .. }
         | Event::Fault(_)
         | Event::Operator
+        | Event::Retire { .. }
         | Event::Start(_)
         | Event::Mend { .. } => {
             return None;

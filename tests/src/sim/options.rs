@@ -11,7 +11,6 @@ use mesh::auth::Signatures;
 use mesh::client::sender::Lending;
 use mesh::client::{ReplyVote, sender, smart_client};
 use mesh::config::{ClusterConfig, Durability, SessionLimits, Snapshots};
-use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, Timing};
 use mesh::rng::Rng;
 use mesh::time::Duration;
@@ -19,8 +18,12 @@ use mesh::time::Duration;
 /// Everything that a run is made with.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What the replicas agree on.
+    /// What the replicas agree on at first.
     pub cluster: ClusterConfig,
+    /// Replicas that there can be: the first members, and others that may be added.
+    pub replicas: usize,
+    /// Which of them have no application.
+    pub witnesses: Vec<bool>,
     /// Their time-outs.
     pub timing: Timing,
     /// Their bounds.
@@ -82,6 +85,8 @@ impl Options {
             _ => Durability::Sync,
         };
         let mut cluster = ClusterConfig::of(n, "line", durability);
+        let reconfigures = rng.chance(400);
+        let witnesses = witnesses(rng, &mut cluster, reconfigures);
         let mut limits = Limits::DEFAULT;
         let mut tight = false;
         sessions(rng, &mut cluster.sessions, &mut tight);
@@ -90,9 +95,9 @@ impl Options {
             cluster.request_bytes = 200;
         }
         let snapshots = snapshots(rng, &mut limits, &mut tight);
-        let smart_client = smart_client(rng, n, &mut tight);
+        let smart_client = smart_client(rng, &cluster, &mut tight);
         // Where one reply is enough, an execution may be shown that an abort takes back (rule 29).
-        let silences = smart_client.vote != ReplyVote::First || n == 1;
+        let silences = smart_client.vote != ReplyVote::First || (n == 1 && !reconfigures);
         let k = cluster.sessions.window;
         let (long, timing) = (rng.chance(20), timing(rng));
         let trouble = if long { ms(rng.between(20_000, 60_000)) } else { ms(rng.between(2_000, 8_000)) };
@@ -121,7 +126,7 @@ impl Options {
                 drift_ppm: if rng.chance(500) { rng.below(50_000) } else { 0 },
                 wall_off: if rng.chance(500) { Duration::from_secs(rng.below(7200)) } else { Duration::ZERO },
             },
-            faults: faults(rng, n as usize, durability, silences, trouble),
+            faults: faults(rng, n as usize, (durability, silences, reconfigures), trouble),
             down_max: ms(if rng.chance(500) { 300 } else { 4_000 }),
             encoded: if rng.chance(60) { 1000 } else { 0 },
             timer_faults: if rng.chance(300) { 100 } else { 0 },
@@ -129,6 +134,8 @@ impl Options {
             trouble,
             tight,
             cluster,
+            replicas: witnesses.len(),
+            witnesses,
             timing,
             limits,
         };
@@ -141,7 +148,7 @@ impl Options {
         options
     }
 
-    /// Members of the cluster.
+    /// Members of the cluster at first.
     #[must_use]
     pub fn n(&self) -> usize {
         self.cluster.members.len()
@@ -157,6 +164,7 @@ fn snapshots(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) -> Option<Sna
         // The tail alone must not fill it.
         limits.log_tail_slots = rng.below(3);
         limits.log_bytes = rng.between(3_000, 15_000);
+        limits.log_tail_bytes = limits.log_bytes / 4;
         *tight = true;
     }
     let every_bytes = if rng.chance(200) { rng.between(10, 500) } else { 1 << 30 };
@@ -250,11 +258,30 @@ fn bounds(rng: &mut Rng, limits: &mut Limits, tight: &mut bool) {
     }
 }
 
-fn smart_client(rng: &mut Rng, n: u32, tight: &mut bool) -> smart_client::Config {
+/// Who of all replicas that there can be has no application. Some of the first members, so that their majority is one of
+/// others too, and some that come later.
+fn witnesses(rng: &mut Rng, cluster: &mut ClusterConfig, reconfigures: bool) -> Vec<bool> {
+    let first = cluster.members.len();
+    let without = if rng.chance(150) { first.saturating_sub(1) / 2 } else { 0 };
+    let mut witnesses: Vec<bool> = (0..first).map(|index| index >= first - without).collect();
+    for (member, witness) in cluster.members.iter_mut().zip(&witnesses) {
+        member.application = !witness;
+    }
+    if reconfigures {
+        let more = rng.between(1, 3) as usize;
+        witnesses.extend((0..more).map(|_| rng.chance(200)));
+        if rng.chance(700) {
+            cluster.target_members = witnesses.len() as u32;
+        }
+    }
+    witnesses
+}
+
+fn smart_client(rng: &mut Rng, cluster: &ClusterConfig, tight: &mut bool) -> smart_client::Config {
     let few = rng.chance(100);
     *tight |= few;
     smart_client::Config {
-        servers: (0..n).map(ReplicaId).collect(),
+        servers: cluster.applications().map(|member| member.id).collect(),
         vote: *rng
             .choose(&[ReplyVote::First, ReplyVote::Majority, ReplyVote::Majority, ReplyVote::All])
             .unwrap_or(&ReplyVote::Majority),
@@ -304,11 +331,10 @@ fn network(rng: &mut Rng) -> NetworkFaults {
 fn faults(
     rng: &mut Rng,
     n: usize,
-    durability: Durability,
-    silences: bool,
+    (durability, silences, reconfigures): (Durability, bool, bool),
     trouble: Duration,
 ) -> Vec<(Fault, Duration)> {
-    let may_forget = mesh::quorum::tolerated(n) > 0;
+    let may_forget = mesh::quorum::tolerated(n) > 0 || reconfigures;
     let mut faults = Vec::new();
     for fault in Fault::ALL {
         let possible = match (fault, durability) {
@@ -316,6 +342,7 @@ fn faults(
             | (Fault::Power, Durability::Memory | Durability::Async) => may_forget,
             (Fault::PowerAll, Durability::Memory | Durability::Async) => false,
             (Fault::Partition, _) => n > 1,
+            (Fault::Reconfigure, _) => reconfigures,
             (Fault::DiskFull | Fault::Rot, Durability::Memory) => false,
             (Fault::DiskLost | Fault::Rot | Fault::SnapshotRot, _) => may_forget,
             (Fault::Differ, _) => may_forget && silences,
@@ -326,7 +353,7 @@ fn faults(
             Fault::DiskFull | Fault::DiskLost | Fault::Rot | Fault::SnapshotRot | Fault::Differ | Fault::Save => 200,
             _ => 450,
         };
-        if rng.chance(usual) && possible {
+        if (rng.chance(usual) || fault == Fault::Reconfigure) && possible {
             faults.push((fault, trouble / 100 * often as u32));
         }
     }

@@ -4,12 +4,14 @@ use super::app::App;
 use super::clock::{Clock, Time};
 use super::disk::Disk;
 use super::event::{Epoch, Event, Life, Served};
+use super::options::Options;
 use super::snapshots::Snapshot;
 use super::transfer::{Fetch, Serving};
 use super::{Process, World};
 use crate::check::{Verdict, Violation, bounds};
 use bytes::Bytes;
 use mesh::auth::Verified;
+use mesh::config::Configuration;
 use mesh::ids::{Digest, Lsn, ReplicaId, Slot};
 use mesh::order::{Event as Told, Input, Output, Replica, Role, To};
 use mesh::time::Duration;
@@ -46,6 +48,16 @@ pub struct Server {
     pub draining: bool,
     /// Which life of the member this is.
     pub member_life: mesh::ids::Life,
+    /// It has no application.
+    pub witness: bool,
+    /// The configuration that it begins with, as its journal has it; without one it is not part of the cluster.
+    pub history: Option<Configuration>,
+    /// It runs and waits to be.
+    pub waiting: bool,
+    /// It does not run, and is not started.
+    pub retired: bool,
+    /// The members, as the replica said last.
+    pub members: Vec<ReplicaId>,
     /// This life has no vote yet.
     pub learner: bool,
     /// It voted from then on: once so many records are durable, it has again what it lost.
@@ -87,8 +99,14 @@ pub struct Server {
 impl Server {
     /// A process that was never started.
     #[must_use]
-    pub fn new(clock: Clock, disk: Disk) -> Self {
+    pub fn new(clock: Clock, disk: Disk, index: usize, options: &Options) -> Self {
+        let first = options.cluster.member(ReplicaId(index as u32));
         Self {
+            witness: options.witnesses[index],
+            history: first.map(|_| Configuration::first(options.cluster.clone())),
+            waiting: false,
+            retired: first.is_none(),
+            members: Vec::new(),
             replica: None,
             life: 0,
             clock,
@@ -124,8 +142,14 @@ impl Server {
     /// It lost something that it held, and has not got it back.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        let unproven = self.learner || self.granted_at > self.disk.durable();
-        unproven || self.disk.is_spoiled() || self.whole_snapshot() < self.needs || self.is_tainted()
+        self.learner || self.granted_at > self.disk.durable() || self.is_unsound()
+    }
+
+    /// What it has on its disk, or in its application, is not what it was.
+    #[must_use]
+    pub fn is_unsound(&self) -> bool {
+        let rotten = self.snapshots.last_key_value().is_some_and(|(_, newest)| newest.rotten);
+        self.disk.is_spoiled() || rotten || self.whole_snapshot() < self.needs || self.is_tainted()
     }
 
     /// Wrong answers are in its application's state, or in a snapshot of it.
@@ -144,6 +168,7 @@ impl Server {
     /// What ends with the process.
     pub fn end(&mut self) {
         self.replica = None;
+        self.waiting = false;
         self.life += 1;
         self.wake_at = None;
         self.dies_after = None;
@@ -214,7 +239,10 @@ impl World {
     fn note_vote(&mut self, index: usize) {
         let server = &mut self.servers[index];
         let Some(replica) = server.replica.as_ref().filter(|_| server.learner) else { return };
-        if replica.status().role != Role::Learner {
+        let own = replica.configuration().cluster.member(ReplicaId(index as u32));
+        // A learner that has the incarnation has nothing to prove.
+        let learns = own.is_some_and(|own| own.life == server.member_life && !own.votes);
+        if learns || !matches!(replica.status().role, Role::Learner | Role::Removed) {
             server.learner = false;
             server.granted_at = server.disk.asked();
         }
@@ -274,9 +302,24 @@ impl World {
                     self.send_served(index, waiter.smart, waiter.epoch, Served::Steer(tag, steer));
                 }
             }
+            Output::Changed { token, result } => return self.on_changed(token, result),
+            Output::Reconfigured(configuration) => self.on_reconfigured(index, &configuration),
             Output::Event(event) => return self.on_event(index, &event),
         }
         Ok(())
+    }
+
+    /// The members are others; what those are served that are none any more is not kept for them.
+    fn on_reconfigured(&mut self, index: usize, configuration: &Configuration) {
+        let server = &mut self.servers[index];
+        server.members = configuration.cluster.members.iter().map(|member| member.id).collect();
+        for (by, serving) in &mut server.serving {
+            if !server.members.contains(&ReplicaId(*by as u32)) {
+                serving.forget();
+                let event = Event::ServingDue { server: index, life: server.life, by: *by };
+                self.queue.push(self.now + super::TICK, event);
+            }
+        }
     }
 
     fn on_event(&mut self, index: usize, event: &Told) -> Verdict {
@@ -319,11 +362,11 @@ impl World {
         Ok(())
     }
 
-    fn send_peer(&mut self, from: usize, to: To, message: &Message) {
+    pub(super) fn send_peer(&mut self, from: usize, to: To, message: &Message) {
         for other in 0..self.servers.len() {
             let meant = match to {
                 To::One(one) => one.0 as usize == other,
-                To::Others => other != from,
+                To::Others => other != from && self.servers[from].members.contains(&ReplicaId(other as u32)),
             };
             if !meant {
                 continue;

@@ -126,6 +126,8 @@ impl World {
                 }
                 Output::Disagreed { replica, tag } => self.disagreements.push((replica, tag)),
                 Output::Resent | Output::Withheld => self.counters.resends += 1,
+                // Servers of the simulator say nothing of who is a member.
+                Output::Seated { .. } => {}
             }
         }
         self.rearm(Process::Smart(index));

@@ -7,8 +7,9 @@ use super::{Process, World};
 use crate::check::Verdict;
 use crate::check::model::Store;
 use bytes::Bytes;
+use mesh::config::Durability;
 use mesh::ids::{Life, ReplicaId, Run, Slot};
-use mesh::order::{Image, Input, Recovered, Replica, Resumed};
+use mesh::order::{Image, Input, Recovered, Replica, Resumed, Role};
 use std::fmt::Write;
 
 /// One snapshot on a disk.
@@ -52,7 +53,8 @@ impl Snapshot {
 impl World {
     /// Starts a replica that is down.
     pub(super) fn start_server(&mut self, index: usize) -> Verdict {
-        if self.servers[index].replica.is_some() {
+        let server = &self.servers[index];
+        if server.replica.is_some() || server.waiting || server.retired {
             return Ok(());
         }
         let full_until = self.servers[index].full_until;
@@ -65,6 +67,25 @@ impl World {
         server.life += 1;
         server.clock = clock;
         server.draining = false;
+        if server.disk.judge_is_unusable() {
+            let durability = self.options.cluster.durability;
+            // What the journal began with can be read, or not.
+            if durability == Durability::Memory || self.disk_chance.chance(300) {
+                self.servers[index].history = None;
+            }
+        }
+        if self.servers[index].history.is_none() {
+            // Whatever it was before, it does not know.
+            self.begin_life(index);
+            self.begin_waiting(index);
+            return Ok(());
+        }
+        self.start_replica(index)
+    }
+
+    /// A replica begins in the configuration that its journal has.
+    pub(super) fn start_replica(&mut self, index: usize) -> Verdict {
+        let Some(configuration) = self.servers[index].history.clone() else { return Ok(()) };
         let recovered = self.recover(index)?;
         if let Some(image) = recovered.image.as_ref().filter(|image| image.slot > recovered.decided) {
             // It takes the place of what the journal does not have.
@@ -76,7 +97,7 @@ impl World {
             name: super::forger::CLUSTER.to_owned(),
             id: ReplicaId(index as u32),
             life: server.member_life,
-            cluster: self.options.cluster.clone(),
+            configuration,
             timing: self.options.timing.clone(),
             limits: self.options.limits.clone(),
             snapshots: self.options.snapshots,
@@ -96,7 +117,9 @@ impl World {
             ),
         );
         let seed = self.chance.next_u64();
-        server.replica = Some(Replica::new(config, seed, recovered, server.clock.local(self.now)));
+        let replica = Replica::new(config, seed, recovered, server.clock.local(self.now));
+        server.members = replica.configuration().cluster.members.iter().map(|member| member.id).collect();
+        server.replica = Some(replica);
         self.check_links();
         self.rearm(Process::Server(index));
         Ok(())
@@ -118,7 +141,7 @@ impl World {
             self.checks.on_torn(index, server.disk.durable())?;
         }
         if found == Found::Unusable {
-            self.begin_life(index, slot);
+            self.begin_life(index);
             let server = &mut self.servers[index];
             server.app.die();
             server.orphan = false;
@@ -130,6 +153,8 @@ impl World {
         if server.answered > Slot(0) {
             recovered.answered = server.answered;
         }
+        // The marker is told what the journal says.
+        server.answered = recovered.answered;
         let marker = &server.app.marker;
         if server.orphan && marker.base <= slot && slot <= marker.executed() {
             let replies = marker.outcomes.iter().filter(|(executed, _)| *executed > slot).cloned().collect();
@@ -140,7 +165,8 @@ impl World {
     }
 
     /// An empty journal, and another life.
-    fn begin_life(&mut self, index: usize, snapshot: Slot) {
+    fn begin_life(&mut self, index: usize) {
+        let snapshot = self.servers[index].snapshots.last_key_value().map_or(Slot(0), |(slot, _)| *slot);
         let life = Life(self.disk_chance.next_u64());
         let server = &mut self.servers[index];
         server.disk = server.disk.anew();
@@ -156,9 +182,12 @@ impl World {
 
     /// Ends a replica's process.
     pub(super) fn crash_server(&mut self, index: usize, power: bool) -> Verdict {
-        if self.servers[index].replica.is_none() || !self.may_crash(index, power) {
+        let runs = self.servers[index].replica.is_some() || self.servers[index].waiting;
+        if !runs || !self.may_crash(index, power) {
             return Ok(());
         }
+        let learns = |replica: &Replica| replica.status().role == Role::Learner;
+        self.counters.joiner_crashes += u64::from(self.servers[index].replica.as_ref().is_none_or(learns));
         let server = &mut self.servers[index];
         server.end();
         let left_alone = !power && self.app_chance.chance(self.options.app.outlives);
@@ -186,10 +215,23 @@ impl World {
         Ok(())
     }
 
+    /// Ends a process that is not needed any more.
+    pub(super) fn end_process(&mut self, index: usize) -> Verdict {
+        let server = &mut self.servers[index];
+        server.end();
+        server.app.die();
+        server.orphan = false;
+        server.full_until = Time::ZERO;
+        let (left, _) = server.disk.crash(true, &mut self.disk_chance);
+        self.checks.on_crash(index, left)?;
+        self.check_links();
+        Ok(())
+    }
+
     pub(super) fn dump(&mut self, index: usize, run: Run, image: Box<Image>) -> Verdict {
         self.checks.on_dump(index, &image)?;
         let server = &mut self.servers[index];
-        if server.app.run != run || !server.app.running {
+        if !server.witness && (server.app.run != run || !server.app.running) {
             return Ok(());
         }
         server.app.dumping = true;
@@ -225,7 +267,9 @@ impl World {
     pub(super) fn keep(&mut self, index: usize, snapshot: Snapshot) -> Verdict {
         self.counters.snapshots += 1;
         let slot = snapshot.image.slot;
-        self.checks.on_snapshot(index, slot, &snapshot.store, snapshot.tainted)?;
+        if !snapshot.image.hollow {
+            self.checks.on_snapshot(index, slot, &snapshot.store, snapshot.tainted)?;
+        }
         self.servers[index].differed |= snapshot.tainted;
         self.servers[index].snapshots.insert(slot, snapshot);
         Ok(())
@@ -262,14 +306,16 @@ impl World {
     pub(super) fn damage(&mut self, index: usize, all: bool) -> Verdict {
         self.crash_server(index, true)?;
         let server = &mut self.servers[index];
-        if server.replica.is_some() {
+        if server.replica.is_some() || server.waiting || server.retired {
             return Ok(());
         }
         if all {
             self.counters.lost_disks += 1;
             server.snapshots.clear();
             server.full_until = Time::ZERO;
-            self.begin_life(index, Slot(0));
+            server.history = None;
+            server.disk = server.disk.anew();
+            self.begin_life(index);
         } else if server.disk.rot(&mut self.disk_chance) {
             self.counters.damages += 1;
         }
@@ -282,7 +328,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::config::{ClusterConfig, Durability};
+    use mesh::config::ClusterConfig;
 
     #[test]
     fn a_dump_is_read_as_it_was_written() {

@@ -6,7 +6,7 @@ use super::snapshots::Snapshot;
 use super::{Process, World};
 use crate::check::Verdict;
 use bytes::Bytes;
-use mesh::ids::{Digest, ReplicaId, Slot};
+use mesh::ids::{Digest, Generation, ReplicaId, Slot};
 use mesh::order::{Image, Input};
 use mesh::time::Duration;
 use mesh::transfer::{CHUNK_BYTES, GiveUp, Manifest, Receiver, Taken};
@@ -29,6 +29,13 @@ pub struct Serving {
     asked_at: super::clock::Time,
 }
 
+impl Serving {
+    /// It is not kept any longer.
+    pub fn forget(&mut self) {
+        self.asked_at = super::clock::Time::ZERO;
+    }
+}
+
 /// Whoever asks nothing for so long is not waited for.
 const PIN: Duration = Duration::from_secs(3);
 
@@ -41,6 +48,7 @@ fn content(snapshot: &Snapshot, member: usize, padding: usize) -> (Manifest, Byt
     content.resize(content.len() + padding, b'\n');
     let manifest = Manifest {
         cluster: CLUSTER.to_owned(),
+        generation: snapshot.image.generation,
         member: ReplicaId(member as u32),
         slot: snapshot.image.slot,
         image_len: image.len() as u64,
@@ -57,7 +65,10 @@ impl World {
             Some(Fetch { receiver, manifest, chunks }) => {
                 Fetch { receiver: receiver.again(from, least), manifest, chunks }
             }
-            None => Fetch { receiver: Receiver::new(CLUSTER, from, least), manifest: None, chunks: BTreeMap::new() },
+            None => {
+                let receiver = Receiver::new(CLUSTER, Generation::FIRST, from, least);
+                Fetch { receiver, manifest: None, chunks: BTreeMap::new() }
+            }
         });
         // Not within the step that asked for it.
         let life = self.servers[index].life;
@@ -115,7 +126,7 @@ impl World {
             self.step_server(index, Input::SnapshotLost { slot })?;
         }
         let answer = match &ask {
-            TransferAsk::Manifest { least } => self.open(index, by, *least),
+            TransferAsk::Manifest { least, .. } => self.open(index, by, *least),
             TransferAsk::Chunk { manifest, index: chunk, .. } => self.chunk(index, by, manifest, *chunk as usize),
         };
         let wanted = matches!((&ask, &answer), (TransferAsk::Manifest { .. }, TransferAnswer::Nothing));
@@ -134,7 +145,7 @@ impl World {
         let server = &mut self.servers[index];
         let newest = server.snapshots.last_key_value();
         // Outside the budget: a snapshot of wrong answers that is fetched before anybody noticed makes two that differ.
-        let usable = |snapshot: &Snapshot| !snapshot.tainted;
+        let usable = |snapshot: &Snapshot| !snapshot.tainted && !snapshot.image.hollow;
         let Some((_, snapshot)) = newest.filter(|(slot, snapshot)| **slot >= least && usable(snapshot)) else {
             return TransferAnswer::Nothing;
         };

@@ -4,32 +4,28 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The programs: as it ships, and with places at which a test can end a sidecar.
-struct Programs {
-    shipped: PathBuf,
-    failpoints: PathBuf,
-}
-
-/// The `lockstep` program, up to date.
+/// The `lockstep` program as it ships, up to date.
 pub(crate) fn lockstep() -> &'static PathBuf {
-    &programs().shipped
-}
-
-/// The same with feature `failpoints`.
-pub(crate) fn failpoints() -> &'static PathBuf {
-    &programs().failpoints
-}
-
-fn programs() -> &'static Programs {
-    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| {
+    static SHIPPED: OnceLock<PathBuf> = OnceLock::new();
+    SHIPPED.get_or_init(|| {
         // Another build of it, such as a release, judged by the tests of this one.
-        let given = std::env::var_os("LOCKSTEP_PROGRAM").map(PathBuf::from);
+        if let Some(given) = std::env::var_os("LOCKSTEP_PROGRAM") {
+            return PathBuf::from(given);
+        }
         // Both have the same name, so the one that ships is made last.
-        let shipped = build(&["--features", "failpoints"]);
-        let failpoints = shipped.with_file_name("lockstep-failpoints");
-        std::fs::copy(&shipped, &failpoints).expect("the build's directory can be written");
-        Programs { shipped: given.unwrap_or_else(|| build(&[])), failpoints }
+        failpoints();
+        build(&[])
+    })
+}
+
+/// The same with feature `failpoints`: with places at which a test can end a sidecar.
+pub(crate) fn failpoints() -> &'static PathBuf {
+    static FAILPOINTS: OnceLock<PathBuf> = OnceLock::new();
+    FAILPOINTS.get_or_init(|| {
+        let built = build(&["--features", "failpoints"]);
+        let kept = built.with_file_name("lockstep-failpoints");
+        std::fs::copy(&built, &kept).expect("the build's directory can be written");
+        kept
     })
 }
 

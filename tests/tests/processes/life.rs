@@ -56,7 +56,7 @@ fn a_data_directory_that_was_given_is_kept_and_resumed() {
 #[test]
 fn an_even_number_of_replicas_is_warned_of_and_works() {
     let up = Up::start(&["-n", "4"]);
-    assert!(up.log().contains("odd number"), "no warning:\n{}", up.log());
+    assert!(up.log().contains("an even number of members"), "no warning:\n{}", up.log());
     assert_eq!(up.role("sidecar").len(), 4);
     assert_eq!(netcat(up.listen(), "PUT a 1\nGET a\n").unwrap(), "OK\nVALUE 1\n");
 }

@@ -273,7 +273,7 @@ fn experts_choose_session_and_number_and_see_the_documented_exit_codes() {
     let (code, ahead) = call(&["--client-id", &name, "--seq", "100", "INC a"]);
     assert_eq!((code, &ahead["outcome"]), (Some(6), &"unknown".into()), "{ahead}");
     assert!(ahead["reason"].as_str().is_some_and(|why| why.contains("never sent")), "{ahead}");
-    let (code, gone) = call(&["--client-id", "2b@1", "INC a"]);
+    let (code, gone) = call(&["--client-id", "2b@1@1-00000000000000ff", "INC a"]);
     assert_eq!((code, &gone["outcome"]), (Some(6), &"unknown".into()), "{gone}");
     assert_eq!(call(&["--seq", "1", "INC a"]).0, Some(2));
     assert_eq!(call(&["--client-id", "2a@x", "INC a"]).0, Some(2));

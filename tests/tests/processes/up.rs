@@ -20,6 +20,11 @@ pub(crate) fn machine() -> MutexGuard<'static, ()> {
 
 /// Sends a signal to one process.
 pub(crate) fn signal(name: &str, pid: u64) {
+    try_signal(name, pid).unwrap();
+}
+
+/// Sends a signal to one process that may be gone.
+pub(crate) fn try_signal(name: &str, pid: u64) -> anyhow::Result<()> {
     let signal = match name {
         "KILL" => Signal::KILL,
         "TERM" => Signal::TERM,
@@ -27,7 +32,7 @@ pub(crate) fn signal(name: &str, pid: u64) {
         "CONT" => Signal::CONT,
         other => panic!("no test sends {other}"),
     };
-    driver::signal(signal, pid).unwrap();
+    driver::signal(signal, pid)
 }
 
 /// A running `lockstep up -o json`.

@@ -22,9 +22,9 @@ pub(crate) struct Reach {
     /// Name of the cluster; with --seeds
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     cluster: Option<String>,
-    /// Which operator this is, as in the certificate; with --seeds
-    #[arg(long, value_name = "ID", default_value = "admin")]
-    id: String,
+    /// Which operator this is, as in the certificate; by default the only one that --pki has. With --seeds
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
     /// Directory with tls.crt, tls.key and ca.crt, or one with admin/ID in it; with --seeds
     #[arg(long, value_name = "DIR", default_value = "pki")]
     pki: PathBuf,
@@ -49,11 +49,36 @@ impl Reach {
         let members = servers(&self.seeds).map_err(|error| usage(&format!("--seeds: {error}")))?;
         Ok(Access {
             cluster: self.cluster.clone().ok_or_else(|| usage("--cluster is missing: it goes with --seeds"))?,
-            pki: certificate(&self.pki, "admin", &self.id),
+            pki: operator(&self.pki, self.id.as_deref())?,
             trust_bundle: self.trust_bundle.clone(),
             crl: self.crl.clone(),
             members,
         })
+    }
+}
+
+/// The directory of the operator's certificate.
+fn operator(pki: &Path, id: Option<&str>) -> Result<PathBuf, Failure> {
+    if let Some(id) = id {
+        return Ok(certificate(pki, "admin", id));
+    }
+    if pki.join("tls.crt").exists() {
+        return Ok(pki.to_owned());
+    }
+    let entries = std::fs::read_dir(pki.join("admin")).into_iter().flatten().flatten();
+    let mut found = entries.map(|entry| entry.path()).filter(|path| path.join("tls.crt").exists());
+    let (first, more) = (found.next(), found.next().is_some());
+    let dir = pki.display();
+    match first {
+        Some(only) if !more => Ok(only),
+        Some(_) => Err(Failure::new(Exit::Usage, format!("{dir}/admin has several operators: say which with --id"))),
+        None => {
+            let text = format!(
+                "{dir} has no operator's certificate: make one with `lockstep certs issue admin ID`, or say where it is with \
+                 --pki"
+            );
+            Err(Failure::new(Exit::Usage, text))
+        }
     }
 }
 
@@ -67,4 +92,27 @@ fn of_up(dir: &Path) -> Result<Access, Failure> {
         crl: Some(state.revocations()),
         members: sidecars.filter_map(|part| Some((part.id, part.quic?.to_string()))).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_operator_need_not_be_named() {
+        let pki = std::env::temp_dir().join(format!("lockstep-operators-{}", std::process::id()));
+        let pki = pki.as_path();
+        let issue = |id: &str| {
+            std::fs::create_dir_all(pki.join("admin").join(id)).expect("room");
+            std::fs::write(pki.join("admin").join(id).join("tls.crt"), "").expect("room");
+        };
+        let why = |result: Result<PathBuf, Failure>| format!("{:?}", result.expect_err("it is not known"));
+        assert!(why(operator(pki, None)).contains("lockstep certs issue admin ID"));
+        issue("7");
+        assert_eq!(operator(pki, None).ok(), Some(pki.join("admin/7")));
+        issue("8");
+        assert!(why(operator(pki, None)).contains("say which with --id"));
+        assert_eq!(operator(pki, Some("8")).ok(), Some(pki.join("admin/8")));
+        std::fs::remove_dir_all(pki).expect("it is there");
+    }
 }

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// The member then joins its cluster as one that lost its disk: as a learner, under a new incarnation, which begins
     /// with this snapshot instead of fetching one and is given its vote when it has caught up. The snapshot must be of
     /// this very cluster. A member that has a journal is refused: taken back to an older state, it would forget its votes.
-    /// This does not bring back a whole cluster: that needs a member that still has the log behind the snapshot.
+    /// This does not bring back a whole cluster: `lockstep backup restore` does, from the same file, in a new generation.
     Restore {
         /// The snapshot file
         #[arg(value_name = "FILE")]
@@ -117,6 +117,7 @@ fn document((path, info): &Listed) -> Value {
             "file": path,
             "slot": info.slot.0,
             "cluster": info.cluster,
+            "generation": info.generation.to_string(),
             "member": info.member,
             "bytes": info.bytes,
             "taken": info.taken.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -4,10 +4,10 @@ use super::status_table;
 use crate::exit::{Exit, Failure};
 use crate::http;
 use crate::up::output::Format;
-use crate::up::state::{Role, State};
+use crate::up::state::{PartState, Role, State};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Settings of the status.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,11 +42,39 @@ pub(crate) struct Found {
     pub(crate) ingresses: Vec<Value>,
     /// Those that did not answer, and of which only the address is known.
     pub(crate) unknown: Vec<Value>,
+    /// The clocks of those that answered.
+    pub(super) clocks: Vec<Clock>,
+}
+
+/// How a part's clock goes, seen from here.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    /// Whose it is.
+    pub(super) who: String,
+    /// Milliseconds that it is ahead of ours.
+    pub(super) ahead: i64,
+    /// By how much that may be wrong: half of the time that the question took.
+    pub(super) doubt: i64,
+}
+
+impl Clock {
+    /// By an answer that has the part's time, asked for between these times of ours.
+    fn read(status: &Value, asked: i64, answered: i64) -> Option<Self> {
+        let theirs = status["unix_ms"].as_i64()?;
+        let who = format!("{} {}", plain(&status["kind"]), plain(&status["id"]));
+        let doubt = (answered - asked).max(0) / 2 + 1;
+        Some(Self { who, ahead: theirs - (asked + doubt), doubt })
+    }
+}
+
+fn unix_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Prints the status; fails when it is not healthy.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let known = known(&args)?;
+    let known = known(&args.admin, args.data_dir.as_deref())?;
     let found = ask(&known).await;
     let problems = found.problems();
     let text = match args.output {
@@ -66,16 +94,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn known(args: &Args) -> Result<Vec<Known>, Failure> {
-    let mut known: Vec<Known> = args.admin.iter().map(|admin| Known::at(admin)).collect();
-    if let Some(dir) = &args.data_dir {
+/// The admin addresses of all parts that these flags name.
+pub(super) fn admins(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<String>, Failure> {
+    Ok(known(admin, data_dir)?.into_iter().map(|known| known.admin).collect())
+}
+
+fn known(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<Known>, Failure> {
+    let mut known: Vec<Known> = admin.iter().map(|admin| Known::at(admin)).collect();
+    if let Some(dir) = data_dir {
         let state = State::of_running(dir)?;
-        known.extend(
-            state
-                .parts
-                .iter()
-                .map(|part| Known { role: Some((part.role, part.id.to_string())), admin: part.admin.to_string() }),
-        );
+        known.extend(state.parts.iter().map(Known::of));
     }
     if known.is_empty() {
         known.push(Known { role: Some((Role::Sidecar, String::new())), admin: with_port("127.0.0.1") });
@@ -96,22 +124,33 @@ pub(super) async fn ask(known: &[Known]) -> Found {
     let mut answers = tokio::task::JoinSet::new();
     for (index, part) in known.iter().enumerate() {
         let admin = part.admin.clone();
-        answers.spawn(async move { (index, http::get_json(&admin, "/status").await) });
+        answers.spawn(async move {
+            let asked = unix_ms();
+            let answer = http::get_json(&admin, "/status").await;
+            let clock = answer.as_ref().ok().and_then(|status| Clock::read(status, asked, unix_ms()));
+            (index, answer, clock)
+        });
     }
-    let mut all: Vec<(usize, anyhow::Result<Value>)> = Vec::new();
+    let mut all: Vec<(usize, anyhow::Result<Value>, Option<Clock>)> = Vec::new();
     while let Some(answer) = answers.join_next().await {
         // A task that ended without an answer is one that did not answer.
         all.extend(answer.ok());
     }
-    all.sort_by_key(|(index, _)| *index);
+    all.sort_by_key(|(index, ..)| *index);
     let mut found = Found::default();
-    for (index, answer) in all {
+    for (index, answer, clock) in all {
         found.add(&known[index], answer);
+        found.clocks.extend(clock);
     }
     found
 }
 
 impl Known {
+    /// A part of a running `up`.
+    pub(super) fn of(part: &PartState) -> Self {
+        Self { role: Some((part.role, part.id.to_string())), admin: part.admin.to_string() }
+    }
+
     /// What listens there, whatever it is.
     pub(super) fn at(admin: &str) -> Self {
         Self { role: None, admin: with_port(admin) }
@@ -124,7 +163,7 @@ impl Found {
         [&self.replicas, &self.smart_clients, &self.ingresses, &self.unknown].into_iter().flatten()
     }
 
-    fn add(&mut self, part: &Known, answer: anyhow::Result<Value>) {
+    pub(super) fn add(&mut self, part: &Known, answer: anyhow::Result<Value>) {
         let expected = part.role.as_ref();
         let (kind, value) = match answer {
             Ok(mut status) => {
@@ -217,7 +256,7 @@ fn replica_problems(replica: &Value) -> Vec<String> {
         problems.push("knows no leader".to_owned());
     }
     let app = replica["app"].as_str().unwrap_or("unknown");
-    if app != "running" && role != "witness" {
+    if !matches!(app, "running" | "none") {
         problems.push(format!("has its application {app}"));
     }
     if let Some(at) = replica["silent"].as_str() {

@@ -68,6 +68,14 @@ pub(crate) fn target(text: &str) -> Result<Target, String> {
     Ok(Target { id, address: address.to_owned() })
 }
 
+/// `--advertise`.
+pub(crate) fn advertised(text: &str) -> Result<String, String> {
+    match target(text)? {
+        Target { id: None, address } => Ok(address),
+        Target { id: Some(_), .. } => Err(format!("\"{text}\": write HOST:PORT")),
+    }
+}
+
 /// The servers by id: either all have one, or the list is in the order of the ids, which begin with 0.
 pub(crate) fn servers(targets: &[Target]) -> Result<Vec<(u32, String)>, String> {
     let with_ids = targets.iter().filter(|target| target.id.is_some()).count();

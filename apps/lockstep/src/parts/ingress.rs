@@ -43,6 +43,10 @@ pub(crate) struct Args {
     reply_vote: Vote,
     #[command(flatten)]
     tls: ListenTls,
+    /// How long to stay open after SIGTERM, not ready any more, before connections are ended: as long as whoever sends
+    /// clients here takes to notice. On Kubernetes about 5s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = human::parse_duration)]
+    drain_delay: Duration,
     #[command(flatten)]
     life: Life,
     #[command(flatten)]
@@ -130,6 +134,13 @@ impl Clients {
     }
 }
 
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Runs until SIGTERM, and drains.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
@@ -156,6 +167,7 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         adapter,
         deadline: args.deadline,
         drain_timeout: args.life.drain_timeout,
+        drain_delay: args.drain_delay,
         limits: args.clients.limits(),
         request_signatures: args.signatures.requests.into(),
         reply_signatures: args.signatures.replies.into(),

@@ -113,7 +113,7 @@ pub(crate) struct Recovery {
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub(crate) mode: SnapshotMode,
-    pub(crate) snapshots: Option<Snapshots>,
+    pub(crate) snapshots: Snapshots,
     pub(crate) snapshot_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) transfer_rate: u64,
@@ -146,7 +146,7 @@ impl Recovery {
             Snapshots { every_requests: self.snapshot_every_requests, every_bytes: self.snapshot_every_bytes };
         Some(Checked {
             mode: saved?,
-            snapshots: (mode != Mode::None).then_some(snapshots),
+            snapshots,
             snapshot_timeout: self.snapshot_timeout,
             limits: Limits { log_bytes: self.log_max_bytes, log_tail_slots: self.log_tail_slots, ..Limits::DEFAULT },
             transfer_rate: self.transfer_rate,
@@ -342,15 +342,15 @@ mod tests {
         let of = |protocol, argv: &[&str]| check(protocol, argv).expect("good settings");
         let resp = of(Protocol::Resp, &[]);
         assert_eq!(resp.mode, SnapshotMode::Request(sidecar::Dialect::Resp));
-        assert_eq!(resp.snapshots, Some(Snapshots { every_requests: 100_000, every_bytes: 256 << 20 }));
+        assert_eq!(resp.snapshots, Snapshots { every_requests: 100_000, every_bytes: 256 << 20 });
         let line = of(Protocol::Line, &[]);
-        assert_eq!((line.mode, line.snapshots), (SnapshotMode::None, None));
+        assert_eq!(line.mode, SnapshotMode::None);
         let hashmap = of(Protocol::Line, &["--snapshot-dialect", "hashmap"]);
         assert_eq!(hashmap.mode, SnapshotMode::Request(sidecar::Dialect::Hashmap));
         let named = of(Protocol::Length, &["--snapshot-dump-request", "DUMP", "--snapshot-load-request", "LOAD"]);
         let expected = sidecar::Dialect::Configured { dump: "DUMP".to_owned(), load: "LOAD".to_owned() };
         assert_eq!(named.mode, SnapshotMode::Request(expected));
-        assert_eq!(of(Protocol::Resp, &["--snapshot", "none"]).snapshots, None);
+        assert_eq!(of(Protocol::Resp, &["--snapshot", "none"]).mode, SnapshotMode::None);
     }
 
     #[test]

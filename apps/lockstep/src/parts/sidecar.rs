@@ -1,9 +1,9 @@
 //! `lockstep sidecar`: one SMaRtServer beside its copy of the application.
 
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
-use super::addresses::{Target, app_address, quic_address, servers, target};
+use super::addresses::{Target, advertised, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, begin, flag};
-use super::recovery::{self, Recovery};
+use super::recovery::{LOG_GROWS, Recovery};
 use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::limits::Timing;
@@ -22,15 +22,23 @@ pub(crate) struct Args {
     /// Where the other parts come in, over QUIC
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
     quic: SocketAddr,
-    /// QUIC addresses of all members, this one too: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    /// QUIC addresses of the members, this one too: HOST:PORT in the order of the ids, or ID=HOST:PORT. Those that are
+    /// missing, or have moved, are found through the others
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
     seeds: Vec<Target>,
+    /// Where the others reach this one, if not where they were told: they remember it, and tell SMaRtClients
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
+    advertise: Option<String>,
     /// Directory of the journal
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where the application listens, when something else starts it
     #[arg(long, value_name = "HOST:PORT", value_parser = app_address)]
     app: Option<SocketAddr>,
+    /// No application: this member votes and keeps the log only. With two applications and a witness any one of the three may
+    /// be lost
+    #[arg(long)]
+    witness: bool,
     /// The port on 127.0.0.1 where COMMAND listens
     #[arg(long, value_name = "PORT")]
     app_port: Option<u16>,
@@ -64,13 +72,20 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
+}
+
 /// Runs until SIGTERM, and drains.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     begin("sidecar", &args.logging, &args.life)?;
     tracing::info!(?config, "effective configuration");
-    if config.app_snapshot == SnapshotMode::None {
-        tracing::warn!("{}", recovery::LOG_GROWS);
+    if config.app_snapshot == SnapshotMode::None && config.app.is_some() {
+        tracing::warn!("{LOG_GROWS}");
     }
     Ok(sidecar::run(config).await?)
 }
@@ -85,8 +100,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     let seeds = flag(&mut problems, "seeds", servers(&args.seeds));
     if let (Some(id), Some(seeds)) = (id, &seeds) {
         problems.check(
-            seeds.iter().any(|(known, _)| *known == id),
-            format!("--seeds: this member, {id}, is not among them"),
+            args.advertise.is_some() || seeds.iter().any(|(known, _)| *known == id),
+            format!("--seeds: this member, {id}, is not among them, and --advertise does not say where it is"),
         );
     }
     let needs_disk = args.durability != Durability::Memory || args.app.is_some();
@@ -99,6 +114,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     if let Some(recovery) = &recovery {
         check_snapshots(args, &recovery.mode, &mut problems);
     }
+    let kept = recovery.as_ref().is_some_and(|recovery| recovery.mode != SnapshotMode::None);
     let complete = match (id, seeds, adapter, app, recovery) {
         (Some(id), Some(seeds), Some(adapter), Some(app), Some(recovery)) => Some(sidecar::Config {
             cluster: args.identity.cluster.clone(),
@@ -110,6 +126,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             quic: args.quic,
             admin: args.life.admin,
             seeds,
+            advertise: args.advertise.clone(),
             data_dir: args.data_dir.clone(),
             app,
             adapter,
@@ -119,7 +136,8 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             drain_timeout: args.life.drain_timeout,
             timing: Timing::DEFAULT,
             limits: recovery.limits,
-            snapshots: recovery.snapshots,
+            // A witness' snapshots need nothing of an application.
+            snapshots: (kept || args.witness && args.data_dir.is_some()).then_some(recovery.snapshots),
             divergence: recovery.divergence,
             transfer_rate: recovery.transfer_rate,
             app_timeout: args.app_timeout,
@@ -137,12 +155,25 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
 fn check_snapshots(args: &Args, mode: &SnapshotMode, problems: &mut Problems) {
     let kept = *mode == SnapshotMode::None || args.data_dir.is_some();
     problems.check(kept, "--data-dir is missing: snapshots are kept there; or give --snapshot none");
-    let child = *mode != SnapshotMode::Directory || !args.command.is_empty();
+    let child = *mode != SnapshotMode::Directory || args.witness || !args.command.is_empty();
     problems.check(child, "--snapshot directory: needs the application as a COMMAND, which can be stopped");
 }
 
-fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
-    let none = "say what to replicate: --app HOST:PORT, or a COMMAND after --";
+/// The application, or none at a witness; `None`: neither was said.
+fn app(args: &Args, id: u32, problems: &mut Problems) -> Option<Option<App>> {
+    if args.witness {
+        let given = args.app.is_some() || args.app_port.is_some() || args.app_dir.is_some() || !args.command.is_empty();
+        problems.check(
+            !given,
+            "--witness: has no application, so it goes without --app, --app-port, --app-dir and COMMAND",
+        );
+        return Some(None);
+    }
+    application(args, id, problems).map(Some)
+}
+
+fn application(args: &Args, id: u32, problems: &mut Problems) -> Option<App> {
+    let none = "say what to replicate: --app HOST:PORT, or a COMMAND after --; or --witness";
     match (args.app, args.command.is_empty()) {
         (Some(address), true) => {
             problems.check(args.app_port.is_none(), "--app-port: goes with a COMMAND; --app has a port already");
@@ -228,7 +259,7 @@ mod tests {
             "{other}{",
         ])
         .expect("all is given");
-        let App::Command { argv, port, dir } = config.app else { panic!("a command was given") };
+        let Some(App::Command { argv, port, dir }) = config.app else { panic!("a command was given") };
         assert_eq!(argv, ["redis-server", "--port", "9500", "--dir", "/d/app/1", "{other}{"]);
         assert_eq!((port, dir), (9500, PathBuf::from("/d/app")));
         assert_eq!(config.seeds[2], (2, "c:3".to_owned()));
@@ -288,5 +319,17 @@ mod tests {
         ])
         .expect("all is given");
         assert_eq!(config.data_dir, None);
+    }
+
+    #[test]
+    fn a_witness_has_no_application_and_snapshots_all_the_same() {
+        let common = ["--cluster", "c", "--id", "0", "--seeds", "a:1", "--protocol", "length", "--data-dir", "/d"];
+        let config = read(&[&common[..], &["--witness"]].concat()).expect("all is given");
+        assert!(config.app.is_none() && config.snapshots.is_some());
+        let text =
+            read(&[&common[..], &["--witness", "--app", "127.0.0.1:1"]].concat()).expect_err("it has none").to_string();
+        assert!(text.contains("goes without --app"), "{text}");
+        let text = read(&common).expect_err("neither").to_string();
+        assert!(text.contains("or --witness"), "{text}");
     }
 }

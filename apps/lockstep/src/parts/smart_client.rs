@@ -15,7 +15,8 @@ pub(crate) struct Args {
     /// Where ingresses and native clients come in, over QUIC
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
     quic: SocketAddr,
-    /// QUIC addresses of all servers: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    /// QUIC addresses of the servers: HOST:PORT in the order of the ids, or ID=HOST:PORT. Those that are missing, or have
+    /// moved, are found through the others
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
     servers: Vec<Target>,
     /// How many equal replies make an answer
@@ -25,6 +26,13 @@ pub(crate) struct Args {
     life: Life,
     #[command(flatten)]
     logging: Logging,
+}
+
+impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        config(self).map(drop)
+    }
 }
 
 /// Runs until SIGTERM, and drains.

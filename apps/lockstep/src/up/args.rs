@@ -12,6 +12,7 @@ use mesh::limits::MEMBERS_MAX;
 use mesh::net::OutsideFiles;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
+use mesh::quorum;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub(crate) struct Args {
     /// Copies of the application; survives the loss of any minority of them
     #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MEMBERS_MAX as i64))]
     replicas: u32,
+    /// Members without a copy of the application beside these: they vote and keep the log, so that with -n 2 and one of
+    /// them any one of the three may be lost
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    witnesses: u32,
     /// SMaRtClients
     #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smart_clients: u32,
@@ -99,6 +104,7 @@ pub(crate) struct Args {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) replicas: u32,
+    pub(crate) witnesses: u32,
     pub(crate) smart_clients: u32,
     pub(crate) listen: SocketAddr,
     pub(crate) protocol: Protocol,
@@ -125,7 +131,25 @@ pub(crate) struct Settings {
     pub(crate) command: Vec<String>,
 }
 
+impl Settings {
+    /// Members, with an application or without.
+    pub(crate) const fn members(&self) -> u32 {
+        self.replicas + self.witnesses
+    }
+
+    /// How many machines may be lost, whichever: a majority of the members must be left, and enough applications to answer.
+    pub(crate) fn tolerated(&self) -> usize {
+        let (members, applications) = (self.members() as usize, self.replicas as usize);
+        quorum::tolerated(members).min(applications.saturating_sub(quorum::deciding(applications)))
+    }
+}
+
 impl Args {
+    /// Settings that do not go together.
+    pub(crate) fn check(self) -> Result<(), SettingsError> {
+        self.settings().map(drop)
+    }
+
     /// The settings, or everything that is wrong with them.
     pub(crate) fn settings(mut self) -> Result<Settings, SettingsError> {
         let mut problems = Problems::default();
@@ -139,6 +163,11 @@ impl Args {
                 "--admin-base-port: must leave room for 300 more ports",
             );
         }
+        let members = self.replicas.saturating_add(self.witnesses);
+        problems.check(
+            members as usize <= MEMBERS_MAX,
+            format!("--witnesses: {members} members with the replicas, at most {MEMBERS_MAX} are possible"),
+        );
         self.check_snapshots(protocol, &mut problems);
         self.clients.check(protocol, &mut problems);
         let app_timeout = self.checked_app_timeout(&mut problems);
@@ -146,6 +175,7 @@ impl Args {
         let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
         let settings = adapter.map(|adapter| Settings {
             replicas: self.replicas,
+            witnesses: self.witnesses,
             smart_clients: self.smart_clients,
             listen: self.listen,
             protocol,

@@ -37,6 +37,9 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     /// How many replicas there are.
     pub(crate) replicas: u32,
+    /// How many members without an application are beside them.
+    #[serde(default)]
+    pub(crate) witnesses: u32,
     /// The ordered adapter, such as "line/shared".
     pub(crate) adapter: String,
     /// How writes reach the disk.
@@ -82,6 +85,16 @@ impl DataDir {
         }
     }
 
+    /// Whether an `up` kept a cluster there.
+    pub(crate) fn is_one(path: &Path) -> bool {
+        path.join(CLUSTER).exists()
+    }
+
+    /// Where the data of the member `id` is.
+    pub(crate) fn member(&self, id: u32) -> PathBuf {
+        self.path.join(format!("server-{id}"))
+    }
+
     /// Keeps what is to stay the same; synced, because the data beside it is worth nothing without.
     pub(crate) fn keep(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let (path, next) = (self.path.join(CLUSTER), self.path.join(format!("{CLUSTER}.new")));
@@ -113,6 +126,7 @@ impl Cluster {
         Self {
             name: settings.cluster.clone(),
             replicas: settings.replicas,
+            witnesses: settings.witnesses,
             adapter: format!("{protocol}/{connections}"),
             durability: adapter::name(&settings.durability),
             command: settings.command.clone(),
@@ -125,6 +139,7 @@ impl Cluster {
         let pairs = [
             ("cluster", self.name.clone(), wanted.name.clone()),
             ("replicas", self.replicas.to_string(), wanted.replicas.to_string()),
+            ("witnesses", self.witnesses.to_string(), wanted.witnesses.to_string()),
             ("protocol and app-connections", self.adapter.clone(), wanted.adapter.clone()),
             ("durability", self.durability.clone(), wanted.durability.clone()),
         ];

@@ -6,7 +6,7 @@
 
 mod args;
 mod children;
-mod data_dir;
+pub(crate) mod data_dir;
 mod observe;
 pub(crate) mod output;
 mod pki;
@@ -41,9 +41,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn warn(settings: &Settings) {
-    let n = settings.replicas;
+    let n = settings.members();
     if n.is_multiple_of(2) {
-        tracing::warn!("{n} replicas survive the loss of no more than {} do: an odd number is better", n - 1);
+        tracing::warn!("an even number of members: {n} survive the loss of no more than {} do", n - 1);
     }
     if settings.recovery.mode(settings.protocol, true) == Mode::None {
         tracing::warn!("{LOG_GROWS}");

@@ -76,7 +76,7 @@ async fn look(index: usize, role: Role, admin: &str) -> Look {
     }
     // Also of one that is not ready: an application is to be known from its first moment.
     let status = http::get_json(admin, "/status").await.unwrap_or_default();
-    let runs = !status["leader"].is_null() && status["app"].as_str() == Some("running");
+    let runs = !status["leader"].is_null() && matches!(status["app"].as_str(), Some("running" | "none"));
     let app_pid = status["app_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     Look { index, ready: ready && runs, app_pid }
 }

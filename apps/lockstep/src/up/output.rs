@@ -111,14 +111,21 @@ pub(crate) fn print(text: &str) {
 pub(crate) fn welcome(settings: &Settings, plan: &Plan) -> String {
     let application = settings.command.first().map_or("the hashmap".to_owned(), |command| format!("\"{command}\""));
     let (n, listen, data_dir) = (settings.replicas, plan.listen, plan.data_dir.display());
-    let survives = match (n - 1) / 2 {
+    let witnesses = match settings.witnesses {
+        0 => String::new(),
+        1 => " and a witness".to_owned(),
+        many => format!(" and {many} witnesses"),
+    };
+    // Somebody with the application must be left.
+    let survives = match settings.tolerated() {
         0 => "no loss".to_owned(),
         1 => "the loss of any one".to_owned(),
         f => format!("the loss of any {f}"),
     };
     let kept = if settings.data_dir.is_some() { "" } else { " (removed at exit)" };
-    let mut text =
-        format!("\nLockstep is ready: {application} on {listen}, {n} replicas in lockstep; survives {survives}.\n\n");
+    let mut text = format!(
+        "\nLockstep is ready: {application} on {listen}, {n} replicas{witnesses} in lockstep; survives {survives}.\n\n"
+    );
     for (what, command) in [
         ("try", example(settings, listen)),
         ("status", format!("lockstep status --data-dir {data_dir}")),

@@ -99,7 +99,7 @@ impl Builder<'_> {
     fn addresses(&self, ports: &mut Allocator) -> anyhow::Result<Vec<PartPlan>> {
         let mut parts = Vec::new();
         let roles = [
-            (Role::Sidecar, self.settings.replicas),
+            (Role::Sidecar, self.settings.members()),
             (Role::SmartClient, self.settings.smart_clients),
             (Role::Ingress, 1),
         ];
@@ -115,7 +115,11 @@ impl Builder<'_> {
                         None => free("admin")?,
                     },
                     quic: if role == Role::Ingress { None } else { Some(free("quic")?) },
-                    app: if role == Role::Sidecar { Some(free("app")?) } else { None },
+                    app: match role {
+                        Role::Sidecar if id < self.settings.replicas => Some(free("app")?),
+                        // A witness has none.
+                        Role::Sidecar | Role::SmartClient | Role::Ingress => None,
+                    },
                     listen: match role {
                         Role::Ingress if self.settings.listen.port() == 0 => {
                             Some(SocketAddr::new(self.settings.listen.ip(), free("listen")?.port()))
@@ -196,9 +200,11 @@ impl Builder<'_> {
         line.flag("seeds", list(members));
         line.flag("data-dir", self.dir.join(format!("server-{}", part.id)));
         line.flag("durability", adapter::name(&settings.durability));
-        line.flag("app-port", part.app.map_or(0, |app| app.port()).to_string());
-        line.flag("app-dir", self.dir.join(format!("app-{}", part.id)));
-        line.flag("app-timeout", human::format_duration(settings.app_timeout));
+        if let Some(app) = part.app {
+            line.flag("app-port", app.port().to_string());
+            line.flag("app-dir", self.dir.join(format!("app-{}", part.id)));
+            line.flag("app-timeout", human::format_duration(settings.app_timeout));
+        }
         for (name, value) in settings.recovery.flags(settings.protocol) {
             line.flag(name, value);
         }
@@ -206,6 +212,10 @@ impl Builder<'_> {
             line.flag(name, value);
         }
         self.adapter(line);
+        if part.app.is_none() {
+            line.0.push("--witness".into());
+            return;
+        }
         line.0.push("--".into());
         if settings.command.is_empty() {
             line.0.push(self.program.into());

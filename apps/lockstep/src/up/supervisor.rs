@@ -131,7 +131,7 @@ impl Supervisor {
         let event = Event::Exited { role: part.plan.role, id: part.plan.id, pid: ended.pid, status: status.clone() };
         tell(self.settings.output, &event);
         let last = if ended.quick { format!("; its last lines:\n{}", part.tail()) } else { String::new() };
-        tracing::warn!("{name} (pid {}) ended: {status}{last}", ended.pid);
+        tracing::warn!(part = %name, pid = ended.pid, "a part ended: {status}{last}");
         let hopeless = ended.status.code() == Some(WRONG_CONFIGURATION) || part.quick_ends >= QUICK_ENDS_MAX;
         if !self.is_ready && hopeless {
             return Err(anyhow!("{name} cannot be started: {status}; its log ends with\n{}", part.tail()));
@@ -153,7 +153,7 @@ impl Supervisor {
                 self.write_state();
             }
             Err(error) => {
-                tracing::error!("{error:#}: trying again");
+                tracing::error!("a part cannot be started again: {error:#}: trying again");
                 self.children.plan_restart(index);
             }
         }
@@ -171,7 +171,7 @@ impl Supervisor {
         // The first one is no restart: `ready` names it.
         if self.is_ready || before.is_some() {
             let event = Event::Started { part: part.shown(), reason: Reason::App };
-            tracing::warn!(pid = app.pid, "the application of {} is a new process", part.plan.name());
+            tracing::warn!(part = %part.plan.name(), pid = app.pid, "the application is a new process");
             tell(self.settings.output, &event);
         }
         self.write_state();
@@ -218,7 +218,7 @@ impl Supervisor {
             parts: self.children.parts.iter().map(Part::state).collect(),
         };
         if let Err(error) = state.write(&self.plan.data_dir) {
-            tracing::warn!("{error:#}");
+            tracing::warn!("what is needed to know of this run is not written: {error:#}");
         }
     }
 }

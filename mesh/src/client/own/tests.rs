@@ -1,7 +1,7 @@
 //! Sessions that their owners keep: what is in doubt, and when not any more.
 
 use super::*;
-use crate::ids::Slot;
+use crate::ids::{Generation, Slot};
 use crate::wire::Refusal;
 
 const ID: ClientId = ClientId(42);
@@ -11,7 +11,7 @@ fn bytes(text: &'static str) -> Bytes {
 }
 
 fn opened() -> OwnSession {
-    let end = Carried::Outcome(Outcome::Opened { opened: Slot(7), window: 8 });
+    let end = Carried::Outcome(Outcome::Opened { opened: Generation::FIRST.at(Slot(7)), window: 8 });
     OwnSession::opened(ID, end).expect("it was opened")
 }
 
@@ -25,7 +25,10 @@ fn numbers_are_consecutive_and_part_of_the_sessions_name() {
     for number in 1..=2 {
         let request = session.invoke(bytes("a")).unwrap();
         let body = Body::Call(bytes("a"));
-        assert_eq!(request, Request { client: ID, opened: Slot(7), seq: Seq(number), body, proof: None });
+        assert_eq!(
+            request,
+            Request { client: ID, opened: Generation::FIRST.at(Slot(7)), seq: Seq(number), body, proof: None }
+        );
         assert_eq!(session.invoked(executed("A")), Ok(bytes("A")));
     }
     assert_eq!((session.next(), session.in_doubt()), (Seq(3), None));
@@ -131,10 +134,15 @@ fn a_session_that_is_gone_counts_as_closed() {
 fn names_are_text_and_back() {
     let name = opened().name();
     let text = name.to_string();
-    assert_eq!(text, "0000000000000000000000000000002a@7");
+    assert_eq!(text, "0000000000000000000000000000002a@7@1-0000000000000000");
     assert_eq!(text.parse(), Ok(name));
-    assert_eq!("2a@7".parse(), Ok(name));
-    for wrong in ["", "2a", "@7", "2a@", "2a@-7", "2a@+7", "+2a@7", "2g@7", "2a@7@7", &format!("{text}0").repeat(2)] {
+    assert_eq!("2a@7@1-0000000000000000".parse(), Ok(name));
+    let slots =
+        ["", "2a", "@7", "2a@", "2a@-7", "2a@+7", "+2a@7", "2g@7"].map(|slot| format!("{slot}@1-0000000000000000"));
+    let generations = ["2a@7", "2a@7@", "2a@7@7", "2a@7@1-0", "2a@7@-0000000000000000", "2a@7@+1-0000000000000000"];
+    let long = format!("{text}0").repeat(2);
+    let slots = slots.iter().map(String::as_str);
+    for wrong in slots.chain(generations).chain([long.as_str()]) {
         assert_eq!(wrong.parse::<SessionName>(), Err(NameError), "{wrong:?}");
     }
 }

@@ -61,11 +61,11 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, Seq, Slot};
+    use crate::ids::{ClientId, Generation, Seq, Slot};
     use crate::wire::Kind;
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn said(doubts: &mut Doubts, endpoint: u64, word: Unknown, reachable: usize) -> bool {

@@ -13,9 +13,9 @@ use crate::client::sender::{Answer, Card, Carried, Config, Connection, Endpoint,
 use crate::ids::ReplicaId;
 use crate::net::kept::{Line, Question};
 use crate::net::{self, Files, Followed, NetError, Signer, SignerTrust};
-use crate::node::Clock;
 use crate::node::counts::{Counts, Ended, Endpoints, Requests};
 use crate::node::drive::{self, EVENTS, Shell};
+use crate::node::{Clock, Quiet};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{Ask, FromSmartClient, Told, Unknown};
@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 use tracing::warn;
 use witness::{Judged, Unbelieved, Witness};
 
+/// A SMaRtClient may send what it likes, as often as it likes.
+static MALFORMED: Quiet = Quiet::new();
 /// Between two complaints about signatures.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,6 +74,8 @@ pub enum Event {
     },
     /// A SMaRtClient shows the servers' signing certificates.
     Signers(Endpoint, Vec<(ReplicaId, Bytes)>),
+    /// A SMaRtClient is about to stop, or not any more.
+    Leaving(Endpoint, bool),
     /// A link is up; what is sent over it goes into the queue.
     Up(Endpoint, mpsc::Sender<Asking>),
     /// A link is gone.
@@ -130,15 +134,20 @@ impl Line for ToSmartClient {
             return Some(Event::Told { endpoint: self.endpoint, tag, told });
         }
         self.refused.count("malformed");
-        warn!("a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+        if let Some(suppressed) = MALFORMED.may_speak() {
+            warn!(suppressed, "a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+        }
         None
     }
     fn received(&self, message: Bytes) -> Option<Event> {
-        if let Ok(FromSmartClient::Signers(certificates)) = crate::wire::decode(&message) {
-            return Some(Event::Signers(self.endpoint, certificates));
+        match crate::wire::decode(&message) {
+            Ok(FromSmartClient::Signers(certificates)) => Some(Event::Signers(self.endpoint, certificates)),
+            Ok(FromSmartClient::Leaving(leaving)) => Some(Event::Leaving(self.endpoint, leaving)),
+            Err(_) => {
+                self.refused.count("malformed");
+                None
+            }
         }
-        self.refused.count("malformed");
-        None
     }
 }
 
@@ -216,6 +225,7 @@ impl Shell<Sender> for Around {
                 self.witness.shown(now, endpoint, certificates);
                 return None;
             }
+            Event::Leaving(endpoint, leaving) => Input::Leaving { endpoint, leaving },
             Event::Up(endpoint, queue) => {
                 self.queues.insert(endpoint, queue);
                 Input::Up(endpoint)

@@ -82,10 +82,7 @@ impl Roster {
     /// Where a link is dialled; empty if there is none any more.
     pub(super) fn address(&self, number: Number) -> String {
         let places = self.places();
-        places
-            .iter()
-            .find(|place| place.number == number)
-            .map_or_else(String::new, |place| place.standing.address().to_owned())
+        places.iter().find(|place| place.number == number).map_or_else(String::new, |place| place.standing.address())
     }
 
     fn add(&self, number: Number, target: Target) -> Arc<Standing> {

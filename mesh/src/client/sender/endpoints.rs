@@ -32,6 +32,8 @@ struct Known {
     /// Since when others answer and it does not; `Some(None)`: an attempt failed, and nobody has answered since.
     failing: Option<Option<Instant>>,
     ejections: u32,
+    /// It is about to stop: only asked where there is no other.
+    leaving: bool,
     standing: Standing,
 }
 
@@ -88,9 +90,23 @@ impl Endpoints {
             sampled: now,
             failing: None,
             ejections: 0,
+            leaving: false,
             standing: Standing::Ready { since: now },
         });
         self.list_ready();
+    }
+
+    /// It is about to stop, or stays after all.
+    pub(super) fn leaving(&mut self, endpoint: Endpoint, leaving: bool) {
+        if let Some(known) = self.known.get_mut(&endpoint) {
+            known.leaving = leaving;
+            self.list_ready();
+        }
+    }
+
+    /// Whether another one than this is asked.
+    pub(super) fn has_other(&self, than: Endpoint) -> bool {
+        self.ready.iter().any(|ready| *ready != than)
     }
 
     /// A link is gone.
@@ -196,7 +212,7 @@ impl Endpoints {
 
     /// It was caught at a lie: it is ejected at once, unless it is the last one. False: it is.
     pub(super) fn lied(&mut self, now: Instant, endpoint: Endpoint, chance: &mut Rng) -> bool {
-        let others = self.ready.iter().any(|ready| *ready != endpoint);
+        let others = self.has_other(endpoint);
         if others && let Some(known) = self.known.get_mut(&endpoint) {
             known.eject(now, chance);
             self.list_ready();
@@ -214,7 +230,7 @@ impl Endpoints {
         for known in self.known.values_mut() {
             let outdone = matches!(known.failing, Some(Some(since)) if since + GRACE <= now);
             let out = match known.standing {
-                Standing::Ready { .. } if !outdone || ready <= 1 => false,
+                Standing::Ready { .. } if known.leaving || !outdone || ready <= 1 => false,
                 Standing::Ready { since } => {
                     ready -= 1;
                     if now.since(since) >= FORGIVEN {
@@ -252,11 +268,15 @@ impl Endpoints {
         self.unsettled = false;
         for (endpoint, known) in &self.known {
             if matches!(known.standing, Standing::Ready { .. }) {
-                self.ready.push(*endpoint);
+                self.ready.extend((!known.leaving).then_some(*endpoint));
                 self.unsettled |= known.failing.is_some();
             } else {
                 self.unsettled = true;
             }
+        }
+        if self.ready.is_empty() {
+            // Better one that is about to stop than none.
+            self.ready.extend(self.known.iter().filter(|(_, known)| known.leaving).map(|(endpoint, _)| *endpoint));
         }
     }
 
@@ -288,7 +308,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, Seq, Slot};
+    use crate::ids::{ClientId, Generation, Seq, Slot};
     use crate::wire::Kind;
 
     const A: Endpoint = Endpoint(0);
@@ -301,7 +321,7 @@ mod tests {
     }
 
     fn tag(seq: u64) -> Tag {
-        Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+        Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
     }
 
     fn both() -> (Endpoints, Rng) {

@@ -157,6 +157,8 @@ impl Sender {
             match told {
                 _ if well => self.endpoints.answered(now, endpoint, now.since(at)),
                 Told::NothingSent(NothingSent::Busy) => self.endpoints.busy(now, endpoint, self.config.resend),
+                // It is not to blame for stopping.
+                Told::NothingSent(NothingSent::Stopping) => {}
                 _ => self.endpoints.failed(now, endpoint, now.since(at)),
             }
         }
@@ -166,7 +168,16 @@ impl Sender {
             Told::NothingSent(reason) => {
                 flight.nothing_sent = Some(reason);
                 flight.unsure |= self.config.doubts;
-                self.retry_soon(now, tag);
+                if reason == NothingSent::Stopping {
+                    self.endpoints.leaving(endpoint, true);
+                }
+                let latest = flight.latest == Some(endpoint);
+                if reason == NothingSent::Stopping && latest && self.endpoints.has_other(endpoint) {
+                    // It goes to one that stays, in the place of this attempt: no matter of the budget.
+                    self.ask(now, tag, out);
+                } else {
+                    self.retry_soon(now, tag);
+                }
             }
             Told::Unknown(Unknown::Deadline | Unknown::Lost) => {
                 flight.unsure = true;

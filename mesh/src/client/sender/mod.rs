@@ -13,7 +13,7 @@ mod pool;
 
 use super::budget::Budget;
 use crate::auth::{Owner, PublicKey};
-use crate::ids::{ClientId, Seq, Slot};
+use crate::ids::{ClientId, Opening, Seq};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown};
@@ -134,6 +134,13 @@ pub enum Input {
         endpoint: Endpoint,
         /// Which request.
         tag: Tag,
+    },
+    /// A SMaRtClient is about to stop, and wants no further requests; or it stays after all. What it has it still answers.
+    Leaving {
+        /// Which SMaRtClient.
+        endpoint: Endpoint,
+        /// Whether it is.
+        leaving: bool,
     },
     /// A link to a SMaRtClient is up.
     Up(Endpoint),
@@ -256,8 +263,8 @@ impl Card {
 /// A session of the pool.
 #[derive(Debug)]
 struct Session {
-    /// The slot that opened it; `None` while it is being opened.
-    opened: Option<Slot>,
+    /// Where it was opened; `None` while it is being opened.
+    opened: Option<Opening>,
     /// The key that its requests are signed with.
     key: Option<PublicKey>,
     window: u16,
@@ -413,6 +420,7 @@ impl Sender {
             Input::Told { endpoint, tag, told } => self.on_told(now, endpoint, tag, told, out),
             Input::Doubted { endpoint, tag } => self.on_doubted(now, endpoint, tag),
             Input::Lied { endpoint, tag } => self.on_lied(now, endpoint, tag, out),
+            Input::Leaving { endpoint, leaving } => self.endpoints.leaving(endpoint, leaving),
             Input::Up(endpoint) => self.on_up(now, endpoint, out),
             Input::Down(endpoint) => self.on_down(now, endpoint, out),
             Input::Signer(card) => self.on_signer(now, card, out),

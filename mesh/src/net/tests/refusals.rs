@@ -185,6 +185,41 @@ async fn a_kind_of_link_that_is_not_spoken_there_is_refused() {
     refused(&server, LinkKind::Peer, &smart_client, None, RefusalReason::Version).await;
 }
 
+/// An endpoint that speaks a version that nobody has made yet, alone or beside ours.
+fn from_the_future(mut credentials: Credentials, also_ours: bool) -> Part {
+    let speaks: fn(LinkKind) -> Vec<Vec<u8>> = if also_ours {
+        |kind| vec![format!("lockstep-{kind}/99").into_bytes(), kind.alpn().to_vec()]
+    } else {
+        |kind| vec![format!("lockstep-{kind}/99").into_bytes()]
+    };
+    credentials.speaks = speaks;
+    Part::new(credentials)
+}
+
+#[tokio::test]
+async fn another_version_is_refused_at_both_ends_in_words_that_name_both() {
+    let pki = Pki::new();
+    let (one, two) = (|| pki.issue(Role::Server, "1").load(), || pki.issue(Role::Server, "2").load());
+    let ours = String::from_utf8_lossy(LinkKind::Peer.alpn()).into_owned();
+    let future = from_the_future(one(), false);
+    let refusal = refused(&future, LinkKind::Peer, &Part::new(two()), None, RefusalReason::Version).await;
+    assert!(refusal.by == RefusedBy::Peer && refusal.to_string().contains("lockstep-peer/99"), "{refusal}");
+    let refusal =
+        refused(&Part::new(two()), LinkKind::Peer, &from_the_future(one(), false), None, RefusalReason::Version).await;
+    assert!(refusal.by == RefusedBy::Peer && refusal.to_string().contains(&ours), "{refusal}");
+    assert!(refusal.to_string().contains("versions that go together"), "{refusal}");
+}
+
+#[tokio::test]
+async fn two_versions_settle_on_the_one_that_both_know() {
+    let pki = Pki::new();
+    let future = from_the_future(pki.issue(Role::Server, "1").load(), true);
+    let today = Part::new(pki.issue(Role::Server, "2").load());
+    join(&future, LinkKind::Peer, &today).await;
+    join(&today, LinkKind::Peer, &future).await;
+    assert_eq!((future.all_refused(), today.all_refused()), (0, 0));
+}
+
 #[tokio::test]
 async fn a_refused_dialler_does_not_hold_up_others() {
     let (ours, theirs) = (Pki::new(), Pki::new());

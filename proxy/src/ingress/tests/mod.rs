@@ -38,6 +38,10 @@ fn adapter(protocol: Protocol) -> Adapter {
     Adapter { protocol, connections, request_bytes: 1 << 20, reply_bytes: 1 << 20 }
 }
 
+impl super::pipe::LastWords for WriteHalf<DuplexStream> {
+    fn hold_back(&self) {}
+}
+
 /// A served connection with both of its ends.
 struct Bench {
     read: ReadHalf<DuplexStream>,
@@ -391,19 +395,43 @@ async fn a_client_that_vanishes_is_reported_while_its_request_is_outstanding() {
     assert!(matches!(bench.calls.recv().await, Some(Event::Gone(Connection(7)))));
 }
 
-#[tokio::test]
-async fn stopping_ends_idle_connections_at_once_and_others_after_their_answers() {
-    let idle = Bench::new(Protocol::Line);
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_connections_between_two_requests() {
+    // One that asks for nothing.
+    let mut idle = Bench::new(Protocol::Line);
     idle.stop.send_replace(true);
+    assert_eq!(idle.rest().await, "");
     assert_eq!(idle.ending(false).await, Ending::Closed);
 
+    // One that waits for a reply: behind it.
     let mut busy = Bench::new(Protocol::Line);
-    busy.send("SIZE\nSI").await;
+    busy.send("SIZE\n").await;
     let (_, answer) = busy.call().await;
     busy.stop.send_replace(true);
     answer.send(reply("0\n")).unwrap();
     assert_eq!(busy.rest().await, "0\n");
     assert_eq!(busy.ending(true).await, Ending::Closed);
+
+    // One whose next request is under way: behind the reply to that.
+    let mut half = Bench::new(Protocol::Line);
+    half.send("SIZE\nSI").await;
+    let (_, answer) = half.call().await;
+    half.stop.send_replace(true);
+    answer.send(reply("0\n")).unwrap();
+    assert_eq!(half.read(2).await, "0\n");
+    half.send("ZE\n").await;
+    half.call().await.1.send(reply("1\n")).unwrap();
+    assert_eq!(half.rest().await, "1\n");
+    assert_eq!(half.ending(true).await, Ending::Closed);
+
+    // One that brings some more.
+    let mut next = Bench::new(Protocol::Line);
+    next.stop.send_replace(true);
+    next.send("SIZE\nSIZE\n").await;
+    let answers = [next.call().await.1, next.call().await.1];
+    answers.into_iter().for_each(|answer| answer.send(reply("0\n")).unwrap());
+    assert_eq!(next.rest().await, "0\n0\n");
+    assert_eq!(next.ending(true).await, Ending::Closed);
 }
 
 #[test]

@@ -81,8 +81,9 @@ struct Program {
 
 impl Program {
     fn start(settings: &Settings, argv: &[String], slot: Slot, input: Stdio, output: Stdio) -> anyhow::Result<Self> {
-        let address = settings.app.address();
-        let dir = match &settings.app {
+        let app = settings.app.as_ref().context("there is no application")?;
+        let address = app.address();
+        let dir = match app {
             App::Command { dir, .. } => Some(dir.as_path()),
             App::Address(_) => None,
         };

@@ -96,6 +96,12 @@ impl Live<'_> {
     }
 }
 
+/// Keeps a snapshot of a witness: the image is all that there is.
+pub(super) async fn keep(settings: &Settings, image: Box<Image>) -> anyhow::Result<()> {
+    let snapshots = settings.snapshots.get().context("there is nowhere to keep snapshots")?;
+    Sink::new(snapshots.writer(image)).finish().await
+}
+
 async fn save(
     settings: &Settings,
     keeper: &mut Keeper,

@@ -29,7 +29,7 @@ async fn a_slot_without_calls_is_executed_in_its_turn() {
     app.reset(1).await;
     let mut stream = accept(&listener).await;
     app.execute(1, 1, &["a\n"]).await;
-    let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+    let operations = vec![Operation::End { session: (ClientId(1), mesh::ids::Generation::FIRST.at(Slot(1))) }];
     app.send(Command::Execute { run: Run(1), slot: Slot(2), operations, patient: 0 }).await;
     read_until(&mut stream, "a\n").await;
     stream.write_all(b"A\n").await.expect("write");
@@ -93,7 +93,7 @@ async fn sessions_have_connections_of_their_own_until_they_end() {
     read_until(&mut one, "c\n").await;
     one.write_all(b"C\n").await.expect("write");
     assert_eq!(app.replies(1, 1).await, ["A\n", "B\n", "C\n"]);
-    let operations = vec![Operation::End { session: (ClientId(1), Slot(1)) }];
+    let operations = vec![Operation::End { session: (ClientId(1), mesh::ids::Generation::FIRST.at(Slot(1))) }];
     app.send(Command::Execute { run: Run(1), slot: Slot(2), operations, patient: 0 }).await;
     assert!(app.replies(1, 2).await.is_empty());
     assert_eq!(one.read(&mut [0; 1]).await.expect("an orderly close"), 0);

@@ -100,7 +100,7 @@ async fn another_incarnation_base_or_command_is_not_gone_on_with() {
     let killed = Killed::after(&[&["x\n"]], false).await;
     assert_eq!(resumable(&killed.settings(), Some(Slot(1))), (None, Some(Slot(1))), "there is a newer snapshot");
     let mut other = killed.settings();
-    if let App::Command { argv, .. } = &mut other.app {
+    if let Some(App::Command { argv, .. }) = &mut other.app {
         argv.push("--other".to_owned());
     }
     assert_eq!(resumable(&other, None), (None, Some(Slot(1))), "it is to be started otherwise now");

@@ -44,7 +44,7 @@ struct Fixture {
 
 fn settings(dir: &Path, app: App, adapter: Adapter, timeout: Duration) -> Settings {
     Settings {
-        app,
+        app: Some(app),
         id: 0,
         data_dir: Some(dir.to_owned()),
         adapter,
@@ -118,7 +118,7 @@ impl Fixture {
 
     async fn execute_as(&self, run: u64, slot: u64, requests: &[(u128, &str)]) {
         let call = |(client, request): &(u128, &str)| Operation::Call {
-            session: (ClientId(*client), Slot(1)),
+            session: (ClientId(*client), mesh::ids::Generation::FIRST.at(Slot(1))),
             bytes: Bytes::copy_from_slice(request.as_bytes()),
         };
         let operations = requests.iter().map(call).collect();
@@ -128,7 +128,7 @@ impl Fixture {
     /// The first `patient` calls without a time limit.
     async fn execute_patiently(&self, run: u64, slot: u64, requests: &[&str], patient: usize) {
         let call = |request: &&str| Operation::Call {
-            session: (ClientId(1), Slot(1)),
+            session: (ClientId(1), mesh::ids::Generation::FIRST.at(Slot(1))),
             bytes: Bytes::copy_from_slice(request.as_bytes()),
         };
         let operations = requests.iter().map(call).collect();

@@ -9,7 +9,7 @@ fn look_in(dir: &Path, boot: &str) -> Looked {
 
 fn life(history: &History) -> Option<(&ClusterConfig, Life)> {
     match history {
-        History::Started { cluster, life } => Some((cluster, *life)),
+        History::Started { configuration, life } => Some((&configuration.cluster, *life)),
         _ => None,
     }
 }

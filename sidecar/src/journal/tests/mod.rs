@@ -14,8 +14,8 @@ use super::segment::Options;
 use super::start::{FOLDER, Looked};
 use super::{Entry, History, Identity, JournalError, Recovery};
 use crate::testing::TempDir;
-use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, Incarnation, Life, Position, ReplicaId, Slot};
+use mesh::config::{ClusterConfig, Configuration, Durability};
+use mesh::ids::{Ballot, Generation, Incarnation, Life, Position, ReplicaId, Slot};
 use mesh::order::{Fault, Record, Verdict};
 use mesh::wire::peer::Batch;
 use mesh::wire::{Body, Request};
@@ -74,7 +74,7 @@ const fn ballot(round: u64) -> Ballot {
 fn accepted(slot: u64, body: &[u8]) -> Entry {
     let request = Request {
         client: mesh::ids::ClientId(7),
-        opened: Slot(1),
+        opened: Generation::FIRST.at(Slot(1)),
         seq: mesh::ids::Seq(slot),
         body: Body::Call(bytes::Bytes::copy_from_slice(body)),
         proof: None,
@@ -183,24 +183,29 @@ fn the_journal_tells_how_far_the_members_history_is() {
     let history = |entries: &[Entry]| entries.iter().fold(History::Blank, History::after);
     let proposed = Entry::Proposed { token: 1, cluster: other };
     let again = Entry::Proposed { token: 2, cluster: cluster.clone() };
-    let learner = Entry::Learner { cluster: cluster.clone(), life: Life(9) };
+    let learner = Entry::Learner { configuration: Configuration::first(cluster.clone()), life: Life(9) };
     assert_eq!(history(&[]), History::Blank);
     assert_eq!(history(&[Entry::Started]), History::Blank, "nothing was proposed");
     let both = [proposed, again];
     assert_eq!(history(&both), History::Proposed { token: 2, cluster: cluster.clone() });
     let started = [&both[..], &[Entry::Started]].concat();
-    assert_eq!(history(&started), History::Started { cluster: cluster.clone(), life: Life(0) });
+    assert_eq!(
+        history(&started),
+        History::Started { configuration: Configuration::first(cluster.clone()), life: Life(0) }
+    );
     let late = [&started[..], &both[..1]].concat();
     assert_eq!(history(&late), history(&started), "history is not proposed over");
     assert_eq!(
         history(&[learner, Entry::Started]),
-        History::Started { cluster: cluster.clone(), life: Life(9) },
+        History::Started { configuration: Configuration::first(cluster.clone()), life: Life(9) },
         "a learner stays one"
     );
     let lost = History::Lost;
     assert_eq!(lost.clone().after(&both[0]).after(&Entry::Started), lost, "it is no new cluster's");
-    let found = lost.after(&Entry::Learner { cluster: cluster.clone(), life: Life(3) });
-    assert_eq!(found, History::Started { cluster, life: Life(3) });
+    let generation = Generation::FIRST.next(4);
+    let configuration = Configuration { generation, ..Configuration::first(cluster) };
+    let found = lost.after(&Entry::Learner { configuration: configuration.clone(), life: Life(3) });
+    assert_eq!(found, History::Started { configuration, life: Life(3) });
 }
 
 #[test]

@@ -71,7 +71,9 @@ fn a_head_restates_all_that_the_segments_before_said() {
     let said = [Record::Promised { ballot: ballot(9) }, Record::Silent { at }, Record::Decided { slot: Slot(77) }];
     journal.append(&said.map(Entry::Core)).expect("append");
     // Another life, as if it had been taught.
-    journal.append([&Entry::Learner { cluster: cluster.clone(), life: Life(5) }]).expect("append");
+    journal
+        .append([&Entry::Learner { configuration: Configuration::first(cluster.clone()), life: Life(5) }])
+        .expect("append");
     append(&mut journal, 2..=12);
     while journal.can_cut(Slot(12)) {
         journal.cut(Slot(12)).expect("cut");
@@ -80,7 +82,7 @@ fn a_head_restates_all_that_the_segments_before_said() {
     assert_eq!(numbers(dir.path()).len(), 1);
     let looked = Looked::at(dir.path(), &identity(), &tiny(), "this boot").expect("whole");
     let (journal, recovery) = looked.resume().expect("whole");
-    assert_eq!(recovery.history, History::Started { cluster, life: Life(5) });
+    assert_eq!(recovery.history, History::Started { configuration: Configuration::first(cluster), life: Life(5) });
     assert_eq!(journal.summary.boot, "this boot");
     let recovered = Recovered::from_records(recovery.records);
     assert_eq!((recovered.promised, recovered.decided, recovered.silent), (ballot(9), Slot(77), Some(at)));

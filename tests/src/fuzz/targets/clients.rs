@@ -6,9 +6,10 @@ use bytes::Bytes;
 use mesh::client::sender::{self, Answer, Connection, Endpoint, Lending, Sender};
 use mesh::client::smart_client::{self, SmartClient, Ticket};
 use mesh::client::{RESENDS_SAVED, ReplyVote};
-use mesh::ids::{Digest, ReplicaId, Slot};
+use mesh::ids::{Digest, Generation, ReplicaId, Slot};
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::{NothingSent, Told, Unknown};
+use mesh::wire::roster::Roster;
 use mesh::wire::submit::{self, Steer, Vote};
 use mesh::wire::{Kind, Outcome, Request, Tag, decode, encode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +85,9 @@ fn sender_seeds() -> Vec<Vec<u8>> {
         .collect();
     seeds.push([&[1][..], &up, &calls, &opened, &opened, &command(DOWN, &[]), &opened, &command(WAIT, &[50])].concat());
     let carried: Vec<u8> = wire::requests().iter().flat_map(|request| command(CARRY, &encode(request))).collect();
+    let leave = command(UP, &[1]);
+    let told = command(TELL, &encode(&Told::NothingSent(NothingSent::Stopping)));
+    seeds.push([&[0][..], &up, &calls, &opened, &leave, &told, &opened, &command(UP, &[0]), &opened].concat());
     seeds.push([&[0][..], &up, &carried, &opened, &opened, &command(GONE, &[]), &command(WAIT, &[200])].concat());
     seeds
 }
@@ -193,7 +197,10 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
                 ingress.wait(time, seen);
                 continue;
             }
-            UP => sender::Input::Up(endpoint),
+            UP => match bytes.first() {
+                Some(byte) => sender::Input::Leaving { endpoint, leaving: byte & 1 == 1 },
+                None => sender::Input::Up(endpoint),
+            },
             DOWN => sender::Input::Down(endpoint),
             GONE => {
                 ingress.gone.insert(connection);
@@ -219,7 +226,7 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
 /// What a correct cluster might say.
 fn answer(request: &Request) -> Outcome {
     match request.tag().kind {
-        Kind::Open => Outcome::Opened { opened: Slot(9), window: 2 },
+        Kind::Open => Outcome::Opened { opened: Generation::FIRST.at(Slot(9)), window: 2 },
         Kind::Call => Outcome::Executed(Bytes::from_static(b"OK\n")),
         Kind::Cancel => Outcome::Settled,
         Kind::Close => Outcome::Closed,
@@ -254,6 +261,11 @@ fn smart_seeds() -> Vec<Vec<u8>> {
             (0..3).flat_map(|server| command(STEER + KINDS * server, &encode(&(tag, steer)))).collect();
         seeds.push([&up[..], &asks, &steers, &command(WAIT, &[250]), &command(AGREE, &[])].concat());
     }
+    let rosters = |leaving| -> Vec<u8> {
+        let word = encode(&Roster { leaving, ..wire::roster() });
+        (0..3).flat_map(|server| command(LINK + KINDS * server, &word)).collect()
+    };
+    seeds.push([&up[..], &rosters(false), &asks, &votes, &rosters(true), &asks, &command(WAIT, &[250])].concat());
     seeds.push(
         [&asks[..], &up, &command(AGREE, &[]), &command(GONE, &[0]), &command(LINK, &[]), &command(WAIT, &[9])]
             .concat(),
@@ -305,6 +317,9 @@ fn asked_anything(script: &[u8], seen: &mut Seen) {
                 waiting.remove(&ticket);
                 inputs.push(smart_client::Input::Gone(ticket));
             }
+            LINK if !bytes.is_empty() => {
+                inputs.extend(decode(bytes).ok().map(|roster| smart_client::Input::Roster { from, roster }));
+            }
             LINK if linked.remove(&from) => inputs.push(smart_client::Input::Down(from)),
             LINK => {
                 linked.insert(from);
@@ -339,6 +354,7 @@ fn tell(out: &mut Vec<smart_client::Output>, waiting: &mut BTreeSet<Ticket>, see
             smart_client::Output::Send { whole, .. } => seen.note(("send", whole)),
             smart_client::Output::Disagreed { .. } => seen.note("disagreed"),
             smart_client::Output::Resent => seen.note("resent"),
+            smart_client::Output::Seated { members, .. } => seen.note(("seated", members.len())),
             smart_client::Output::Withheld => seen.note("withheld"),
         }
     }

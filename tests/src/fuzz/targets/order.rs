@@ -4,11 +4,12 @@
 use super::wire;
 use crate::fuzz::{Bound, Seen, Target};
 use mesh::auth::by_transport;
-use mesh::config::{ClusterConfig, Config, Divergence, Durability, SessionLimits, Snapshots};
+use mesh::config::{ClusterConfig, Config, Configuration, Divergence, Durability, SessionLimits, Snapshots};
 use mesh::ids::{Digest, Life, Position, ReplicaId, Slot};
 use mesh::limits::{Limits, Timing};
 use mesh::order::{AppReply, Input, Operation, Output, Recovered, Replica, To};
 use mesh::time::{Duration, Instant};
+use mesh::wire::peer::Change;
 use mesh::wire::{Message, Outcome, Refusal, Request, decode, encode};
 use std::collections::VecDeque;
 
@@ -62,7 +63,7 @@ fn config(id: u32) -> Config {
         name: "fuzz".to_owned(),
         id: ReplicaId(id),
         life: Life(0),
-        cluster,
+        configuration: Configuration::first(cluster),
         timing: Timing::DEFAULT,
         limits,
         snapshots: Some(Snapshots { every_requests: 16, every_bytes: 1 << 20 }),
@@ -121,6 +122,7 @@ impl Member {
                 let full = outcome == Some(Outcome::Refused(Refusal::LogFull));
                 assert!(!full, "the log is far from full: a refusal that no leader made was ordered");
             }
+            Output::Changed { .. } | Output::Reconfigured(_) => {}
             Output::Cut { .. } | Output::Discard { .. } | Output::Steer { .. } | Output::Event(_) => {}
         }
     }
@@ -156,7 +158,8 @@ const SAVE: u8 = 4;
 const DRAIN: u8 = 5;
 const STALL: u8 = 6;
 const SAME: u8 = 7;
-const KINDS: u8 = 8;
+const CHANGE: u8 = 8;
+const KINDS: u8 = 9;
 
 fn request_seeds() -> Vec<Vec<u8>> {
     let ask = |member: u8, request: &Request| command(REQUEST + KINDS * member, &encode(request));
@@ -192,6 +195,16 @@ fn request_seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
     );
+    let member = ReplicaId(2);
+    let changes = [
+        Change::Remove { member },
+        Change::SetTarget { members: 5 },
+        Change::Add { member: ReplicaId(4), life: Life(3), application: true },
+        Change::Promote { member, life: Life(0) },
+    ];
+    let changes = (0..3).flat_map(|at| changes.map(|change| command(CHANGE + KINDS * at, &encode(&change))));
+    let changes: Vec<u8> = changes.flat_map(|change| [change, wait.clone()].concat()).collect();
+    seeds.push([busy.clone(), changes, busy.clone(), wait.clone()].concat());
     seeds.push([busy.clone(), command(ABORT, &[1, 1]), command(SAVE, &[]), wait, busy].concat());
     seeds
 }
@@ -268,7 +281,7 @@ fn from_outside(script: &[u8], seen: &mut Seen) {
         match what % KINDS {
             REQUEST => {
                 let Ok(request) = decode::<Request>(bytes) else { continue };
-                seen.note((std::mem::discriminant(&request.body), request.seq.0.min(8), request.opened.0.min(8)));
+                seen.note((std::mem::discriminant(&request.body), request.seq.0.min(8), request.opened.slot.0.min(8)));
                 last = Some(request.clone());
                 cluster.step(at, Input::Requests(vec![by_transport(request)]));
             }
@@ -287,6 +300,10 @@ fn from_outside(script: &[u8], seen: &mut Seen) {
             }
             SAVE => cluster.step(at, Input::Save),
             DRAIN => cluster.step(at, Input::Drain),
+            CHANGE => {
+                let Ok(change) = decode(bytes) else { continue };
+                cluster.step(at, Input::Change { token: 1, change });
+            }
             _ => {
                 let now = cluster.now;
                 let member = &mut cluster.members[at];

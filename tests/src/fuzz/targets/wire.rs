@@ -3,13 +3,16 @@
 use crate::fuzz::{Bound, Seen, Target};
 use bytes::Bytes;
 use mesh::auth::{self, Owner, Proof, PublicKey, SecretKey, SharedProof, Vouched};
-use mesh::config::{ClusterConfig, Durability};
-use mesh::ids::{Ballot, ClientId, Digest, Incarnation, Life, Position, ReplicaId, Seq, Slot};
+use mesh::config::{ClusterConfig, Configuration, Durability};
+use mesh::ids::{
+    Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Life, Opening, Position, ReplicaId, Seq, Slot,
+};
 use mesh::order::Record;
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
-use mesh::wire::peer::{Batch, Command, Marks, PeerFrame};
+use mesh::wire::peer::{Batch, Change, Command, Marks, PeerFrame};
+use mesh::wire::roster::{Place, Roster, Seat};
 use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Submit, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Body, Message, Outcome, Refusal, Request, decode, encode};
@@ -103,20 +106,26 @@ pub(super) fn ballot() -> Ballot {
 
 /// Requests of every kind, of the session that slot 1 opens.
 pub(super) fn requests() -> Vec<Request> {
-    let session = |seq, body| Request { client: ClientId(7), opened: Slot(1), seq: Seq(seq), body, proof: None };
+    let session = |seq, body| Request {
+        client: ClientId(7),
+        opened: Generation::FIRST.at(Slot(1)),
+        seq: Seq(seq),
+        body,
+        proof: None,
+    };
     let open = Body::Open { window: 4, owner: None };
     let owned = Body::Open { window: 4, owner: Some(Box::new(owner())) };
     let mut signed = vec![
         session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
         session(2, Body::Cancel),
-        Request { client: owner().client(), opened: Slot(0), seq: Seq(0), body: owned, proof: None },
+        Request { client: owner().client(), opened: Opening::NONE, seq: Seq(0), body: owned, proof: None },
     ];
     let statements: Vec<Digest> = signed.iter().map(|request| auth::request_statement("fuzz", request)).collect();
     for (request, proof) in signed.iter_mut().zip(auth::sign(&key(), &statements)) {
         request.proof = Some(SharedProof::new(proof));
     }
     let mut plain = vec![
-        Request { client: ClientId(7), opened: Slot(0), seq: Seq(0), body: open, proof: None },
+        Request { client: ClientId(7), opened: Opening::NONE, seq: Seq(0), body: open, proof: None },
         session(1, Body::Call(Bytes::from_static(b"PUT a 1\n"))),
         session(2, Body::Call(Bytes::new())),
         session(2, Body::Cancel),
@@ -124,7 +133,7 @@ pub(super) fn requests() -> Vec<Request> {
         session(3, Body::Refused(Refusal::LogFull)),
         Request {
             client: ClientId(u128::MAX),
-            opened: Slot(u64::MAX),
+            opened: Generation::FIRST.at(Slot(u64::MAX)),
             seq: Seq(u64::MAX),
             body: Body::Cancel,
             proof: None,
@@ -169,19 +178,30 @@ pub(super) fn marks() -> Marks {
 pub(super) fn messages() -> Vec<Message> {
     let (ballot, slot, decided, batch, marks) = (ballot(), Slot(2), Slot(1), batch(), marks());
     let small = Arc::new(Batch { time: 9, requests: requests()[..1].to_vec(), ..Batch::default() });
-    let rejoin = Command::Rejoin { member: ReplicaId(2), life: Life(5), over: Life(0) };
-    let change = Arc::new(Batch { command: Some(rejoin), ..Batch::default() });
+    let change = |change| {
+        let command = Some(Command::Configure { against: Epoch(0), change });
+        Arc::new(Batch { command, ..Batch::default() })
+    };
+    let accept = |batch| Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch };
+    let (member, life) = (ReplicaId(2), Life(5));
+    let restart = Command::Restart { generation: Generation::FIRST.next(1), member, life };
+    let restart = Arc::new(Batch { command: Some(restart), ..Batch::default() });
     let tag = requests()[1].tag();
     vec![
         Message::PreVote { round: 4, decided, suspects: ballot },
         Message::PreVoteGranted { round: 1 },
-        Message::Prepare { ballot },
+        Message::Prepare { ballot, decided },
         Message::Promise { ballot, decided, first_kept: Slot(1), settled: Slot(0), accepted: vec![(slot, ballot)] },
         Message::Promised { ballot, slot, accepted: ballot, batch: Arc::clone(&batch) },
         Message::Outvoted { promised: ballot },
         Message::Accept { ballot, slot: Slot(1), decided: Slot(0), configured: Slot(0), batch: small },
         Message::Accept { ballot, slot, decided, configured: Slot(0), batch: Arc::clone(&batch) },
-        Message::Accept { ballot, slot: Slot(3), decided, configured: Slot(0), batch: change },
+        accept(change(Change::Rejoin { member, life, over: Life(0) })),
+        accept(change(Change::Add { member: ReplicaId(3), life, application: false })),
+        accept(change(Change::Promote { member, life: Life(0) })),
+        accept(change(Change::Remove { member })),
+        accept(change(Change::SetTarget { members: 4 })),
+        accept(restart),
         Message::Accepted { ballot, slots: vec![slot], marks },
         Message::Heartbeat {
             ballot,
@@ -200,6 +220,8 @@ pub(super) fn messages() -> Vec<Message> {
         Message::TakeOver { ballot },
         Message::Forward { request: requests()[1].clone() },
         Message::ForwardRefused { tag },
+        Message::Behind { decided: Slot(9) },
+        Message::Join { application: true },
     ]
 }
 
@@ -208,10 +230,29 @@ fn all<T: Serialize>(messages: &[T]) -> Vec<Vec<u8>> {
 }
 
 fn peer_seeds() -> Vec<Vec<u8>> {
-    let mut seeds = all(&messages().into_iter().map(|message| PeerFrame::Core(Life(0), message)).collect::<Vec<_>>());
+    let mut seeds = all(&messages()
+        .into_iter()
+        .map(|message| PeerFrame::Core(Generation::FIRST, Life(0), message))
+        .collect::<Vec<_>>());
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
-    seeds.extend(all(&[PeerFrame::WhichCluster, PeerFrame::Cluster(cluster)]));
+    let cluster = PeerFrame::Cluster(Configuration::first(cluster));
+    seeds.extend(all(&[PeerFrame::WhichCluster, cluster, PeerFrame::Roster(roster())]));
     seeds
+}
+
+/// What a server says of itself.
+pub(super) fn roster() -> Roster {
+    let place = Place { id: ReplicaId(1), address: "server-1:7500".to_owned(), advertised: true };
+    let members = (0..3).map(|id| Seat { id: ReplicaId(id), answers: id < 2 }).collect();
+    Roster {
+        process: 9,
+        version: 1,
+        generation: Generation::FIRST,
+        epoch: Epoch(1),
+        members,
+        places: vec![place; 2],
+        leaving: false,
+    }
 }
 
 fn submit_seeds() -> Vec<Vec<u8>> {
@@ -222,7 +263,7 @@ fn submit_seeds() -> Vec<Vec<u8>> {
 pub(super) fn outcomes() -> Vec<Outcome> {
     vec![
         Outcome::Executed(Bytes::from_static(b"OK\n")),
-        Outcome::Opened { opened: Slot(1), window: 4 },
+        Outcome::Opened { opened: Generation::FIRST.at(Slot(1)), window: 4 },
         Outcome::Settled,
         Outcome::Cancelled,
         Outcome::Closed,
@@ -240,7 +281,7 @@ fn reply_seeds() -> Vec<Vec<u8>> {
     let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
     let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
     seeds.extend(all(&votes.map(FromServer::Votes)));
-    seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate"))]));
+    seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate")), FromServer::Roster(roster())]));
     seeds
 }
 
@@ -256,6 +297,7 @@ fn client_seeds() -> Vec<Vec<u8>> {
         proof: proof(),
     };
     seeds.extend(all(&[Told::Outcome { outcome: Outcome::Settled, vouched: (0..3).map(word).collect() }]));
+    seeds.extend(all(&[FromSmartClient::Leaving(true)]));
     seeds.extend(all(&[FromSmartClient::Signers(vec![(ReplicaId(1), Bytes::from_static(b"a certificate")); 3])]));
     let nothing = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
     seeds.extend(all(&[Told::NothingSent(nothing), Told::Unknown(Unknown::Lost)]));
@@ -273,7 +315,12 @@ fn admin_seeds() -> Vec<Vec<u8>> {
         AdminRequest::Abort { at: Position { slot: Slot(300), call: 2 } },
     ]);
     seeds.extend(all(&[
-        AdminReply::Described { id: ReplicaId(1), history: History::Proposed { token: 9 }, seed: cluster },
+        AdminReply::Described {
+            id: ReplicaId(1),
+            history: History::Proposed { token: 9 },
+            seed: cluster,
+            application: true,
+        },
         AdminReply::Done,
         AdminReply::Refused("no".to_owned()),
         AdminReply::Snapshots(SnapshotsView { writing: Some(3), ..SnapshotsView::default() }),
@@ -284,6 +331,7 @@ fn admin_seeds() -> Vec<Vec<u8>> {
 fn transfer_seeds() -> Vec<Vec<u8>> {
     let manifest = Manifest {
         cluster: "fuzz".to_owned(),
+        generation: Generation::FIRST,
         member: ReplicaId(1),
         slot: Slot(9),
         image_len: 2,
@@ -292,7 +340,7 @@ fn transfer_seeds() -> Vec<Vec<u8>> {
     };
     let digest = manifest.digest();
     let mut seeds = all(&[
-        TransferAsk::Manifest { least: Slot(300) },
+        TransferAsk::Manifest { least: Slot(300), generation: Generation::FIRST },
         TransferAsk::Chunk { slot: Slot(9), manifest: digest, index: 300 },
     ]);
     seeds.extend(all(&[
@@ -334,5 +382,6 @@ fn record_seeds() -> Vec<Vec<u8>> {
         Record::Silent { at: Position { slot: Slot(7), call: 3 } },
         Record::Jumped { slot: Slot(8) },
         Record::Superseded,
+        Record::Restarted { slot: Slot(8) },
     ])
 }

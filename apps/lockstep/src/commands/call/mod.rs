@@ -66,9 +66,9 @@ pub(crate) struct Args {
     /// Keep session, number and request in FILE, so that the request runs exactly once even if this call is killed
     #[arg(long, value_name = "FILE", conflicts_with = "client_id")]
     session_file: Option<PathBuf>,
-    /// For experts: use the session of this client id (hexadecimal), opened by that slot; without SLOT it is opened
-    /// unless it lives. The caller sees to it that each number is used for one request only
-    #[arg(long, value_name = "ID[@SLOT]", value_parser = chosen)]
+    /// For experts: use the session of this client id (hexadecimal), opened there, as -o json names it; without
+    /// SLOT and GENERATION it is opened unless it lives. The caller sees to it that each number is used for one request only
+    #[arg(long, value_name = "ID[@SLOT@GENERATION]", value_parser = chosen)]
     client_id: Option<Chosen>,
     /// For experts: the request's number in the session of --client-id. The first is 1, each the one after the last
     #[arg(long, value_name = "N", requires = "client_id", value_parser = clap::value_parser!(u64).range(1..))]

@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn an_end_as_json_has_the_reply_as_text_where_it_is_text() {
-        let asked = Asked { session: "2a@7".parse().expect("a name"), seq: Seq(3) };
+        let asked = Asked { session: "2a@7@1-00000000000000ff".parse().expect("a name"), seq: Seq(3) };
         let text = object(Some(asked), &End::Reply(Bytes::from_static(b"OK\n")));
-        let session = "0000000000000000000000000000002a@7";
+        let session = "0000000000000000000000000000002a@7@1-00000000000000ff";
         assert_eq!(text, json!({ "outcome": "executed", "reply": "OK\n", "session": session, "seq": 3 }));
         let binary = object(None, &End::Reply(Bytes::from_static(&[0xff, 1])));
         assert_eq!(binary, json!({ "outcome": "executed", "reply_hex": "ff01" }));

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Of the file's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is known of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn stored(request: Option<&'static [u8]>) -> Stored {
-        let session = "2a@7".parse().expect("a name");
+        let session = "2a@7@1-00000000000000ff".parse().expect("a name");
         Stored { session, next: Seq(3), request: request.map(Bytes::from_static) }
     }
 
@@ -192,9 +192,12 @@ mod tests {
             file.store(&stored(request)).expect("a writable directory");
             assert_eq!(file.load().expect("it is there"), Some(stored(request)));
         }
-        for damaged in
-            ["", "{", "{\"version\":1}", "{\"version\":9,\"cluster\":\"demo\",\"session\":\"2a@7\",\"next\":1}"]
-        {
+        for damaged in [
+            "",
+            "{",
+            "{\"version\":2}",
+            "{\"version\":9,\"cluster\":\"demo\",\"session\":\"2a@7@1-00000000000000ff\",\"next\":1}",
+        ] {
             std::fs::write(&path, damaged).expect("a writable directory");
             assert_eq!(file.load().expect_err("damaged").exit(), Exit::Invalid, "{damaged}");
         }

@@ -16,7 +16,7 @@ pub(super) fn say_json(document: &impl Serialize) {
     match serde_json::to_string_pretty(document) {
         Ok(text) => say(&format!("{text}\n")),
         // Plain data with string keys cannot fail.
-        Err(problem) => tracing::error!(%problem, "no JSON"),
+        Err(problem) => tracing::error!(%problem, "the answer cannot be written as JSON"),
     }
 }
 

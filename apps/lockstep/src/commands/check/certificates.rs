@@ -1,6 +1,7 @@
 //! Every certificate of a directory, each with what is wrong with it and the command that mends it.
 
-use super::{Args, Check, Verdict};
+use super::Args;
+use super::line::{Category, Check, Verdict};
 use mesh::names::{Identity, Role};
 use mesh::net::{Files, Finding, Standing, examine, unix_now};
 use std::path::{Path, PathBuf};
@@ -16,13 +17,10 @@ struct Leaf {
 pub(super) fn check(pki: &Path, args: &Args) -> Vec<Check> {
     let leaves = leaves(pki);
     if leaves.is_empty() {
-        return vec![Check {
-            name: format!("certificates in {}", pki.display()),
-            state: Verdict::Invalid,
-            label: "none".to_owned(),
-            text: "there are none".to_owned(),
-            hint: Some("run `lockstep certs init` and `lockstep certs issue`, or check --pki".to_owned()),
-        }];
+        let hint = "run `lockstep certs init` and `lockstep certs issue`, or check --pki";
+        let name = format!("certificates in {}", pki.display());
+        let none = Check::bad(Category::Certificates, name, "none", "there are none", hint);
+        return vec![Check { state: Verdict::Invalid, ..none }];
     }
     let now = unix_now();
     let crl = args.crl.clone().or_else(|| Some(pki.join("crl.pem")).filter(|path| path.exists()));
@@ -34,7 +32,23 @@ pub(super) fn check(pki: &Path, args: &Args) -> Vec<Check> {
         let expected = expected.and_then(|((role, id), cluster)| Identity::new(cluster, *role, id).ok());
         shown(leaf, examine(&files(leaf), expected.as_ref(), now), expected.as_ref(), pki)
     };
-    leaves.iter().map(judge).collect()
+    let mut checks: Vec<Check> = leaves.iter().map(judge).collect();
+    checks.extend(authorities(pki));
+    checks
+}
+
+/// One authority, or a rotation that is under way, where the directory is one of `lockstep certs`.
+fn authorities(pki: &Path) -> Option<Check> {
+    let bundle = std::fs::read_to_string(pki.join("bundle.crt")).ok()?;
+    let count = bundle.matches("-----BEGIN CERTIFICATE-----").count();
+    let (label, text) = if count > 1 {
+        let dir = pki.display();
+        let next = format!("`lockstep certs rotate-ca status --dir {dir}` says what its end waits for");
+        ("rotation", format!("{count} are trusted: a rotation is under way; {next}"))
+    } else {
+        ("one_authority", "one is trusted".to_owned())
+    };
+    Some(Check::good(Category::Certificates, "certificate authorities", label, text))
 }
 
 /// The certificates in a directory: its own, or those in ROLE/ID.
@@ -78,7 +92,8 @@ fn shown(leaf: &Leaf, found: Finding, expected: Option<&Identity>, pki: &Path) -
         Standing::Bad => Verdict::Invalid,
     };
     let hint = (state != Verdict::Ok).then(|| hint(found.label, &name, leaf, pki));
-    Check { name: format!("certificate of {name}"), state, label: found.label.to_owned(), text: found.text, hint }
+    let (category, name) = (Category::Certificates, format!("certificate of {name}"));
+    Check { category, name, state, label: found.label.to_owned(), text: found.text, hint }
 }
 
 /// The command that mends it.

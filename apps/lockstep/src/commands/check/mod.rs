@@ -1,14 +1,21 @@
 //! `lockstep check`: is this installation healthy? A line for each check, and a hint for each that fails.
 
 mod certificates;
+mod cluster;
+mod line;
+mod pre;
 mod service;
 
+use super::status::Known;
 use crate::exit::{Exit, Failure};
+use crate::parts::addresses::{quic_address, tcp_address};
 use crate::up::output::Format;
 use crate::up::state::State;
+use line::{Check, Verdict};
 use mesh::node::human;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -17,10 +24,11 @@ use tokio::time::{Instant, sleep};
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Settings of the check.
-///
-/// Exit codes: 0 healthy, 4 a certificate is invalid, expired or not trusted, 5 not healthy or about to expire.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Check this machine before anything is installed: ports, UDP buffers, open files, names, the disk of --data-dir
+    #[arg(long)]
+    pre: bool,
     /// Certificates to check: a directory with ROLE/ID in it, or one with tls.crt; pki where nothing else is given
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
@@ -34,11 +42,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     crl: Option<PathBuf>,
     /// Admin addresses of parts to check
-    #[arg(long, value_name = "ADDR", value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', num_args = 1.., conflicts_with = "pre")]
     admin: Vec<String>,
-    /// Data directory of a running `up`: its certificates and its parts
+    /// Data directory of a running `up`: its certificates and its parts. With --pre: where the journal will be
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// With --pre: the UDP address that a part will have
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
+    quic: SocketAddr,
+    /// With --pre: the TCP address that clients will come to
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7000", value_parser = tcp_address)]
+    listen: SocketAddr,
+    /// With --pre: addresses of the other parts, whose names must resolve here
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    seeds: Vec<String>,
     /// Check again until everything is healthy, for so long at most
     #[arg(long, value_name = "DURATION", value_parser = human::parse_positive_duration)]
     wait: Option<Duration>,
@@ -47,92 +64,67 @@ pub(crate) struct Args {
     output: Format,
 }
 
-/// How one check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Not healthy, or not for much longer.
-    Unhealthy,
-    /// A certificate that is refused.
-    Invalid,
-}
-
-/// One check.
-#[derive(Clone, Debug)]
-struct Check {
-    name: String,
-    state: Verdict,
-    /// One word for programs.
-    label: String,
-    /// What was found.
-    text: String,
-    /// What to do about it.
-    hint: Option<String>,
-}
-
-impl Check {
-    fn show(&self) -> Value {
-        json!({ "name": self.name, "ok": self.state == Verdict::Ok, "label": self.label, "text": self.text, "hint": self.hint })
-    }
-
-    fn line(&self) -> String {
-        let word = if self.state == Verdict::Ok { "ok    " } else { "FAILED" };
-        let hint = self.hint.as_ref().map(|hint| format!("\n       hint: {hint}")).unwrap_or_default();
-        format!("{word} {}: {}{hint}\n", self.name, self.text)
-    }
-}
-
 /// Prints all checks; fails when one does.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let plan = Plan::of(&args)?;
     let end = args.wait.map(|wait| Instant::now() + wait);
     let checks = loop {
-        let checks = plan.checks(&args).await;
-        let healthy = checks.iter().all(|check| check.state == Verdict::Ok);
-        match end {
-            Some(end) if !healthy && Instant::now() < end => sleep(AGAIN).await,
-            _ => break checks,
+        let plan = Plan::of(&args);
+        let waits = end.is_some_and(|end| Instant::now() < end);
+        match plan {
+            // An `up` that is still to come.
+            Err(failure) if waits && failure.exit() == Exit::Unhealthy => {}
+            Err(failure) => return Err(failure),
+            Ok(plan) => {
+                let checks = plan.checks(&args).await;
+                if !waits || checks.iter().all(Check::is_good) {
+                    break checks;
+                }
+            }
         }
+        sleep(AGAIN).await;
     };
     let text = match args.output {
-        Format::Text => checks.iter().map(Check::line).collect(),
+        Format::Text => line::text(&checks),
         Format::Json => {
-            let healthy = checks.iter().all(|check| check.state == Verdict::Ok);
             let shown: Vec<Value> = checks.iter().map(Check::show).collect();
-            format!("{}\n", json!({ "healthy": healthy, "checks": shown }))
+            format!("{}\n", json!({ "healthy": checks.iter().all(Check::is_good), "checks": shown }))
         }
     };
     // A closed stdout leaves the exit code.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    let failed = checks.iter().filter(|check| check.state != Verdict::Ok).count();
-    match checks.iter().map(|check| check.state).max() {
-        None | Some(Verdict::Ok) => Ok(()),
-        Some(Verdict::Unhealthy) => {
-            Err(Failure::new(Exit::Unhealthy, format!("{failed} of {} checks failed", checks.len())))
-        }
-        Some(Verdict::Invalid) => {
-            Err(Failure::new(Exit::Invalid, format!("{failed} of {} checks failed", checks.len())))
-        }
-    }
+    let failed = checks.iter().filter(|check| !check.is_good()).count();
+    let exit = match checks.iter().map(|check| check.state).max() {
+        None | Some(Verdict::Ok) => return Ok(()),
+        Some(Verdict::Unhealthy) => Exit::Unhealthy,
+        Some(Verdict::Invalid) => Exit::Invalid,
+    };
+    Err(Failure::new(exit, format!("{failed} of {} checks failed", checks.len())))
+}
+
+/// The checks on these parts, for programs.
+pub(crate) async fn of_parts(admins: &[String]) -> Vec<Value> {
+    let parts: Vec<Known> = admins.iter().map(|admin| Known::at(admin)).collect();
+    service::check(&parts).await.iter().map(Check::show).collect()
 }
 
 /// What is checked.
 struct Plan {
     pki: Option<PathBuf>,
-    admins: Vec<String>,
+    parts: Vec<Known>,
 }
 
 impl Plan {
     fn of(args: &Args) -> Result<Self, Failure> {
-        let mut plan = Self { pki: args.pki.clone(), admins: args.admin.clone() };
-        if let Some(dir) = &args.data_dir {
+        let parts = args.admin.iter().map(|admin| Known::at(admin)).collect();
+        let mut plan = Self { pki: args.pki.clone(), parts };
+        if let Some(dir) = args.data_dir.as_ref().filter(|_| !args.pre) {
             let state = State::of_running(dir)?;
-            plan.admins.extend(state.parts.iter().map(|part| part.admin.to_string()));
+            plan.parts.extend(state.parts.iter().map(Known::of));
             plan.pki.get_or_insert(state.pki);
         }
-        if plan.pki.is_none() && plan.admins.is_empty() {
-            plan.pki = Some(PathBuf::from("pki"));
+        if plan.pki.is_none() && plan.parts.is_empty() {
+            // Before an installation there need be none.
+            plan.pki = Some(PathBuf::from("pki")).filter(|pki| !args.pre || pki.is_dir());
         }
         match &plan.pki {
             Some(pki) if !pki.is_dir() => Err(Failure::new(
@@ -151,7 +143,10 @@ impl Plan {
         if let Some(pki) = &self.pki {
             checks.extend(certificates::check(pki, args));
         }
-        checks.extend(service::check(&self.admins).await);
+        if args.pre {
+            checks.extend(pre::check(args).await);
+        }
+        checks.extend(service::check(&self.parts).await);
         checks
     }
 }

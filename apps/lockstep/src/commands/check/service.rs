@@ -1,50 +1,29 @@
-//! Every part that can be asked: is it ready, and what does its status say?
+//! Every part that can be asked: is it ready, and what do all of them say together?
 
-use super::{Check, Verdict};
-use crate::commands::status::{Found, Known, ask, plain};
+use super::cluster::{judge, name};
+use super::line::{Category, Check};
+use crate::commands::status::{Known, ask, plain};
 use crate::http;
 
-/// One check for each word of `/readyz` of every part, and one for each problem of the whole.
-pub(super) async fn check(admins: &[String]) -> Vec<Check> {
+/// One check for each word of `/readyz` of every part, and those on their statuses.
+pub(super) async fn check(parts: &[Known]) -> Vec<Check> {
     let mut checks = Vec::new();
-    if admins.is_empty() {
+    if parts.is_empty() {
         return checks;
     }
-    let known: Vec<Known> = admins.iter().map(|admin| Known::at(admin)).collect();
-    let found = ask(&known).await;
-    for part in found.parts() {
-        let admin = plain(&part["admin"]);
-        if !part["error"].is_null() {
-            // Among the problems below.
-            continue;
-        }
-        let name = format!("{} {}", plain(&part["kind"]), plain(&part["id"]));
-        match http::get(&admin, "/readyz?verbose").await {
+    let found = ask(parts).await;
+    for part in found.parts().filter(|part| part["error"].is_null()) {
+        let name = name(part);
+        match http::get(&plain(&part["admin"]), "/readyz?verbose").await {
             Ok((_, body)) => checks.extend(readiness(&name, &String::from_utf8_lossy(&body))),
-            Err(error) => checks.push(failed(&name, "unreachable", &format!("{error:#}"), "is it running?")),
+            Err(error) => {
+                let hint = "it answered a moment ago: see its log";
+                checks.push(Check::bad(Category::Parts, name, "unreachable", format!("{error:#}"), hint));
+            }
         }
     }
-    checks.extend(whole(&found));
+    checks.extend(judge(&found));
     checks
-}
-
-/// What the parts say together.
-fn whole(found: &Found) -> Vec<Check> {
-    let hints = found.hints();
-    let hint =
-        if hints.is_empty() { "see `lockstep status` and the log of that part".to_owned() } else { hints.join("; ") };
-    let problems = found.problems();
-    if problems.is_empty() {
-        let text = "all parts agree that it is healthy".to_owned();
-        return vec![Check {
-            name: "service".to_owned(),
-            state: Verdict::Ok,
-            label: "healthy".to_owned(),
-            text,
-            hint: None,
-        }];
-    }
-    problems.iter().map(|problem| failed("service", "problem", problem, &hint)).collect()
 }
 
 /// The lines of `/readyz?verbose`.
@@ -53,26 +32,49 @@ fn readiness(name: &str, body: &str) -> Vec<Check> {
         let (mark, what) = line.split_at_checked(3)?;
         let what = what.trim();
         match mark {
-            "[+]" => Some(Check {
-                name: name.to_owned(),
-                state: Verdict::Ok,
-                label: "ready".to_owned(),
-                text: what.to_owned(),
-                hint: None,
-            }),
-            "[-]" => Some(failed(name, "not_ready", what, "see its log and `lockstep status`")),
+            "[+]" => Some(Check::good(Category::Parts, name, "ready", what)),
+            "[-]" => Some(Check::bad(Category::Parts, name, "not_ready", what, hint(what))),
             _ => None,
         }
     };
     body.lines().filter_map(line).collect()
 }
 
-fn failed(name: &str, label: &str, text: &str, hint: &str) -> Check {
-    Check {
-        name: name.to_owned(),
-        state: Verdict::Unhealthy,
-        label: label.to_owned(),
-        text: text.to_owned(),
-        hint: Some(hint.to_owned()),
+/// What to do about a word that does not hold.
+fn hint(what: &str) -> &'static str {
+    match what.strip_suffix(" failed").unwrap_or(what) {
+        "member" => {
+            "it is part of no cluster yet, or does not vote: `lockstep status` says what it waits for; a cluster \
+                     that was never started needs `lockstep bootstrap --expect N`"
+        }
+        "caught_up" => "it catches up by itself: see the lines about lag and links",
+        "application" => {
+            "its application is down, or does not answer: see the application's own log and `lockstep status`"
+        }
+        "leader" => "no leader for 3 s: start the members that are down, and see the lines about links",
+        "not draining" => "a drain was asked for on its admin port; without a SIGTERM it ends by itself after 60 s",
+        "reaches a quorum of the servers" => {
+            "start the servers that are down, and see the lines about links: --servers"
+        }
+        "reaches a SMaRtClient" => "start the SMaRtClients, and see the lines about links: --smart-clients",
+        _ => "see its log and `lockstep status`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_that_does_not_hold_has_a_hint() {
+        let body = "[+]member ok\n[-]caught_up failed\n[-]application failed\nfailed: caught_up, application\n";
+        let checks = readiness("sidecar 1", body);
+        assert_eq!(checks.iter().map(Check::is_good).collect::<Vec<_>>(), [true, false, false]);
+        assert!(checks[1].hint.as_ref().is_some_and(|hint| hint.contains("lag")), "{checks:?}");
+        assert!(checks[2].hint.as_ref().is_some_and(|hint| hint.contains("application")), "{checks:?}");
+        let words = ["member", "leader", "not draining", "reaches a quorum of the servers", "reaches a SMaRtClient"];
+        for what in words {
+            assert!(hint(what).len() > 40 && hint(&format!("{what} failed")) == hint(what), "{what}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::auth::{self, SecretKey, SharedProof};
-use crate::ids::{ClientId, Digest, Seq, Slot};
+use crate::ids::{ClientId, Digest, Generation, Seq, Slot};
 use crate::names::{DEFAULT_TRUST_DOMAIN, Identity, Role};
 use crate::net::Trusted;
 use crate::wire::Kind;
@@ -18,7 +18,7 @@ const E: Endpoint = Endpoint(1);
 const CLUSTER: &str = "c1";
 
 fn tag(seq: u64) -> Tag {
-    Tag { client: ClientId(1), opened: Slot(1), seq: Seq(seq), kind: Kind::Call }
+    Tag { client: ClientId(1), opened: Generation::FIRST.at(Slot(1)), seq: Seq(seq), kind: Kind::Call }
 }
 
 fn outcome(text: &'static str) -> Outcome {
