@@ -231,7 +231,12 @@ impl SmartClient {
 async fn vote(link: &Link, tag: Tag) -> Digest {
     loop {
         let message = tokio::time::timeout(PATIENCE, link.receive()).await.expect("a vote in time").expect("a message");
-        let Ok(FromServer::Votes(votes)) = decode(&message) else { panic!("no votes") };
+        let votes = match decode(&message) {
+            Ok(FromServer::Votes(votes)) => votes,
+            // Who the members are comes over the same link.
+            Ok(FromServer::Roster(_)) => continue,
+            other => panic!("no votes: {other:?}"),
+        };
         if let Some(vote) = votes.iter().find(|vote| vote.tag == tag) {
             return vote.form;
         }
