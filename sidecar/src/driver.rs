@@ -159,9 +159,8 @@ impl Driver {
         };
         let adapter = Adapter { request_bytes: core.configuration.cluster.request_bytes as usize, ..config.adapter };
         let replica = Replica::new(core, seed, recovered, now);
-        seat(&peers, replica.configuration());
         // What was replayed may have changed it since this life began.
-        waiters.set_electorate(replica.configuration().cluster.electorate());
+        take_up(&peers, &mut waiters, replica.configuration());
         let drain = Drain::new(config.replica(), config.timing.drain);
         Self {
             adapter,
@@ -614,8 +613,7 @@ impl Driver {
                     }
                 }
                 Output::Reconfigured(configuration) => {
-                    seat(&self.peers, &configuration);
-                    self.waiters.set_electorate(configuration.cluster.electorate());
+                    take_up(&self.peers, &mut self.waiters, &configuration);
                     self.publisher.hurry(self.now);
                 }
                 Output::Event(event) => {
@@ -681,10 +679,11 @@ impl Driver {
     }
 }
 
-/// The members as the others are told of them.
-fn seat(peers: &Peers, configuration: &Configuration) {
+/// From now on the others are told of these members, and replies state how many of them answer.
+fn take_up(peers: &Peers, waiters: &mut Waiters<Responder>, configuration: &Configuration) {
     let seats = configuration.cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
     peers.set_members(configuration.edition(), seats.collect());
+    waiters.set_electorate(configuration.cluster.electorate());
 }
 
 fn changed(result: Result<(), ChangeRefused>) -> AdminReply {

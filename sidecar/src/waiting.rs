@@ -194,17 +194,16 @@ impl Waiting<'_> {
                         self.ask_to_join(from, configuration.generation, target);
                         return Ok(());
                     }
-                    (_, Some(own)) if own.life == self.life => {
-                        tracing::info!(from = %from, epoch = %configuration.epoch, "this member was admitted as a learner");
-                        self.leave_others(configuration.generation)?;
-                        Entry::Learner { configuration, life: self.life }
-                    }
-                    _ => {
-                        tracing::warn!(
-                            from = %from,
-                            "the cluster exists and this member has no history: it may have forgotten votes, so it \
-                             joins as a learner"
-                        );
+                    (_, Some(own)) => {
+                        if own.life == self.life {
+                            tracing::info!(from = %from, epoch = %configuration.epoch, "this member was admitted as a learner");
+                        } else {
+                            tracing::warn!(
+                                from = %from,
+                                "the cluster exists and this member has no history: it may have forgotten votes, so it \
+                                 joins as a learner"
+                            );
+                        }
                         self.leave_others(configuration.generation)?;
                         Entry::Learner { configuration, life: self.life }
                     }
