@@ -8,8 +8,12 @@ use crate::pki::{AUTHORITIES, Pki};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mesh::names::Identity;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use zeroize::Zeroizing;
 
+/// The revocation lists, as a part finds them beside its certificate.
+const REVOCATIONS: &str = "crl.pem";
 /// The longest value of a label.
 const LABEL_MAX: usize = 63;
 
@@ -36,7 +40,15 @@ impl Pki {
         Ok(secrets?.join("---\n"))
     }
 
-    fn secret(&self, who: &Identity, namespace: Option<&str>) -> Result<String, CertsError> {
+    /// What the Secret of a part holds: its certificates, their keys, whom to trust and what is revoked, by file name.
+    ///
+    /// # Errors
+    /// A role or id that cannot be; a leaf that lacks a file, is expired or revoked.
+    pub fn secret_data(&self, role: &str, id: &str) -> Result<BTreeMap<&'static str, Zeroizing<String>>, CertsError> {
+        self.data_of(&self.identity(role, id)?)
+    }
+
+    fn data_of(&self, who: &Identity) -> Result<BTreeMap<&'static str, Zeroizing<String>>, CertsError> {
         let dir = self.paths_of(who).dir;
         let state = crate::pki::State::read(&self.dir)?;
         let mut names = vec![AUTHORITIES];
@@ -55,6 +67,19 @@ impl Pki {
                 }
             }
         }
+        let mut data = BTreeMap::new();
+        for name in names {
+            data.insert(name, Zeroizing::new(files::read(&dir.join(name))?));
+        }
+        let revocations = files::read_if_there(&self.crl_path())?;
+        if !revocations.is_empty() {
+            data.insert(REVOCATIONS, Zeroizing::new(revocations));
+        }
+        Ok(data)
+    }
+
+    fn secret(&self, who: &Identity, namespace: Option<&str>) -> Result<String, CertsError> {
+        let data = self.data_of(who)?;
         let mut yaml = String::from("apiVersion: v1\nkind: Secret\nmetadata:\n");
         // Writing to a string cannot fail.
         let _ = writeln!(yaml, "  name: {}-{}-{}", who.cluster, who.role, who.id);
@@ -66,8 +91,7 @@ impl Pki {
             let _ = writeln!(yaml, "    app.kubernetes.io/instance: \"{}\"", who.cluster);
         }
         let _ = writeln!(yaml, "    app.kubernetes.io/component: {}\ntype: Opaque\ndata:", who.role);
-        for name in names {
-            let text = zeroize::Zeroizing::new(files::read(&dir.join(name))?);
+        for (name, text) in &data {
             let _ = writeln!(yaml, "  {name}: {}", STANDARD.encode(text.as_bytes()));
         }
         Ok(yaml)

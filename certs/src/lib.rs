@@ -14,6 +14,7 @@
 //! process that is killed at any point leaves nothing that the next one cannot go on from, and no key of an authority
 //! is ever deleted.
 
+mod archive;
 mod authority;
 mod clock;
 mod error;
@@ -36,6 +37,7 @@ mod rotation;
 #[cfg(test)]
 mod interruption_tests;
 
+pub use archive::{pack, unpack};
 pub use clock::Moment;
 pub use error::CertsError;
 pub use facts::Facts;

@@ -84,7 +84,11 @@ impl Plan {
             .map_err(|problem| CertsError::Usage(format!("{}: {problem}", path.display())))
     }
 
-    fn parse(text: &str, parse_duration: ParseDuration) -> Result<Self, String> {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(text: &str, parse_duration: ParseDuration) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|problem| problem.to_string())?;
         let duration = |name: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(parse_duration).transpose();
@@ -125,6 +129,13 @@ impl Plan {
             }
         }
         Ok(Self { setup, leaves })
+    }
+}
+
+impl Plan {
+    /// Roles and ids of everybody in it.
+    pub fn parts(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.leaves.iter().map(|(who, _)| (who.role.to_string(), who.id.clone()))
     }
 }
 

@@ -39,6 +39,8 @@ pub struct AuthorityFacts {
     pub serial: String,
     /// Until when it is valid.
     pub not_after: Moment,
+    /// SHA-256 of its certificate, hexadecimal, as `/status` has it.
+    pub sha256: String,
     /// Parts whose newest leaf is from it, and neither expired nor revoked: `server/0`.
     pub live: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl Pki {
                 subject: authority.facts.subject.clone(),
                 serial: authority.facts.serial.clone(),
                 not_after: authority.facts.not_after,
+                sha256: authority.facts.sha256.clone(),
                 live: self.live(&state, authority)?.into_iter().collect(),
             })
         });

@@ -126,6 +126,7 @@ impl Admin for AdminState {
             "drain_timeout_seconds": config.drain_timeout.as_secs_f64(),
             "transfer_rate": config.transfer_rate,
             "app_timeout_seconds": config.app_timeout.as_secs_f64(),
+            "app_supervisor": config.app_supervisor,
             "app_reset_request": config.app_reset_request.as_deref().map(hide::request),
             "snapshot": snapshot_mode(&config.app_snapshot),
             "snapshot_every_requests": config.snapshots.map(|snapshots| snapshots.every_requests),

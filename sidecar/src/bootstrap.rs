@@ -98,7 +98,7 @@ impl Bootstrap<'_> {
     async fn round(&self) -> anyhow::Result<Option<String>> {
         let (members, missing) = self.describe_all().await;
         if let Some((id, _)) = members.iter().find(|(_, member)| member.history == History::Started) {
-            tracing::info!(member = id, "the cluster has begun already: nothing to do");
+            self.say_begun(*id, &members).await;
             return Ok(None);
         }
         if !missing.is_empty() {
@@ -128,6 +128,26 @@ impl Bootstrap<'_> {
         }
         tracing::info!(members = members.len(), committed, "the cluster has begun");
         Ok(None)
+    }
+
+    /// The cluster has its members in its log: what was expected now changes nothing.
+    async fn say_begun(&self, member: u32, described: &BTreeMap<u32, Described>) {
+        let Some(member_of) = described.get(&member) else { return };
+        let Ok(AdminReply::Members(view)) = ask(&member_of.link, &AdminRequest::Members).await else {
+            tracing::info!(member, "the cluster has begun already: nothing to do");
+            return;
+        };
+        let cluster = &view.configuration.cluster;
+        let has: Vec<u32> = cluster.members.iter().map(|member| member.id.0).collect();
+        let expected: Vec<u32> = self.config.members.iter().map(|(id, _)| *id).collect();
+        tracing::info!(member, members = ?has, target = cluster.target_members, "the cluster has begun already: nothing to do");
+        if cluster.target_members as usize != expected.len() {
+            tracing::warn!(
+                ?expected,
+                target = cluster.target_members,
+                "the cluster's own configuration has another number of members than was expected: `lockstep members` changes it"
+            );
+        }
     }
 
     /// What every member says of itself, and who does not answer.

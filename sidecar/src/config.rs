@@ -168,11 +168,14 @@ pub struct Config {
     pub app_reset_request: Option<String>,
     /// How to ask whether it is in its initial state, for protocols without a general question.
     pub app_empty_probe: Option<Probe>,
+    /// The socket of the supervisor that can restart an application in a container of its own.
+    pub app_supervisor: Option<PathBuf>,
 }
 
 impl Config {
     /// Where certificate, keys and trust come from.
-    pub(crate) fn files(&self) -> Files {
+    #[must_use]
+    pub fn files(&self) -> Files {
         Files::new(&self.pki, self.trust_bundle.as_deref(), self.crl.as_deref())
     }
 

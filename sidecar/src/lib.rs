@@ -39,6 +39,7 @@ pub mod fuzzing {
     pub use crate::journal::fuzzing as journal;
     pub use crate::snapshot::fuzzing as snapshot;
 }
+pub use app::restarter::{RESTART, RESTARTED};
 pub use config::{App, Config, Dialect, Probe, SnapshotMode};
 pub use journal::tool as journal_tool;
 pub use run::run;

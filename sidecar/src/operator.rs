@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 pub use crate::backup::Backed;
@@ -164,6 +165,29 @@ impl Access {
         newest.with_context(|| format!("no member answers: {}", silent.join("; ")))
     }
 
+    /// What every member says of the members, and whoever else is named: those that a configuration knows are asked where it
+    /// knows them to be.
+    ///
+    /// # Errors
+    /// The certificate cannot be used for this.
+    pub async fn survey(&self) -> anyhow::Result<BTreeMap<u32, Surveyed>> {
+        let endpoint = self.bind()?;
+        let mut heard = survey(&endpoint, self.members.iter().cloned()).await;
+        let silent = |heard: &BTreeMap<u32, Surveyed>, id: u32| !matches!(heard.get(&id), Some(Surveyed::Member(_)));
+        let told: BTreeMap<u32, String> = heard
+            .values()
+            .filter_map(|word| if let Surveyed::Member(view) = word { Some(view) } else { None })
+            .flat_map(|view| view.places.iter().map(|(id, address)| (id.0, address.clone())))
+            .filter(|(id, _)| silent(&heard, *id))
+            .collect();
+        for (id, word) in survey(&endpoint, told.into_iter()).await {
+            if silent(&heard, id) {
+                heard.insert(id, word);
+            }
+        }
+        Ok(heard)
+    }
+
     /// Has the configuration changed, or leadership handed over. A change that is under way, or an election, is waited
     /// for.
     ///
@@ -215,6 +239,39 @@ impl Access {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// What a member said of the members.
+#[derive(Debug)]
+pub enum Surveyed {
+    /// Who they are, as it knows them.
+    Member(Box<MembersView>),
+    /// It is part of no cluster, and says why.
+    Outside(String),
+    /// It does not answer.
+    Silent(String),
+}
+
+/// Asks all of them at once.
+async fn survey(endpoint: &Endpoint, places: impl Iterator<Item = (u32, String)>) -> BTreeMap<u32, Surveyed> {
+    let mut asks = JoinSet::new();
+    for (id, address) in places {
+        let endpoint = endpoint.clone();
+        asks.spawn(async move {
+            let word = match ask_one(&endpoint, id, &address, &AdminRequest::Members).await {
+                Ok(AdminReply::Members(view)) => Surveyed::Member(Box::new(view)),
+                Ok(reply) => Surveyed::Outside(words(reply)),
+                Err(error) => Surveyed::Silent(format!("{error:#}")),
+            };
+            (id, word)
+        });
+    }
+    let mut heard = BTreeMap::new();
+    while let Some(answer) = asks.join_next().await {
+        // A task that ended without an answer is one that did not answer.
+        heard.extend(answer.ok());
+    }
+    heard
 }
 
 /// One question over a link of its own.

@@ -380,6 +380,7 @@ fn app_settings(config: &Config, metrics: &Metrics) -> app::Settings {
         snapshot_timeout: config.app_snapshot_timeout,
         reset_request: config.app_reset_request.clone(),
         empty_probe: config.app_empty_probe.clone(),
+        supervisor: config.app_supervisor.clone(),
         snapshots: Arc::default(),
         evidence: app::Evidence::new(config.data_dir.clone()),
         metrics: metrics.clone(),

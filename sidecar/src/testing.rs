@@ -69,6 +69,7 @@ pub(crate) fn config() -> Config {
         app_snapshot_timeout: PATIENCE,
         app_reset_request: None,
         app_empty_probe: None,
+        app_supervisor: None,
     }
 }
 

@@ -101,6 +101,7 @@ impl Cluster {
             app_snapshot_timeout: PATIENCE,
             app_reset_request: None,
             app_empty_probe: None,
+            app_supervisor: None,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::commands::{
     abort, backup, bootstrap, call, certs, check, config, debug, diff, generate, journal, members, smoke, snapshot,
     status, top,
 };
-use crate::parts::{ingress, sidecar, smart_client};
+use crate::parts::{exec, ingress, sidecar, smart_client};
 use crate::up;
 use clap::{Parser, Subcommand};
 
@@ -37,6 +37,13 @@ pub(crate) enum Command {
     SmartClient(Box<smart_client::Args>),
     /// Run one ingress: takes TCP connections of unmodified clients
     Ingress(Box<ingress::Args>),
+    /// Supervise an application in a container of its own for the sidecar in another one: start, exit, reset
+    ///
+    /// The application is started again whenever it ends, and at once when the sidecar has to reset it, which takes
+    /// milliseconds. SIGTERM is passed on; the exit code is then the application's.
+    Exec(exec::Args),
+    /// Do nothing until SIGTERM: keeps a container alive in which commands are run
+    Idle,
     /// Make the explicit first start of a cluster; safe to run at any time
     Bootstrap(bootstrap::Args),
     /// Show the cluster at a glance

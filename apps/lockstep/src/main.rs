@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod exit;
 mod http;
+mod kubernetes;
 mod parts;
 mod process;
 mod up;
@@ -34,6 +35,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     runtime.block_on(async {
         match cli.command {
+            Command::Exec(args) => parts::exec::run(args).await,
+            Command::Idle => {
+                commands::idle::run().await;
+                Ok(())
+            }
             Command::Up(args) => up::run(*args).await,
             Command::Sidecar(args) => parts::sidecar::run(*args).await,
             Command::SmartClient(args) => parts::smart_client::run(*args).await,

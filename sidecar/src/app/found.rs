@@ -1,12 +1,12 @@
 //! The application that somebody else starts: found by the address it listens on, told from its successors by the
 //! inodes of its listening sockets (rule 24).
 //!
-//! Nobody here can restart it. An incarnation that was never sent a request by this member is taken for one in its
+//! It is restarted by whoever supervises it (`lockstep exec`, over a socket), or by whoever looks at `/app/livez`. An incarnation that was never sent a request by this member is taken for one in its
 //! initial state; one that was sent any is reset in its own protocol, or waited out until another one listens. What was sent to is kept in a file, so that it
 //! holds for the sidecars after this one too. An application that this host's /proc does not show (another network
 //! namespace, another machine) is refused, because nothing could be proven of it.
 
-use super::process;
+use super::{process, restarter};
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,10 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Between two looks for a new incarnation.
 const POLL: Duration = Duration::from_millis(100);
+/// Between two questions to its supervisor, and how long a new process has until somebody is told that it does not listen.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Between two looks for one that was just started.
+const STARTING_POLL: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Found {
     used: bool,
     /// Told to whoever can have it restarted.
     awaits_restart: Arc<AtomicBool>,
+    /// The socket of the supervisor that can restart it.
+    supervisor: Option<PathBuf>,
 }
 
 /// One life of an application.
@@ -41,8 +47,19 @@ struct Incarnation {
 }
 
 impl Found {
-    pub(super) fn new(address: SocketAddr, data_dir: &Path, awaits_restart: Arc<AtomicBool>) -> Self {
-        Self { address, record: data_dir.join("application.incarnation"), current: None, used: false, awaits_restart }
+    pub(super) fn new(
+        address: SocketAddr,
+        data_dir: &Path,
+        awaits_restart: Arc<AtomicBool>,
+        supervisor: Option<PathBuf>,
+    ) -> Self {
+        let record = data_dir.join("application.incarnation");
+        Self { address, record, current: None, used: false, awaits_restart, supervisor }
+    }
+
+    /// Whether it can be restarted at once.
+    pub(super) const fn is_supervised(&self) -> bool {
+        self.supervisor.is_some()
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -69,15 +86,25 @@ impl Found {
 
     async fn wait_for_another(&self) -> anyhow::Result<Incarnation> {
         let used = self.last_used()?;
-        let mut told = false;
+        let (mut told, mut restarted) = (false, false);
+        let mut ask_at = Instant::now();
+        let mut say_at = ask_at;
         loop {
             let found = self.look()?;
             if !found.inodes.is_empty() && used.as_ref() != Some(&found) {
                 self.awaits_restart.store(false, Ordering::Relaxed);
                 return Ok(found);
             }
+            if self.is_supervised() && !found.inodes.is_empty() && Instant::now() >= ask_at {
+                restarted = self.restart().await;
+                ask_at = Instant::now() + ASK_AGAIN;
+                if restarted {
+                    say_at = ask_at;
+                    continue;
+                }
+            }
             self.awaits_restart.store(!found.inodes.is_empty(), Ordering::Relaxed);
-            if !told {
+            if !told && Instant::now() >= say_at {
                 told = true;
                 if found.inodes.is_empty() {
                     tracing::warn!(address = %self.address, "waiting for the application: nothing listens there in this network namespace");
@@ -85,7 +112,22 @@ impl Found {
                     tracing::warn!(address = %self.address, "the application must be restarted: it was sent requests, and its state must be the initial one now");
                 }
             }
-            sleep(POLL).await;
+            sleep(if restarted { STARTING_POLL } else { POLL }).await;
+        }
+    }
+
+    /// Has its supervisor restart it; false if there is none, or it does not do so.
+    async fn restart(&self) -> bool {
+        let Some(socket) = &self.supervisor else { return false };
+        match restarter::restart(socket).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the application is not restarted by its supervisor: /app/livez fails instead"
+                );
+                false
+            }
         }
     }
 

@@ -29,7 +29,8 @@ impl Keeper {
             App::Address(address) => {
                 // Config::validate demands one.
                 let data_dir = settings.data_dir.clone().unwrap_or_else(|| PathBuf::from("."));
-                Self::Found(Found::new(*address, &data_dir, Arc::clone(awaits_restart)))
+                let supervisor = settings.supervisor.clone();
+                Self::Found(Found::new(*address, &data_dir, Arc::clone(awaits_restart), supervisor))
             }
         }
     }
@@ -53,6 +54,14 @@ impl Keeper {
         match self {
             Self::Child(child) => child.incarnation(),
             Self::Found(found) => found.incarnation(),
+        }
+    }
+
+    /// Whether it can be restarted at once.
+    pub(super) const fn restarts(&self) -> bool {
+        match self {
+            Self::Child(_) => true,
+            Self::Found(found) => found.is_supervised(),
         }
     }
 

@@ -16,6 +16,7 @@ mod own;
 mod probe;
 pub(crate) mod process;
 mod resp;
+pub(crate) mod restarter;
 mod sequential;
 mod shared;
 mod supervisor;
@@ -114,6 +115,8 @@ pub(crate) struct View {
 pub(crate) struct Settings {
     /// The application; a witness has none.
     pub(crate) app: Option<crate::App>,
+    /// The socket of whoever supervises it in a container of its own.
+    pub(crate) supervisor: Option<PathBuf>,
     /// This member.
     pub(crate) id: u32,
     /// Where the marker is kept, and the identity of an application of somebody else's.

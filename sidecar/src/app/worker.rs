@@ -290,7 +290,7 @@ impl Host {
 
     /// Resets it in its own protocol; false if only a restart helps.
     async fn wipe(&mut self) -> bool {
-        let hung = self.left == Left::Hung && matches!(self.keeper, Keeper::Child(_));
+        let hung = self.left == Left::Hung && self.keeper.restarts();
         if hung || !wipe::is_possible(&self.settings, self.left) || !self.keeper.is_used() {
             return false;
         }

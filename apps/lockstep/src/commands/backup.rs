@@ -1,11 +1,14 @@
 //! `lockstep backup`: a snapshot of a running cluster in one file, and a cluster that begins with it.
 
+mod kept;
+
 use super::confirm::confirm;
 use super::progress::Progress;
 use super::reach::Reach;
 use crate::exit::{Exit, Failure};
 use crate::parts::common::cluster_name;
 use crate::up::data_dir::DataDir;
+use kept::Named;
 use mesh::node::human;
 use sidecar::operator::{Answer, Backed};
 use sidecar::restart::{Backup, Target};
@@ -23,9 +26,12 @@ pub(crate) enum Command {
     /// copied, synced, read back, and only then given its name. The file is a snapshot's: `lockstep snapshot verify` reads
     /// it. It holds requests, replies and the application's state in the clear.
     Create {
-        /// The file to make
+        /// The file to make; {time} in its name is replaced by the time, as 20261130T052200Z
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Remove the oldest files that the same FILE with another {time} names, so that so many are left
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
         #[command(flatten)]
         reach: Reach,
         /// Only this member takes the snapshot; else the first that can
@@ -68,11 +74,13 @@ pub(crate) struct RestoreArgs {
 /// Does it.
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create { file, reach, member, force, timeout: limit } => {
-            let made = timeout(limit, create(&reach, member, (&file, force))).await;
+        Command::Create { file, keep, reach, member, force, timeout: limit } => {
+            let named = Named::of(&file, keep)?;
+            let made = timeout(limit, create(&reach, member, (&named.file, force))).await;
             made.unwrap_or_else(|_| {
                 Err(Failure::new(Exit::Failed, format!("not done within {}", human::format_duration(limit))))
-            })
+            })?;
+            named.remove_oldest()
         }
         Command::Restore(args) => restore(&args).await,
     }

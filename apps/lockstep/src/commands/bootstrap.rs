@@ -2,7 +2,8 @@
 
 use crate::exit::Failure;
 use crate::parts::addresses::{Target, servers, target};
-use crate::parts::common::{Identity, Logging, flag};
+use crate::parts::common::{Identity, Logging, Patience, flag};
+use mesh::net::Files;
 use mesh::node::config::{Problems, SettingsError};
 use mesh::node::human;
 use sidecar::bootstrap::BootstrapConfig;
@@ -13,6 +14,8 @@ use std::time::Duration;
 pub(crate) struct Args {
     #[command(flatten)]
     identity: Identity,
+    #[command(flatten)]
+    patience: Patience,
     /// QUIC addresses of all members: HOST:PORT in the order of the ids, or ID=HOST:PORT
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
     seeds: Vec<Target>,
@@ -30,6 +33,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     args.logging.init()?;
+    let files = Files::new(&config.pki, config.trust_bundle.as_deref(), config.crl.as_deref());
+    args.patience.wait("admin", &args.identity.id().unwrap_or_default(), &files).await;
     Ok(sidecar::bootstrap::run(config).await?)
 }
 
@@ -46,7 +51,7 @@ fn config(args: &Args) -> Result<BootstrapConfig, SettingsError> {
         cluster: args.identity.cluster.clone(),
         pki: args.identity.certificate("admin", &id),
         trust_bundle: args.identity.trust_bundle.clone(),
-        crl: args.identity.crl.clone(),
+        crl: Some(args.identity.revocations("admin", &id)),
         members,
         timeout: args.timeout,
     });

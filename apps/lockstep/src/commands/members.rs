@@ -1,6 +1,7 @@
 //! `lockstep members`: who takes part, and changes of that while the cluster serves.
 
 mod force;
+mod scale;
 mod set_aside;
 
 use super::reach::Reach;
@@ -30,6 +31,13 @@ pub(crate) enum Command {
     TransferLeader(One),
     /// Say how many members there are to be: sidecars whose ids are below it join by themselves
     SetTarget(Target),
+    /// Bring the members to a wanted number before something starts or ends their processes: what the chart does before an
+    /// upgrade
+    ///
+    /// Refused while a voter is missing or behind: an upgrade restarts one member after the other, and one of those that are
+    /// left must not be the last that has everything. Members that are too many are removed, those that are missing may join.
+    /// Nothing happens before the cluster has begun.
+    Scale(scale::Args),
     /// Start the cluster anew from one survivor, when a majority of its members is lost for good
     ///
     /// The stopped survivor becomes the only member of the cluster's next generation, with everything that it holds. What
@@ -138,6 +146,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::SetTarget(Target { members, reach }) => set_target(&reach.access()?, members).await,
+        Command::Scale(args) => scale::run(&args).await,
         Command::ForceNewCluster(args) => force::run(&args).await,
         Command::SetAside(args) => set_aside::run(&args).await,
     }

@@ -6,13 +6,15 @@ use crate::http;
 use crate::up::output::Format;
 use crate::up::state::{PartState, Role, State};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 /// Settings of the status.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Admin addresses to ask; without this and --data-dir the one of a sidecar on this host
+    /// Admin addresses to ask, each address of a name; without this and --data-dir the one of a sidecar on this host
     #[arg(long, value_name = "ADDR", value_delimiter = ',', num_args = 1..)]
     admin: Vec<String>,
     /// Data directory of a running `up`
@@ -100,7 +102,7 @@ pub(super) fn admins(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<St
 }
 
 fn known(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<Known>, Failure> {
-    let mut known: Vec<Known> = admin.iter().map(|admin| Known::at(admin)).collect();
+    let mut known: Vec<Known> = admin.iter().flat_map(|admin| expanded(admin)).map(|admin| Known::at(&admin)).collect();
     if let Some(dir) = data_dir {
         let state = State::of_running(dir)?;
         known.extend(state.parts.iter().map(Known::of));
@@ -109,6 +111,17 @@ fn known(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<Known>, Failur
         known.push(Known { role: Some((Role::Sidecar, String::new())), admin: with_port("127.0.0.1") });
     }
     Ok(known)
+}
+
+/// A name that has several addresses stands for all of them: that of a headless Service is of every pod behind it.
+pub(super) fn expanded(admin: &str) -> Vec<String> {
+    let admin = with_port(admin);
+    let found = admin.to_socket_addrs().map(BTreeSet::from_iter).unwrap_or_default();
+    // This host has two addresses by itself.
+    if found.len() < 2 || found.iter().all(|address| address.ip().is_loopback()) {
+        return vec![admin];
+    }
+    found.iter().map(ToString::to_string).collect()
 }
 
 /// HOST:PORT, with the usual admin port where none is given.

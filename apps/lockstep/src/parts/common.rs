@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Between two looks for a certificate, and between two words about it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// The least age at which links are replaced.
 const LINK_AGE_LEAST: Duration = Duration::from_secs(1);
 
@@ -50,9 +53,39 @@ pub(crate) struct Identity {
     /// Trusted certificate authorities, instead of ca.crt beside the certificate
     #[arg(long, value_name = "FILE")]
     pub(crate) trust_bundle: Option<PathBuf>,
-    /// Revocation lists, as pki/crl.pem; while there is no such file nobody counts as revoked
+    /// Revocation lists, as pki/crl.pem; crl.pem beside the certificate where this is not given. While there is no such file
+    /// nobody counts as revoked
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
+}
+
+/// Settings of a part that may be started before its certificate is made.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Patience {
+    /// Wait so long for the certificate, if it is not there yet
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = human::parse_duration)]
+    certificate_wait: Duration,
+}
+
+impl Patience {
+    /// Returns when there is a certificate, or nothing to wait for any more: what is missing then is said by whoever loads it.
+    pub(crate) async fn wait(&self, role: &str, id: &str, files: &Files) {
+        let end = tokio::time::Instant::now() + self.certificate_wait;
+        let missing = || [files.certificate(), files.key(), files.bundle()].into_iter().find(|path| !path.exists());
+        let mut said = tokio::time::Instant::now();
+        let mut stop = std::pin::pin!(mesh::node::stop_signal());
+        while let Some(path) = missing().filter(|_| tokio::time::Instant::now() < end) {
+            if tokio::time::Instant::now() >= said {
+                tracing::info!("waiting for certificate {role}/{id}: {} is not there yet", path.display());
+                said += SAY_EVERY;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                // Nothing has begun that would have to be ended.
+                () = &mut stop => std::process::exit(0),
+            }
+        }
+    }
 }
 
 impl Identity {
@@ -66,7 +99,12 @@ impl Identity {
 
     /// Certificate and trust of this role and id.
     pub(crate) fn files(&self, role: &str, id: &str) -> Files {
-        Files::new(&self.certificate(role, id), self.trust_bundle.as_deref(), self.crl.as_deref())
+        Files::new(&self.certificate(role, id), self.trust_bundle.as_deref(), Some(&self.revocations(role, id)))
+    }
+
+    /// Where its revocation lists are, once there are any.
+    pub(crate) fn revocations(&self, role: &str, id: &str) -> PathBuf {
+        self.crl.clone().unwrap_or_else(|| self.certificate(role, id).join("crl.pem"))
     }
 
     /// The directory of the certificate of this role and id.
@@ -80,10 +118,9 @@ pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
     mesh::names::check_cluster(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// `pki` itself if it holds a certificate, else its ROLE/ID.
+/// `pki` itself if it holds a certificate, else its ROLE/ID, where one may come.
 pub(crate) fn certificate(pki: &Path, role: &str, id: &str) -> PathBuf {
-    let below = pki.join(role).join(id);
-    if !pki.join("tls.crt").exists() && below.join("tls.crt").exists() { below } else { pki.to_owned() }
+    if pki.join("tls.crt").exists() { pki.to_owned() } else { pki.join(role).join(id) }
 }
 
 /// Shorter lives would be spent on handshakes.

@@ -2,7 +2,7 @@
 
 use super::adapter::{self, Connections, Protocol, Sizes, Vote};
 use super::addresses::{Target, target, tcp_address};
-use super::common::{Identity, Life, Logging, begin, flag};
+use super::common::{Identity, Life, Logging, Patience, begin, flag};
 use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::net::OutsideFiles;
@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(crate) struct Args {
     #[command(flatten)]
     identity: Identity,
+    #[command(flatten)]
+    patience: Patience,
     /// Where clients come in, over TCP
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7000", value_parser = tcp_address)]
     listen: SocketAddr,
@@ -146,6 +148,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     begin("ingress", &args.logging, &args.life)?;
     tracing::info!(?config, "effective configuration");
+    args.patience.wait("ingress", &config.id, &config.files).await;
     Ok(proxy::ingress::run(config).await?)
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod adapter;
 pub(crate) mod addresses;
 pub(crate) mod common;
+pub(crate) mod exec;
 pub(crate) mod ingress;
 pub(crate) mod recovery;
 pub(crate) mod sidecar;

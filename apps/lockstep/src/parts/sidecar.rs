@@ -2,7 +2,7 @@
 
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
 use super::addresses::{Target, advertised, app_address, quic_address, servers, target};
-use super::common::{Identity, Life, Logging, begin, flag};
+use super::common::{Identity, Life, Logging, Patience, begin, flag};
 use super::recovery::{LOG_GROWS, Recovery};
 use super::signatures::Modes;
 use crate::exit::Failure;
@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(crate) struct Args {
     #[command(flatten)]
     identity: Identity,
+    #[command(flatten)]
+    patience: Patience,
     /// Where the other parts come in, over QUIC
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
     quic: SocketAddr,
@@ -35,6 +37,10 @@ pub(crate) struct Args {
     /// Where the application listens, when something else starts it
     #[arg(long, value_name = "HOST:PORT", value_parser = app_address)]
     app: Option<SocketAddr>,
+    /// Socket of the `lockstep exec` that runs the application at --app in a container of its own, and restarts it when this
+    /// sidecar has to reset it. Without it that is the business of whoever looks at /app/livez
+    #[arg(long, value_name = "PATH", requires = "app")]
+    app_supervisor: Option<PathBuf>,
     /// No application: this member votes and keeps the log only. With two applications and a witness any one of the three may
     /// be lost
     #[arg(long)]
@@ -87,6 +93,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     if config.app_snapshot == SnapshotMode::None && config.app.is_some() {
         tracing::warn!("{LOG_GROWS}");
     }
+    args.patience.wait("server", &config.id.to_string(), &config.files()).await;
     Ok(sidecar::run(config).await?)
 }
 
@@ -121,7 +128,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             id,
             pki: args.identity.certificate("server", &id.to_string()),
             trust_bundle: args.identity.trust_bundle.clone(),
-            crl: args.identity.crl.clone(),
+            crl: Some(args.identity.revocations("server", &id.to_string())),
             link_max_age: args.life.link_max_age,
             quic: args.quic,
             admin: args.life.admin,
@@ -145,6 +152,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             app_snapshot_timeout: recovery.snapshot_timeout,
             app_reset_request: recovery.reset_request,
             app_empty_probe: recovery.empty_probe,
+            app_supervisor: args.app_supervisor.clone(),
         }),
         _ => None,
     };

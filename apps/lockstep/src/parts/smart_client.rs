@@ -2,7 +2,7 @@
 
 use super::adapter::Vote;
 use super::addresses::{Target, quic_address, servers, target};
-use super::common::{Identity, Life, Logging, begin, flag};
+use super::common::{Identity, Life, Logging, Patience, begin, flag};
 use crate::exit::Failure;
 use mesh::node::config::{Problems, SettingsError};
 use std::net::SocketAddr;
@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 pub(crate) struct Args {
     #[command(flatten)]
     identity: Identity,
+    #[command(flatten)]
+    patience: Patience,
     /// Where ingresses and native clients come in, over QUIC
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7500", value_parser = quic_address)]
     quic: SocketAddr,
@@ -40,6 +42,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let config = config(&args)?;
     begin("smart-client", &args.logging, &args.life)?;
     tracing::info!(?config, "effective configuration");
+    args.patience.wait("smart-client", &config.id, &config.files).await;
     Ok(proxy::smart_client::run(config).await?)
 }
 

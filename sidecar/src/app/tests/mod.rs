@@ -54,6 +54,7 @@ fn settings(dir: &Path, app: App, adapter: Adapter, timeout: Duration) -> Settin
         snapshot_timeout: PATIENCE,
         reset_request: None,
         empty_probe: None,
+        supervisor: None,
         snapshots: Arc::default(),
         evidence: Evidence::new(Some(dir.to_owned())),
         metrics: Metrics::new(&mut mesh::node::Registry::default()),

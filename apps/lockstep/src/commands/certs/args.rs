@@ -135,6 +135,12 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
         output: Format,
     },
+    /// Keep the certificates of a cluster on Kubernetes, in Secrets that are there: what the chart's Job runs
+    ///
+    /// Makes what is missing or due; never replaces an authority's key, nor a certificate with more than a third of its life
+    /// left. Safe to run at any time, and again where it ended. Runs in a pod whose service account may get and patch the
+    /// Secrets.
+    InCluster(super::in_cluster::Args),
     /// Print Kubernetes Secrets in YAML, one for each part; has private keys in it
     Secret {
         /// Parts; without any, all
@@ -199,7 +205,7 @@ pub(crate) struct Place {
 }
 
 /// `ROLE/ID`.
-fn part(text: &str) -> Result<(String, String), String> {
+pub(super) fn part(text: &str) -> Result<(String, String), String> {
     let (role, id) = text.split_once('/').ok_or("write it as ROLE/ID, such as server/0")?;
     role.parse::<Role>().map_err(|problem| problem.to_string())?;
     Ok((role.to_owned(), id.to_owned()))

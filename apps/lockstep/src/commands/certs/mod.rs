@@ -1,6 +1,7 @@
 //! `lockstep certs`: the certificate authority and the certificates of the parts.
 
 mod args;
+mod in_cluster;
 mod inspect;
 mod output;
 
@@ -62,6 +63,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Verify { files, dir, trust_bundle, crl, output } => {
             inspect::verify(&files, &dir, trust_bundle.as_deref(), crl.as_deref(), output)
         }
+        Command::InCluster(args) => in_cluster::run(args).await,
         Command::Secret { parts, all: _, namespace, dir } => {
             let selection = if parts.is_empty() { Selection::All } else { Selection::These(parts) };
             let pki = Access::new(&dir).view().map_err(failure)?;
