@@ -13,3 +13,4 @@ pub mod load;
 pub mod malicious;
 pub mod rolling;
 pub mod sim;
+pub mod steady;

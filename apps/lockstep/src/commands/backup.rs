@@ -90,7 +90,7 @@ async fn create(reach: &Reach, member: Option<u32>, (file, replace): (&Path, boo
     if !replace && file.exists() {
         return Err(Failure::new(Exit::Refused, format!("{} exists: --force replaces it", file.display())));
     }
-    let access = reach.access()?;
+    let access = reach.access_when_certified().await?;
     let mut taking = Progress::new("the snapshot is taken".to_owned());
     let mut copying = Progress::new(format!("copying into {}", file.display()));
     let mut show = |how_far| match how_far {

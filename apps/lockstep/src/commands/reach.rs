@@ -2,11 +2,14 @@
 
 use crate::exit::{Exit, Failure};
 use crate::parts::addresses::{Target, servers, target};
-use crate::parts::common::{certificate, cluster_name};
+use crate::parts::common::{Patience, certificate, cluster_name};
 use crate::up::state::{Role, State};
+use mesh::net::Files;
 use sidecar::operator::Access;
 use std::path::{Path, PathBuf};
 
+/// The operator that is waited for where none is named.
+const OPERATOR: &str = "0";
 /// The id of `up`'s own certificate of role admin.
 const UP: &str = "up";
 
@@ -34,9 +37,19 @@ pub(crate) struct Reach {
     /// Revocation lists, as pki/crl.pem; with --seeds
     #[arg(long, value_name = "FILE")]
     crl: Option<PathBuf>,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Reach {
+    /// Whom to ask, and as whom, once there is a certificate for that or the time for it is over.
+    pub(crate) async fn access_when_certified(&self) -> Result<Access, Failure> {
+        let id = self.id.clone().unwrap_or_else(|| OPERATOR.to_owned());
+        let files = Files::new(&certificate(&self.pki, "admin", &id), self.trust_bundle.as_deref(), None);
+        self.patience.wait("admin", &id, &files).await;
+        self.access()
+    }
+
     /// Whom to ask, and as whom.
     pub(crate) fn access(&self) -> Result<Access, Failure> {
         if let Some(dir) = &self.data_dir {

@@ -168,3 +168,63 @@ async fn a_configured_reset_is_not_tried_with_calls_under_way() {
     eventually_async("a restart is asked for", awaited).await;
     assert!(app.handle.events.try_recv().is_err());
 }
+
+/// Somebody else's application, and whoever supervises it in its container; `answer` is what he says of a restart.
+fn supervised(listener: &TcpListener) -> (Fixture, tokio::net::UnixListener) {
+    let dir = Arc::new(TempDir::new());
+    let app = App::Address(listener.local_addr().expect("address"));
+    let mut settings = settings(dir.path(), app, adapter(SHARED.0, SHARED.1), PATIENCE);
+    let socket = dir.path().join("app.sock");
+    let supervisor = tokio::net::UnixListener::bind(&socket).expect("bind");
+    settings.supervisor = Some(socket);
+    (Fixture::with(dir, settings), supervisor)
+}
+
+/// A question to the supervisor.
+async fn asked(supervisor: &tokio::net::UnixListener) -> tokio::net::UnixStream {
+    let (mut stream, _) = supervisor.accept().await.expect("accept");
+    let mut question = Vec::new();
+    stream.read_to_end(&mut question).await.expect("read");
+    assert_eq!(question, crate::RESTART);
+    stream
+}
+
+#[tokio::test]
+async fn a_supervised_application_is_restarted_at_once() {
+    let listener = listen().await;
+    let address = listener.local_addr().expect("address");
+    let (mut app, supervisor) = supervised(&listener);
+    app.reset(1).await;
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &["a\n"]).await;
+    read_until(&mut stream, "a\n").await;
+    stream.write_all(b"A\n").await.expect("write");
+    assert_eq!(app.replies(1, 1).await, ["A\n"]);
+    app.send(Command::Reset { run: Run(2), snapshot: None }).await;
+    let mut question = asked(&supervisor).await;
+    // The old process is dead before the answer: nobody listens any more.
+    drop((stream, listener));
+    let _next = TcpListener::bind(address).await.expect("bind");
+    question.write_all(format!("{}\n", crate::RESTARTED).as_bytes()).await.expect("write");
+    drop(question);
+    assert_eq!(app.next().await, Event::Restored { run: Run(2) });
+    assert!(!app.handle.awaits_restart.load(std::sync::atomic::Ordering::Relaxed), "the kubelet is not asked as well");
+}
+
+#[tokio::test]
+async fn where_the_supervisor_cannot_help_the_probe_fails() {
+    let listener = listen().await;
+    let (mut app, supervisor) = supervised(&listener);
+    app.reset(1).await;
+    let mut stream = accept(&listener).await;
+    app.execute(1, 1, &["a\n"]).await;
+    read_until(&mut stream, "a\n").await;
+    stream.write_all(b"A\n").await.expect("write");
+    assert_eq!(app.replies(1, 1).await, ["A\n"]);
+    app.send(Command::Reset { run: Run(2), snapshot: None }).await;
+    asked(&supervisor).await.write_all(b"error: no\n").await.expect("write");
+    let awaits_restart = app.handle.awaits_restart.clone();
+    let awaited = || awaits_restart.load(std::sync::atomic::Ordering::Relaxed);
+    eventually_async("a restart is asked for", awaited).await;
+    assert!(app.handle.events.try_recv().is_err(), "nothing is replayed on old state");
+}

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
-    let access = args.reach.access()?;
+    let access = args.reach.access_when_certified().await?;
     let Some(view) = settled(args, &access).await? else {
         say("the cluster has not begun: nothing to do");
         return Ok(());
