@@ -11,6 +11,7 @@ mod confirm;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod generate;
+pub(crate) mod inject;
 pub(crate) mod journal;
 pub(crate) mod members;
 mod place;
