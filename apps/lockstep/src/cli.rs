@@ -1,8 +1,8 @@
 //! The subcommands.
 
 use crate::commands::{
-    abort, backup, bootstrap, call, certs, check, config, debug, diff, generate, journal, members, smoke, snapshot,
-    status, top,
+    abort, backup, bootstrap, call, certs, check, config, debug, diff, generate, inject, journal, members, smoke,
+    snapshot, status, top,
 };
 use crate::parts::{exec, ingress, sidecar, smart_client};
 use crate::up;
@@ -95,6 +95,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: certs::Command,
     },
+    /// Make a Kubernetes StatefulSet a replicated one: prints it on stdout with the sidecar in, and on stderr what is left to do
+    ///
+    /// The pod gets the sidecar, a volume for its log and its certificates; the application's container gets a liveness probe
+    /// and a preStop hook, and with --supervise a command that restarts the application without its container. Beside the
+    /// StatefulSet comes the headless Service NAME-lockstep, which becomes its serviceName. What the API server wrote into
+    /// the manifest (status, uid) is left out. Needs Kubernetes 1.29 or later.
+    ///
+    /// Exit codes: 2 a setting is missing, or the input is no YAML or no StatefulSet's; 3 the outcome would not do what is
+    /// expected of it: each sentence says what to change.
+    Inject(Box<inject::Args>),
     /// Read the journal of a server
     Journal {
         /// What to do

@@ -63,6 +63,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Abort(args) => commands::abort::run(args).await,
             Command::Diff(args) => commands::diff::run(&args),
             Command::Certs { command } => commands::certs::run(command).await,
+            Command::Inject(args) => commands::inject::run(&args),
             Command::Journal { command } => commands::journal::run(command),
             Command::Hashmap(args) => hashmap::run(args).await.map_err(Failure::from),
         }

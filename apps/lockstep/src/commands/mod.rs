@@ -12,6 +12,7 @@ pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod generate;
 pub(crate) mod idle;
+pub(crate) mod inject;
 pub(crate) mod journal;
 pub(crate) mod members;
 mod place;

@@ -271,6 +271,11 @@ impl Recovery {
         }
     }
 
+    /// Whether a request was named that brings the application to its initial state.
+    pub(crate) const fn has_reset_request(&self) -> bool {
+        self.app_reset_request.is_some()
+    }
+
     /// The flags that tell a sidecar the same.
     pub(crate) fn flags(&self, protocol: Protocol) -> Vec<(&'static str, String)> {
         let mut flags = vec![
