@@ -264,6 +264,14 @@ lockstep/member: {{ include "lockstep.fullname" (index . 0) }}
 {{- if or (ne .Values.signatures.requests "off") (ne .Values.signatures.replies "off") }}true{{ end -}}
 {{- end -}}
 
+{{/* Bytes of a size (256MiB) or of a quantity (10Gi). */}}
+{{- define "lockstep.bytes" -}}
+{{- $units := dict "" 1 "k" 1e3 "m" 1e6 "g" 1e9 "t" 1e12 "p" 1e15 "e" 1e18 "ki" 1024 "mi" 1048576 "gi" 1073741824 "ti" 1099511627776 "pi" 1125899906842624 "ei" 1152921504606846976 -}}
+{{- $text := lower (toString .) -}}
+{{- $number := regexFind "^[0-9.]+" $text -}}
+{{- mulf (float64 $number) (float64 (get $units (trimPrefix $number $text | trimSuffix "b"))) | printf "%.0f" -}}
+{{- end -}}
+
 {{/* Probes of the parts themselves. */}}
 {{- define "lockstep.probes" -}}
 livenessProbe:
