@@ -44,6 +44,16 @@ app.kubernetes.io/part-of: lockstep
 {{- end }}
 {{- end -}}
 
+{{/* Labels and annotations of a pod that comes and goes. Of (list root component). */}}
+{{- define "lockstep.jobs.metadata" -}}
+labels:
+  {{- include "lockstep.podLabels" (list (index . 0) (index . 1) (index . 0).Values.jobs) | nindent 2 }}
+{{- with (index . 0).Values.jobs.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "lockstep.image" -}}
 {{- $image := .Values.image -}}
 {{- if $image.digest -}}
@@ -69,6 +79,11 @@ app.kubernetes.io/part-of: lockstep
 {{/* Members, witnesses counted. */}}
 {{- define "lockstep.members" -}}
 {{- add (int .Values.server.replicas) (int .Values.server.witnesses) -}}
+{{- end -}}
+
+{{/* A setting in a container's arguments as it is meant: Kubernetes takes $$ for $, and $(NAME) for a variable. */}}
+{{- define "lockstep.literal" -}}
+{{- . | replace "$" "$$" | quote -}}
 {{- end -}}
 
 {{/* Where the servers are. All ids that there may ever be, so that no pod changes with their number. */}}
@@ -120,15 +135,12 @@ seccompProfile:
 {{- define "lockstep.pod" -}}
 {{- $root := index . 0 -}}
 {{- $tier := index . 2 -}}
-automountServiceAccountToken: false
+{{- /* Only the Job that fills Secrets speaks to the cluster. */ -}}
+automountServiceAccountToken: {{ eq (index . 1) "certificates" }}
 # A Service named lockstep would set LOCKSTEP_PORT, which is not meant for anybody here.
 enableServiceLinks: false
 securityContext:
-  fsGroup: 65532
-  fsGroupChangePolicy: OnRootMismatch
-{{- with $tier.podSecurityContext }}
-{{ toYaml . | indent 2 }}
-{{- end }}
+{{ toYaml (merge (deepCopy $tier.podSecurityContext) (dict "fsGroup" 65532 "fsGroupChangePolicy" "OnRootMismatch")) | indent 2 }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
 {{ toYaml . | indent 2 }}
@@ -255,6 +267,7 @@ lockstep/member: {{ include "lockstep.fullname" (index . 0) }}
 {{- if eq .Values.certificates.mode "certManager" -}}
 - configMap:
     name: {{ .Values.certificates.certManager.trustBundle.configMap }}
+    optional: true
     items:
       - {key: {{ .Values.certificates.certManager.trustBundle.key }}, path: ca.crt}
 {{- end -}}
