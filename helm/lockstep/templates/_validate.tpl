@@ -2,6 +2,22 @@
 {{- define "lockstep.validate" -}}
 {{- $v := .Values -}}
 {{- $members := int (include "lockstep.members" .) -}}
+{{- $full := include "lockstep.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $full) -}}
+{{- fail (printf "\"%s\" cannot be the name of a Service (lower-case letters, digits and -, a letter first): choose another release name, or set fullnameOverride" $full) -}}
+{{- end -}}
+{{- range $where, $labels := dict "commonLabels" $v.commonLabels "server.podLabels" $v.server.podLabels "smartClient.podLabels" $v.smartClient.podLabels "ingress.podLabels" $v.ingress.podLabels "jobs.podLabels" $v.jobs.podLabels -}}
+{{- range $key, $value := $labels -}}
+{{- if or (has $key (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "lockstep/member")) (and (ne $where "commonLabels") (hasKey $v.commonLabels $key)) -}}
+{{- fail (printf "%s: the label %s is set by the chart already; choose another key" $where $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "persistence" "storage" "volumeClaimTemplates" -}}
+{{- if hasKey $v.app $key -}}
+{{- fail (printf "app.%s: the application has no volume that lasts. Its state is the log and the snapshots, which the sidecar keeps: their volume is server.persistence. It must start empty" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq (mod $members 2) 0) (not $v.server.allowEven) -}}
 {{- fail (printf "server.replicas + server.witnesses is %d: an even number survives no more losses than one less. Use an odd number, or set server.allowEven=true" $members) -}}
 {{- end -}}
@@ -20,6 +36,11 @@
 {{- end -}}
 {{- else if or $v.app.protocol $v.app.command $v.app.args -}}
 {{- fail "app.image is missing: app.protocol, app.command and app.args are of an application of your own; without an image the example hashmap runs" -}}
+{{- else if or (kindIs "bool" $v.app.supervise) $v.app.securityContext $v.app.connections $v.app.reset.request $v.app.reset.emptyRequest $v.snapshot.dumpRequest $v.snapshot.loadRequest -}}
+{{- fail "app.image is missing: app.supervise, app.securityContext, app.connections, app.reset and the snapshot requests are of an application of your own; the example hashmap has its own" -}}
+{{- end -}}
+{{- if or (and (eq $v.app.protocol "close") (has $v.app.connections (list "shared" "per-session"))) (and (eq $v.app.protocol "http") (eq $v.app.connections "per-session")) -}}
+{{- fail (printf "app.connections=%s does not go with app.protocol=%s: leave it empty, or use per-request" $v.app.connections $v.app.protocol) -}}
 {{- end -}}
 {{- if has (int (include "lockstep.appPort" .)) (list 7500 9400) -}}
 {{- fail (printf "app.port %d is taken: the sidecar in the same pod uses 7500 and 9400" (int $v.app.port)) -}}
@@ -37,6 +58,9 @@
 {{- if and $v.app.reset.emptyRequest (not $v.app.reset.emptyReply) -}}
 {{- fail "app.reset.emptyReply is missing: it goes with app.reset.emptyRequest" -}}
 {{- end -}}
+{{- if and $v.app.reset.emptyReply (not $v.app.reset.emptyRequest) -}}
+{{- fail "app.reset.emptyRequest is missing: it goes with app.reset.emptyReply" -}}
+{{- end -}}
 {{- if eq $v.snapshot.mode "directory" -}}
 {{- fail "snapshot.mode=directory is not possible here: the sidecar runs in another container than the application and sees no files of it. Use request or command" -}}
 {{- end -}}
@@ -49,6 +73,12 @@
 {{- end -}}
 {{- if and (or $v.snapshot.dumpRequest $v.snapshot.loadRequest) (ne $v.snapshot.mode "request") -}}
 {{- fail "snapshot.dumpRequest and snapshot.loadRequest go with snapshot.mode=request" -}}
+{{- end -}}
+{{- if ne (empty $v.snapshot.dumpRequest) (empty $v.snapshot.loadRequest) -}}
+{{- fail "snapshot.dumpRequest and snapshot.loadRequest go together: one asks for the state, the other brings it back" -}}
+{{- end -}}
+{{- if and $v.backup.enabled (or (eq $v.snapshot.mode "none") (and (eq $v.snapshot.mode "") (not $builtin))) -}}
+{{- fail "backup.enabled: a backup is a snapshot, and none are taken here. Choose a snapshot.mode" -}}
 {{- end -}}
 {{- if and (or $v.snapshot.dumpCommand $v.snapshot.loadCommand) (ne $v.snapshot.mode "command") -}}
 {{- fail "snapshot.dumpCommand and snapshot.loadCommand go with snapshot.mode=command" -}}
@@ -88,6 +118,18 @@
 {{- if and $tier.autoscaling.enabled (gt (int $tier.autoscaling.minReplicas) (int $tier.autoscaling.maxReplicas)) -}}
 {{- fail (printf "%s.autoscaling.minReplicas is greater than maxReplicas" $name) -}}
 {{- end -}}
+{{- end -}}
+{{- range $name := list "smartClient" "ingress" -}}
+{{- $tier := index $v $name -}}
+{{- if and $tier.autoscaling.enabled (not (dig "requests" "cpu" "" $tier.resources)) -}}
+{{- fail (printf "%s.autoscaling counts in parts of resources.requests.cpu, which %s.resources does not have" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if has (int $v.ingress.port) (list 9400) -}}
+{{- fail "ingress.port 9400 is taken: probes and metrics are there. The port that clients use is ingress.service.port" -}}
+{{- end -}}
+{{- if and (not $v.networkPolicy.enabled) (or $v.networkPolicy.clientsFrom $v.networkPolicy.nativeClientsFrom $v.networkPolicy.adminFrom) -}}
+{{- fail "networkPolicy.clientsFrom, nativeClientsFrom and adminFrom need networkPolicy.enabled: without it everybody may connect" -}}
 {{- end -}}
 {{- range $label := splitList "." (include "lockstep.cluster" .) -}}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" $label) -}}
