@@ -162,18 +162,15 @@ impl Work {
 
     /// A new authority is made only where nobody can trust another one.
     async fn may_begin(&self) -> Result<Option<String>, Failure> {
-        let lost = |who: &str| {
-            let text = format!(
-                "the Secret {} is empty, and {who}: it was emptied (`helm upgrade --force` does that). No new authority is \
-                 made while anybody trusts the one that is lost. Put a copy of the Secret back; without one, end every pod \
-                 of this release at the same time, and this command makes a new authority. No data is lost by that",
-                self.name("certs")
-            );
-            Failure::new(Exit::Refused, text)
-        };
         let parts = Parts::ask(&self.args.parts).await;
         if let Some(part) = parts.trusting().first() {
-            return Err(lost(&format!("{part} still uses a certificate of it")));
+            return Ok(Some(format!(
+                "the Secret {} is empty, and {part} still uses a certificate of an older authority: it was emptied (`helm \
+                 upgrade --force` does that), or an older release still ends. No new authority is made while anybody trusts \
+                 one that is lost. Put a copy of the Secret back; without one, end every pod of this release at the same \
+                 time, and a new authority is made. No data is lost by that",
+                self.name("certs")
+            )));
         }
         if !parts.silent.is_empty() {
             return Ok(Some(format!(
