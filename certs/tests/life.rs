@@ -363,10 +363,10 @@ fn secrets_have_the_files_of_each_part() {
     let documents: Vec<&str> = yaml.split("---\n").collect();
     assert_eq!(documents.len(), 2);
     assert!(documents[0].contains("  name: shop.main-server-0\n  namespace: \"prod\"\n"), "{}", documents[0]);
-    for (document, keys) in documents
-        .iter()
-        .zip([&["ca.crt", "tls.crt", "tls.key", "signing.crt", "signing.key"][..], &["ca.crt", "tls.crt", "tls.key"]])
-    {
+    for (document, keys) in documents.iter().zip([
+        &["ca.crt", "crl.pem", "signing.crt", "signing.key", "tls.crt", "tls.key"][..],
+        &["ca.crt", "crl.pem", "tls.crt", "tls.key"],
+    ]) {
         let data: Vec<&str> = document
             .split("\ndata:\n")
             .nth(1)
