@@ -33,18 +33,32 @@ pub(crate) struct Args {
     reach: Reach,
 }
 
+/// What each member said.
+type Heard = BTreeMap<u32, Surveyed>;
+
 /// Does it.
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let access = args.reach.access_when_certified().await?;
-    let Some(view) = settled(args, &access).await? else {
+    let Some((view, heard)) = settled(args, &access).await? else {
         say("the cluster has not begun: nothing to do");
         return Ok(());
     };
     let (total, cluster) = (args.servers + args.witnesses, &view.configuration.cluster);
+    let of_its_kind = |member: &Member| member.application == (member.id.0 < args.servers);
+    let runs = |member: &&Member| matches!(heard.get(&member.id.0), Some(Surveyed::Member(_)));
+    if let Some(other) = cluster.members.iter().filter(runs).find(|one| one.id.0 < total && !of_its_kind(one)) {
+        let (is, wanted) = if other.application { ("a server", "a witness") } else { ("a witness", "a server") };
+        let text = format!(
+            "member {} is {is} that runs, and {wanted} is wanted in its place: removed, it would join again as what it is. \
+             Stop it first (`kubectl delete statefulset` of that kind), then do this with --force",
+            other.id
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
     if cluster.target_members != total {
         set_target(&access, total).await?;
     }
-    let wanted = |member: &Member| member.id.0 < total && member.application == (member.id.0 < args.servers);
+    let wanted = |member: &Member| member.id.0 < total && of_its_kind(member);
     for member in cluster.members.iter().rev().filter(|member| !wanted(member)) {
         order(&access, &AdminRequest::Change(Change::Remove { member: member.id })).await?;
         say(&format!("member {} is none any more", member.id));
@@ -54,7 +68,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The configuration, once everybody who votes is there; `None`: no cluster has begun.
-async fn settled(args: &Args, access: &Access) -> Result<Option<MembersView>, Failure> {
+async fn settled(args: &Args, access: &Access) -> Result<Option<(MembersView, Heard)>, Failure> {
     let end = Instant::now() + args.wait;
     let mut last = Vec::new();
     loop {
@@ -67,7 +81,7 @@ async fn settled(args: &Args, access: &Access) -> Result<Option<MembersView>, Fa
         };
         if problems.is_empty() || (args.force && newest.is_some()) {
             problems.iter().for_each(|problem| say(&format!("forced, although {problem}")));
-            return Ok(newest);
+            return Ok(newest.map(|view| (view, heard)));
         }
         if args.force {
             say(&format!("forced: {}; nothing is changed", problems.join("; ")));
@@ -90,7 +104,7 @@ async fn settled(args: &Args, access: &Access) -> Result<Option<MembersView>, Fa
 }
 
 /// The leader's word, or else the newest.
-fn newest(heard: &BTreeMap<u32, Surveyed>) -> Option<MembersView> {
+fn newest(heard: &Heard) -> Option<MembersView> {
     let views = || {
         heard.iter().filter_map(|(id, word)| match word {
             Surveyed::Member(view) => Some((*id, view.as_ref())),
@@ -103,7 +117,7 @@ fn newest(heard: &BTreeMap<u32, Surveyed>) -> Option<MembersView> {
 }
 
 /// What speaks against restarting or removing members now.
-fn problems(view: &MembersView, heard: &BTreeMap<u32, Surveyed>) -> Vec<String> {
+fn problems(view: &MembersView, heard: &Heard) -> Vec<String> {
     let mut problems = Vec::new();
     if view.leader.is_none() {
         problems.push("nobody leads".to_owned());
@@ -132,7 +146,7 @@ fn problems(view: &MembersView, heard: &BTreeMap<u32, Surveyed>) -> Vec<String> 
     problems
 }
 
-fn silence(heard: &BTreeMap<u32, Surveyed>) -> String {
+fn silence(heard: &Heard) -> String {
     let words = heard.iter().filter_map(|(id, word)| match word {
         Surveyed::Silent(why) => Some(format!("member {id}: {why}")),
         Surveyed::Member(_) | Surveyed::Outside(_) => None,
