@@ -1,12 +1,15 @@
-//! A small HTTP client for admin ports: one GET, bounded in time and bytes.
+//! A small HTTP client: one request over one connection, its answer bounded in bytes; and one GET of an admin port.
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Body;
 use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::error::Error;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Time for one whole request.
@@ -34,8 +37,18 @@ pub(crate) async fn get_json(address: &str, path: &str) -> anyhow::Result<serde_
 
 async fn exchange(address: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address).await.map_err(|error| anyhow!("cannot connect: {error}"))?;
+    send(stream, Request::get(path).header(HOST, address).body(Empty::<Bytes>::new())?).await
+}
+
+/// Status and body of the answer to a request, over a connection that is for it alone.
+pub(crate) async fn send<S, B>(stream: S, request: Request<B>) -> anyhow::Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, address).body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,14 +1,14 @@
 //! The API server of the Kubernetes that this process runs in, as far as it is needed: Secrets, read and patched one by
 //! one. A client library would bring a hundred crates for two verbs.
 
+use crate::http;
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -25,8 +25,6 @@ use tokio_rustls::TlsConnector;
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Time for one whole request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer at most: a Secret has 1 MiB, in base64.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// See the module.
 pub(crate) struct Api {
@@ -149,7 +147,6 @@ impl Api {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let server = ServerName::try_from(self.host.clone()).context("it has no name that a certificate could have")?;
         let stream = self.tls.connect(server, stream).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::builder()
             .method(method)
             .uri(format!("/api/v1/namespaces/{}/secrets/{name}", self.namespace))
@@ -158,19 +155,8 @@ impl Api {
             .header(CONTENT_TYPE, "application/merge-patch+json")
             .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
             .body(Full::new(Bytes::from(patch.unwrap_or_default())))?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-            anyhow::Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
-        };
-        let mut answer = std::pin::pin!(answer);
-        // The connection moves the bytes; its own end says nothing that the answer does not.
-        tokio::select! {
-            answer = &mut answer => answer,
-            _ = connection => answer.await,
-        }
+        let (status, body) = http::send(stream, request).await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn admins(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<St
 }
 
 fn known(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<Known>, Failure> {
-    let mut known: Vec<Known> = admin.iter().flat_map(|admin| expanded(admin)).map(|admin| Known::at(&admin)).collect();
+    let mut known = Known::all(admin);
     if let Some(dir) = data_dir {
         let state = State::of_running(dir)?;
         known.extend(state.parts.iter().map(Known::of));
@@ -114,7 +114,7 @@ fn known(admin: &[String], data_dir: Option<&Path>) -> Result<Vec<Known>, Failur
 }
 
 /// A name that has several addresses stands for all of them: that of a headless Service is of every pod behind it.
-pub(super) fn expanded(admin: &str) -> Vec<String> {
+fn expanded(admin: &str) -> Vec<String> {
     let admin = with_port(admin);
     let found = admin.to_socket_addrs().map(BTreeSet::from_iter).unwrap_or_default();
     // This host has two addresses by itself.
@@ -162,6 +162,11 @@ impl Known {
     /// A part of a running `up`.
     pub(super) fn of(part: &PartState) -> Self {
         Self { role: Some((part.role, part.id.to_string())), admin: part.admin.to_string() }
+    }
+
+    /// What listens at these, each address of a name.
+    pub(super) fn all(admins: &[String]) -> Vec<Self> {
+        admins.iter().flat_map(|admin| expanded(admin)).map(|admin| Self::at(&admin)).collect()
     }
 
     /// What listens there, whatever it is.

@@ -169,7 +169,7 @@ async fn a_configured_reset_is_not_tried_with_calls_under_way() {
     assert!(app.handle.events.try_recv().is_err());
 }
 
-/// Somebody else's application, and whoever supervises it in its container; `answer` is what he says of a restart.
+/// Somebody else's application, and whoever supervises it in its container.
 fn supervised(listener: &TcpListener) -> (Fixture, tokio::net::UnixListener) {
     let dir = Arc::new(TempDir::new());
     let app = App::Address(listener.local_addr().expect("address"));

@@ -6,7 +6,7 @@ mod line;
 mod pre;
 mod service;
 
-use super::status::{Known, expanded};
+use super::status::Known;
 use crate::exit::{Exit, Failure};
 use crate::parts::addresses::{quic_address, tcp_address};
 use crate::up::output::Format;
@@ -103,8 +103,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// The checks on these parts, for programs.
 pub(crate) async fn of_parts(admins: &[String]) -> Vec<Value> {
-    let parts: Vec<Known> = admins.iter().flat_map(|admin| expanded(admin)).map(|admin| Known::at(&admin)).collect();
-    service::check(&parts).await.iter().map(Check::show).collect()
+    service::check(&Known::all(admins)).await.iter().map(Check::show).collect()
 }
 
 /// What is checked.
@@ -115,8 +114,7 @@ struct Plan {
 
 impl Plan {
     fn of(args: &Args) -> Result<Self, Failure> {
-        let parts = args.admin.iter().flat_map(|admin| expanded(admin)).map(|admin| Known::at(&admin)).collect();
-        let mut plan = Self { pki: args.pki.clone(), parts };
+        let mut plan = Self { pki: args.pki.clone(), parts: Known::all(&args.admin) };
         if let Some(dir) = args.data_dir.as_ref().filter(|_| !args.pre) {
             let state = State::of_running(dir)?;
             plan.parts.extend(state.parts.iter().map(Known::of));
