@@ -62,13 +62,8 @@ impl Cluster {
         for (role, id) in leaves {
             pki.issue(role, id).expect("a leaf");
         }
-        // Held until all are drawn, so that they differ.
-        let udp: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
-        let tcp: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let address = |socket: &UdpSocket| socket.local_addr().expect("address").to_string();
-        let seeds = (0..).zip(udp.iter().map(address)).collect();
-        let admin = tcp.iter().map(|listener| listener.local_addr().expect("address")).collect();
-        Self { dir, seeds, admin }
+        let seeds = (0..3).map(|id| (id, free_address().to_string())).collect();
+        Self { dir, seeds, admin: (0..3).map(|_| free_address()).collect() }
     }
 
     fn config(&self, id: u32) -> Config {
@@ -112,12 +107,15 @@ impl Cluster {
     fn start_with(&self, config: Config) -> Member {
         let (crash, crashed) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            runtime().block_on(async {
+            let id = config.id;
+            let result = runtime().block_on(async {
                 tokio::select! {
                     result = sidecar::run(config) => result,
                     _ = crashed => Ok(()),
                 }
-            })
+            });
+            // Whoever waits for it would otherwise only say that nothing answers.
+            result.inspect_err(|error| eprintln!("member {id} ended: {error:#}"))
         });
         Member { crash: Some(crash), thread: Some(thread) }
     }
@@ -170,6 +168,19 @@ impl Drop for Cluster {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// An address on which nothing listens, each once: below the ports that the kernel gives to outgoing connections, so that
+/// none of those is in the way when a member binds it, or binds it again.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let port = 12_000 + (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("below 32,000")));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A line server that answers each line with the number of lines so far and the line.

@@ -25,6 +25,7 @@ mod moves;
 mod native;
 mod operator;
 mod poison;
+mod ports;
 mod recovery;
 mod redis;
 mod resp;

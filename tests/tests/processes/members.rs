@@ -3,13 +3,14 @@
 use super::binary::lockstep;
 use super::hashmap::netcat;
 use super::moves::{Part, line};
+use super::ports::free_port;
 use super::up::{Up, signal};
 use super::wait;
 use lockstep_tests::chaos::Watch;
 use lockstep_tests::driver::http;
 use lockstep_tests::linear;
 use serde_json::Value;
-use std::net::{TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -64,17 +65,13 @@ fn voters(up: &Up, wanted: &[u64]) {
     });
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
-}
-
 /// The command line of a server with a new id, made of that of one that runs.
 fn newcomer(up: &Up, id: u64) -> (Vec<String>, String) {
     let pki = up.data_dir().join("pki");
     let mut issue = Command::new(lockstep());
     issue.args(["certs", "issue", "server", &id.to_string(), "--dir"]).arg(&pki).stdout(Stdio::null());
     assert!(issue.status().expect("lockstep runs").success());
-    let quic = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback");
+    let quic = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (admin, app) = (format!("127.0.0.1:{}", free_port()), free_port());
     let dir = up.data_dir();
     let mut words = line(&up.role("sidecar")[0]);

@@ -1,11 +1,11 @@
 //! A member that comes back at another address is found again by everybody, and nobody else is restarted for it.
 
 use super::hashmap::netcat;
+use super::ports::free_port;
 use super::up::{Process, Up, lives, signal};
 use super::wait;
 use super::{binary, up};
 use lockstep_tests::driver::http;
-use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 
 /// A part that the test started itself, with the command line that `up` gave it or another one.
@@ -36,7 +36,7 @@ pub(crate) fn line(part: &Process) -> Vec<String> {
 
 /// The same with another QUIC port, and a word for the others of where that is.
 fn elsewhere(line: &[String]) -> (Vec<String>, String) {
-    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = format!("127.0.0.1:{}", free_port());
     let mut moved = vec![line[0].clone(), format!("--advertise={address}")];
     let quic = |word: &String| if word.starts_with("--quic=") { format!("--quic={address}") } else { word.clone() };
     moved.extend(line[1..].iter().map(quic));

@@ -4,11 +4,12 @@
 
 use super::binary::lockstep;
 use super::disk::can_mount;
+use super::ports::free_port;
 use super::up::{Process, Up, signal};
 use super::wait;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -54,11 +55,6 @@ impl Drop for Part {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that nobody uses just now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
 }
 
 /// The servers of `up`, with SMaRtClients and an ingress of our own, which finds those by name.
