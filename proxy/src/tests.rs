@@ -96,15 +96,20 @@ async fn server(id: u32, endpoint: Endpoint) {
 }
 
 async fn serve(id: u32, link: Link) {
-    while let Ok((bytes, responder)) = link.accept_ask().await {
-        let Submit { request, whole } = mesh::wire::decode(&bytes).unwrap();
+    loop {
+        let (bytes, responder) = tokio::select! {
+            Ok((bytes, responder)) = link.accept_ask() => (bytes, Some(responder)),
+            Ok(bytes) = link.receive() => (bytes, None),
+            else => return,
+        };
+        let Submit { request } = mesh::wire::decode(&bytes).unwrap();
         let answer = execute(&request);
-        if whole {
-            responder.answer(mesh::wire::encode(&Reply::Whole(answer))).await.unwrap();
+        if let Some(responder) = responder {
+            let answer = mesh::wire::encode(&Reply::Whole(answer));
+            responder.answer(answer).await.unwrap_or_else(|error| panic!("server {id}: {error}"));
         } else {
             let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form, signed: None };
             link.send(mesh::wire::encode(&FromServer::Votes(vec![vote]))).await.unwrap();
-            responder.answer(Bytes::new()).await.unwrap_or_else(|error| panic!("server {id}: {error}"));
         }
     }
 }
@@ -201,6 +206,7 @@ impl Cluster {
             admin,
             listen,
             smart_clients: self.smart_clients(),
+            inside: None,
             adapter: Adapter {
                 protocol: Protocol::Line,
                 connections: Connections::Shared,

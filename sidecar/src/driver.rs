@@ -203,6 +203,7 @@ impl Driver {
         self.finish_turn();
         loop {
             self.wait(&mut turn).await?;
+            mesh::node::spin::stir();
             self.gather(&mut turn);
             self.now = self.clock.now();
             self.process(&mut turn);
@@ -384,7 +385,7 @@ impl Driver {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
                 intake::Event::Down(link) => self.waiters.link_down(link),
                 intake::Event::Ask(ask) if self.drain.stops() => {
-                    self.waiters.refuse(ask.link, ask.stream, Steer::NotReady);
+                    self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady);
                 }
                 intake::Event::Ask(ask) => self.on_ask(ask, judged, &mut sought),
             }
@@ -393,14 +394,14 @@ impl Driver {
             judged.extend(checker.ask(sought));
         }
         let mut requests = Vec::new();
-        for Judged { verdict, held: Held { link, whole, stream, share: _share } } in judged.drain(..) {
+        for Judged { verdict, held: Held { link, tag, stream, share: _share } } in judged.drain(..) {
             match verdict {
                 Ok(request) => {
-                    if self.waiters.register(self.now, link, request.get().tag(), whole, stream) {
+                    if self.waiters.register(self.now, link, tag, stream) {
                         requests.push(request);
                     }
                 }
-                Err(steer) => self.waiters.refuse(link, stream, steer),
+                Err(steer) => self.waiters.refuse(link, tag, stream, steer),
             }
         }
         if !requests.is_empty() {
@@ -414,13 +415,13 @@ impl Driver {
         judged: &mut Vec<Judged<Responder>>,
         sought: &mut Vec<(Seeking, Held<Responder>)>,
     ) {
-        let Submit { request, whole } = submit;
+        let Submit { request } = submit;
         if !self.is_orderable(&request) {
             // The dropped stream tells the asker; nothing that it says of itself would be believed.
             return self.reporter.not_orderable(self.now, link);
         }
         let (needed, mode) = (self.replica.needed(&request), self.replica.configuration().cluster.request_signatures);
-        let held = Held { link, whole, stream, share };
+        let held = Held { link, tag: request.tag(), stream, share };
         match auth::check(request, needed, mode, &self.config.cluster, self.replica.verifier()) {
             Ok(Checked::Verified(request)) => judged.push(Judged { verdict: Ok(request), held }),
             Ok(Checked::Sought(seeking)) => sought.push((seeking, held)),
@@ -630,7 +631,8 @@ impl Driver {
 
     /// Hands over what the turn brought about, then looks after what is due.
     fn finish_turn(&mut self) {
-        self.journal.flush();
+        // A leader's proposals go out while its own vote is being stored; a follower has nothing to say before.
+        self.journal.flush(!self.replica.is_leader());
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
@@ -639,7 +641,7 @@ impl Driver {
                 // Whether the others hold that as well; whether the cluster went on in another generation.
                 self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster);
             }
-            self.waiters.sweep(self.now, gave_up);
+            self.waiters.sweep(self.now, |stream| stream.is_gone());
         }
         if self.publisher.is_due(self.now) {
             let status = self.replica.status();
@@ -708,10 +710,4 @@ fn command(app: &app::Handle, command: app::Command) {
     if let Err(tokio::sync::mpsc::error::TrySendError::Full(command)) = app.commands.try_send(command) {
         panic!("more commands wait for the application than slots can be outstanding: {command:?}");
     }
-}
-
-/// Whether the asker of a stream has given up, as far as it is known by now.
-fn gave_up(stream: &mut Responder) -> bool {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    std::pin::pin!(stream.gone()).poll(&mut context).is_ready()
 }

@@ -45,7 +45,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Bounds of every link of a server.
 pub(crate) const fn link_limits(max_age: Duration) -> LinkLimits {
     // Requests of one SMaRtClient that wait for the whole reply have a stream each; the others' streams are short.
-    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 256, bidi_streams: 512, max_age }
+    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 512, bidi_streams: 512, max_age }
 }
 
 /// Runs a sidecar until SIGTERM or SIGINT, then hands leadership over, finishes what is in flight and ends.

@@ -250,7 +250,9 @@ impl Waiting<'_> {
         match event {
             intake::Event::Up(link, out) => self.waiters.link_up(link, out),
             intake::Event::Down(link) => self.waiters.link_down(link),
-            intake::Event::Ask(ask) => self.waiters.refuse(ask.link, ask.stream, Steer::NotReady),
+            intake::Event::Ask(ask) => {
+                self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady)
+            }
         }
     }
 }

@@ -4,15 +4,19 @@
 //! an old link is ever sent over a new one without the protocol's wish. A link that is due is replaced while it works:
 //! the new one is up before the driver lets go of the old one's queue, and the old one ends when it has been answered.
 
+use super::inbox::Reading;
 use super::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
 use crate::wire::Tag;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{debug, info, warn};
 
 /// Streams of each direction that a link may have open: just above what is really in flight.
@@ -28,6 +32,11 @@ const DIAL: Duration = Duration::from_secs(5);
 const DIAL_AGAIN: Duration = Duration::from_millis(500);
 /// So many round trips fit into one attempt.
 const DIAL_ROUND_TRIPS: u32 = 20;
+
+/// Questions that are taken from the queue at once.
+const TAKEN: usize = 64;
+/// Between two looks for questions that nobody waits for any more.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// How long an old link, asked nothing any more, is listened to: votes come without a question.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -51,6 +60,10 @@ pub trait Question: Send + 'static {
     fn encode(&self) -> Bytes;
     /// When nobody waits for the answer any more.
     fn until(&self) -> Instant;
+    /// Whether the answer comes on the question's own stream. Otherwise it is a message like any other.
+    fn is_answered(&self) -> bool {
+        true
+    }
 }
 
 /// What a kept link means to the driver that uses it.
@@ -123,6 +136,12 @@ impl Standing {
             drop(state);
             self.found.notify_one();
         }
+    }
+
+    /// There is no link: the other end is in this process, and up as long as it lasts.
+    pub(crate) fn is_near(&self) {
+        let mut state = self.state();
+        state.up = Some((String::new(), state.addresses.concat()));
     }
 
     /// Whether the link is up.
@@ -331,29 +350,99 @@ async fn ask_all<L: Line>(
     events: &mpsc::Sender<L::Event>,
     mut questions: mpsc::Receiver<L::Question>,
 ) {
-    let credit = Arc::new(Semaphore::new(STREAMS as usize));
-    while let Some(question) = questions.recv().await {
-        let Ok(permit) = credit.clone().acquire_owned().await else { return };
-        if question.until() <= Instant::now() {
-            continue;
-        }
-        let (line, link, events) = (line.clone(), link.clone(), events.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let tag = question.tag();
-            let until = question.until();
-            let message = question.encode();
-            drop(question);
-            // An answer that does not come is nothing to report: the protocol asks again in its own time.
-            if let Ok(Ok(answer)) = timeout_at(until, link.ask(message)).await
-                && let Some(event) = line.answered(tag, answer)
-            {
-                let _ = events.send(event).await;
+    let mut asked = Asked::new(link);
+    let mut sweep = interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut taken = Vec::with_capacity(TAKEN);
+    let mut open = true;
+    while open || !asked.is_empty() {
+        let (waits, room) = (!asked.is_empty(), asked.room().min(TAKEN));
+        tokio::select! {
+            biased;
+            (tag, answer) = asked.next(), if waits => {
+                // An answer that does not come is nothing to report: the protocol asks again in its own time.
+                if let Some(event) = answer.and_then(|answer| line.answered(tag, answer)) {
+                    let _ = events.send(event).await;
+                }
             }
-        });
+            count = questions.recv_many(&mut taken, room), if open && room > 0 => {
+                open = count > 0;
+                let now = Instant::now();
+                taken.drain(..).filter(|question| question.until() > now).for_each(|question| asked.ask(&question));
+            }
+            now = sweep.tick(), if waits => asked.give_up(now),
+        }
     }
-    // Closed by nobody; all of it is back when the last question has ended.
-    let _ = credit.acquire_many(STREAMS).await;
+}
+
+/// The questions of a link that wait for their answers.
+struct Asked<'a> {
+    link: &'a Link,
+    /// Those that went out at once, which is nearly all of them: nothing but the stream is kept of each.
+    sent: FuturesUnordered<Reading<Due>>,
+    /// Those for which there was no room or credit: they wait for that, too.
+    slow: FuturesUnordered<BoxFuture<'a, (Tag, Option<Bytes>)>>,
+}
+
+/// A question that was asked.
+#[derive(Debug)]
+struct Due {
+    tag: Tag,
+    until: Instant,
+}
+
+impl<'a> Asked<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self { link, sent: FuturesUnordered::new(), slow: FuturesUnordered::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.slow.is_empty()
+    }
+
+    /// So many more may be asked.
+    fn room(&self) -> usize {
+        (STREAMS as usize).saturating_sub(self.sent.len() + self.slow.len())
+    }
+
+    fn ask(&mut self, question: &impl Question) {
+        let (tag, until, message) = (question.tag(), question.until(), question.encode());
+        let link = self.link;
+        if !question.is_answered() {
+            if !link.send_now(message.clone()) {
+                self.slow.push(Box::pin(async move {
+                    let _ = timeout_at(until, link.send(message)).await;
+                    (tag, None)
+                }));
+            }
+            return;
+        }
+        if let Some(reading) = self.link.ask_now(message.clone(), Due { tag, until }) {
+            return self.sent.push(reading);
+        }
+        self.slow.push(Box::pin(async move {
+            let answer = timeout_at(until, link.ask(message)).await;
+            (tag, answer.ok().and_then(Result::ok))
+        }));
+    }
+
+    /// The next question that came to its end, and its answer if it has one. Cancel-safe.
+    async fn next(&mut self) -> (Tag, Option<Bytes>) {
+        tokio::select! {
+            biased;
+            Some((due, answer)) = self.sent.next() => (due.tag, self.link.whole(answer).ok()),
+            Some(done) = self.slow.next() => done,
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Nobody waits any more for what is due by now: the other end is told so.
+    fn give_up(&mut self, now: Instant) {
+        if self.sent.iter().any(|reading| reading.companion().until <= now) {
+            let sent = std::mem::take(&mut self.sent);
+            self.sent = sent.into_iter().filter(|reading| reading.companion().until > now).collect();
+        }
+    }
 }
 
 /// Hands on what comes without being asked for; returns when the link is gone.

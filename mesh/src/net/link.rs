@@ -5,17 +5,17 @@ use super::error::NetError;
 use super::inbox::{Budget, Inbox, Reading, Unread};
 use super::live::Term;
 use super::metrics::{LinkCounters, Metrics};
-use super::outgoing::{Outgoing, PATIENCE, Responder, TOO_LARGE};
+use super::outgoing::{Outgoing, Responder, TOO_LARGE, patiently};
 use super::refusal::describe;
 use crate::names::Identity;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use quinn::{Connection, ConnectionError, SendStream, VarInt};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 /// Application close code of an orderly end.
 pub(super) const CLOSE_ORDERLY: VarInt = VarInt::from_u32(0);
@@ -151,9 +151,20 @@ impl Link {
     /// message only, [`NetError::Gone`] is for good.
     pub async fn send(&self, message: Bytes) -> Result<(), NetError> {
         self.check_size(&message)?;
-        let stream = timeout(PATIENCE, self.0.connection.open_uni()).await.map_err(|_| NetError::Stalled)??;
+        let stream = patiently(self.0.connection.open_uni()).await??;
         self.0.counters.opened.inc();
         Outgoing::new(stream).write(message).await
+    }
+
+    /// Sends one message on a unidirectional stream of its own if all of it can go at once. Otherwise the other end sees no
+    /// message; [`Self::send`] waits, or says what is wrong.
+    pub(super) fn send_now(&self, mut message: Bytes) -> bool {
+        if message.len() > self.0.budget.message_bytes() {
+            return false;
+        }
+        let Some(Ok(stream)) = self.0.connection.open_uni().now_or_never() else { return false };
+        self.0.counters.opened.inc();
+        Outgoing::new(stream).write_now(&mut message)
     }
 
     /// The next whole message of a unidirectional stream, in order of completion. One that is larger than allowed is
@@ -187,19 +198,34 @@ impl Link {
     /// them says that the request was not seen.
     pub async fn ask(&self, request: Bytes) -> Result<Bytes, NetError> {
         self.check_size(&request)?;
-        let streams = timeout(PATIENCE, self.0.connection.open_bi()).await.map_err(|_| NetError::Stalled)?;
-        let (send, answer) = streams?;
+        let (send, answer) = patiently(self.0.connection.open_bi()).await??;
         self.0.counters.opened.inc();
         Outgoing::new(send).write(request).await?;
-        match Reading::new(answer, (), &self.0.budget).await.1 {
-            Ok(answer) => Ok(answer),
-            Err(Unread::Gone(reason)) => Err(NetError::Gone(reason)),
-            Err(Unread::Reset(code)) => Err(NetError::Abandoned(code)),
-            Err(Unread::TooLarge) => {
-                self.count_oversized("answer");
-                Err(NetError::AnswerTooLarge { limit: self.0.budget.message_bytes() })
-            }
+        self.whole(Reading::new(answer, (), &self.0.budget).await.1)
+    }
+
+    /// Sends a request on a bidirectional stream of its own if all of it can go at once, and returns what becomes its
+    /// answer, together with `companion`. `None`: it cannot, the other end sees no request. Credit, room or the link
+    /// itself is missing; [`Self::ask`] says which.
+    pub(super) fn ask_now<T>(&self, mut request: Bytes, companion: T) -> Option<Reading<T>> {
+        if request.len() > self.0.budget.message_bytes() {
+            return None;
         }
+        let (send, answer) = self.0.connection.open_bi().now_or_never()?.ok()?;
+        self.0.counters.opened.inc();
+        Outgoing::new(send).write_now(&mut request).then(|| Reading::new(answer, companion, &self.0.budget))
+    }
+
+    /// What came of an answer.
+    pub(super) fn whole(&self, answer: Result<Bytes, Unread>) -> Result<Bytes, NetError> {
+        answer.map_err(|unread| match unread {
+            Unread::Gone(reason) => NetError::Gone(reason),
+            Unread::Reset(code) => NetError::Abandoned(code),
+            Unread::TooLarge => {
+                self.count_oversized("answer");
+                NetError::AnswerTooLarge { limit: self.0.budget.message_bytes() }
+            }
+        })
     }
 
     /// The next whole request of a bidirectional stream, in order of completion. One that is larger than allowed is

@@ -4,7 +4,9 @@
 use super::error::NetError;
 use super::refusal::describe;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use quinn::{SendStream, StoppedError, VarInt, WriteError};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -16,12 +18,24 @@ pub(super) const TOO_LARGE: VarInt = VarInt::from_u32(2);
 /// How long the other end may take no data, or give no stream, before a message is dropped.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Messages above this are not tried to be written at once: they may need more than one packet's worth of window.
+const AT_ONCE_BYTES: usize = 16 << 10;
+
 /// Messages above this yield to smaller ones: votes and heartbeats do not queue behind bulk.
 const BULK_BYTES: usize = 64 << 10;
 /// Their priority.
 const BULK: i32 = -1;
 /// Priority of what yields to everything else, bulk included.
 const LAST: i32 = -2;
+
+/// What the future comes to, within the patience. What is ready at once costs no timer.
+pub(super) async fn patiently<F: Future>(future: F) -> Result<F::Output, NetError> {
+    let mut future = pin!(future);
+    if let Some(output) = future.as_mut().now_or_never() {
+        return Ok(output);
+    }
+    timeout(PATIENCE, future).await.map_err(|_| NetError::Stalled)
+}
 
 /// A stream that is reset unless it was written to its end.
 #[derive(Debug)]
@@ -50,10 +64,28 @@ impl Outgoing {
             let mut rest = [message];
             let mut done = 0;
             while done == 0 {
-                let written = timeout(PATIENCE, self.stream.write_chunks(&mut rest)).await;
-                done = written.map_err(|_| NetError::Stalled)??.chunks;
+                done = patiently(self.stream.write_chunks(&mut rest)).await??.chunks;
             }
         }
+        self.finish()
+    }
+
+    /// Writes the only message of the stream and ends it, as far as it can go at once: false if it cannot, and `message`
+    /// is what is left of it.
+    pub(super) fn write_now(&mut self, message: &mut Bytes) -> bool {
+        if message.len() > AT_ONCE_BYTES {
+            return false;
+        }
+        if !message.is_empty() {
+            let written = self.stream.write_chunks(std::slice::from_mut(message)).now_or_never();
+            if !matches!(written, Some(Ok(written)) if written.chunks == 1) {
+                return false;
+            }
+        }
+        self.finish().is_ok()
+    }
+
+    fn finish(&mut self) -> Result<(), NetError> {
         self.stream.finish().map_err(|_| NetError::Abandoned(0))?;
         self.whole = true;
         Ok(())
@@ -120,6 +152,14 @@ impl Responder {
         self.answer_at(priority, bytes).await
     }
 
+    /// Writes the answer and ends the stream, if it can go at once.
+    ///
+    /// # Errors
+    /// It cannot: what is left of the answer, for [`Self::answer`].
+    pub fn answer_now(mut self, mut bytes: Bytes) -> Result<(), (Self, Bytes)> {
+        if bytes.len() <= self.limit && self.stream.write_now(&mut bytes) { Ok(()) } else { Err((self, bytes)) }
+    }
+
     /// The same, behind everything else that is sent over the link.
     ///
     /// # Errors
@@ -140,5 +180,11 @@ impl Responder {
     /// Resolves when the asker gave up on the stream or the link is gone. Cancel-safe.
     pub async fn gone(&mut self) {
         self.stream.stopped().await;
+    }
+
+    /// Whether that is so, as far as it is known by now.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.stream.stopped().now_or_never().is_some()
     }
 }

@@ -18,8 +18,8 @@ const AGAIN: Duration = Duration::from_millis(1);
 pub trait Shell<M: Machine> {
     /// What the tasks around it send.
     type Event;
-    /// Notes what the event means for the shell; returns what it means for the machine.
-    fn on_event(&mut self, now: Instant, event: Self::Event) -> Option<M::Input>;
+    /// Notes what the event means for the shell; adds what it means for the machine.
+    fn on_event(&mut self, now: Instant, event: Self::Event, inputs: &mut Vec<M::Input>);
     /// Does what the machine wants.
     fn on_output(&mut self, now: Instant, output: M::Output);
     /// Called after every turn, to show how things stand.
@@ -34,7 +34,7 @@ pub async fn drive<M: Machine, S: Shell<M>>(
     mut events: mpsc::Receiver<S::Event>,
 ) {
     let mut turn = Vec::with_capacity(TURN);
-    let mut out = Vec::new();
+    let (mut inputs, mut out) = (Vec::new(), Vec::new());
     let timer = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(timer);
     let mut armed: Option<Instant> = None;
@@ -44,11 +44,11 @@ pub async fn drive<M: Machine, S: Shell<M>>(
             taken = events.recv_many(&mut turn, TURN) => if taken == 0 { return },
             () = timer.as_mut(), if armed.is_some() => armed = None,
         }
+        super::spin::stir();
         let now = clock.now();
         for event in turn.drain(..) {
-            if let Some(input) = shell.on_event(now, event) {
-                machine.step(now, input, &mut out);
-            }
+            shell.on_event(now, event, &mut inputs);
+            inputs.drain(..).for_each(|input| machine.step(now, input, &mut out));
         }
         if machine.deadline().is_some_and(|at| at <= now) {
             machine.step(now, M::timeout(), &mut out);
@@ -106,8 +106,10 @@ mod tests {
 
     impl Shell<Echo> for Record {
         type Event = u32;
-        fn on_event(&mut self, _now: Instant, event: u32) -> Option<Said> {
-            (event != 13).then_some(Said::Number(event))
+        fn on_event(&mut self, _now: Instant, event: u32, inputs: &mut Vec<Said>) {
+            if event != 13 {
+                inputs.push(Said::Number(event));
+            }
         }
         fn on_output(&mut self, _now: Instant, output: Said) {
             self.0.try_send(output).expect("the test's queue is long enough");

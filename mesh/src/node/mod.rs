@@ -16,6 +16,7 @@ mod metrics;
 mod quiet;
 mod router;
 mod signals;
+pub mod spin;
 mod version;
 
 pub use admin::AdminServer;

@@ -62,6 +62,8 @@ const COMMANDS: usize = 64;
 struct Flight {
     votes: MemberSet,
     sent: Instant,
+    /// Of its batch.
+    requests: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -150,7 +152,18 @@ impl Replica {
             && (leading.unsettled_bytes < limits.unsettled_bytes || leading.unsettled.is_empty())
     }
 
-    /// Proposes what is queued: at once while few slots are in flight, else only whole batches.
+    /// Whether another slot in flight costs more than it gains: what is queued is proposed at once while few slots and few
+    /// requests are in flight, else only in whole batches. So batches grow with the load, and each message and sync is
+    /// for many requests; every vote that decides a slot opens the way for the next.
+    fn is_busy(&self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let limits = &self.config.limits;
+        let under_way: usize = leading.in_flight.values().map(|flight| flight.requests).sum();
+        let few = (leading.in_flight.len() as u64) < limits.pipeline_depth && self.intake.queued() >= under_way / 2;
+        !few && self.intake.queued() < limits.batch_requests
+    }
+
+    /// Proposes what is queued, unless it is better to wait for more.
     pub(super) fn propose(&mut self, now: Instant, out: &mut Vec<Output>) {
         while self.may_open() {
             let room = self.may_propose();
@@ -160,11 +173,10 @@ impl Replica {
             if !own && (!room || self.intake.queued() == 0) {
                 return;
             }
-            let busy = leading.in_flight.len() as u64 >= self.config.limits.pipeline_depth;
-            if busy && !own && self.intake.queued() < self.config.limits.batch_requests {
+            let slot = leading.next;
+            if !own && self.is_busy() {
                 return;
             }
-            let slot = leading.next;
             let batch = self.next_batch(now, room);
             if batch.requests.is_empty() && batch.command.is_none() && batch.agreed.is_none() && !confirming {
                 return;
@@ -207,7 +219,9 @@ impl Replica {
         let State::Leader(leading) = &mut self.state else { return };
         let ballot = leading.ballot;
         leading.next = slot.next().max(leading.next);
-        leading.in_flight.insert(slot, Flight { votes: MemberSet::default(), sent: now });
+        leading
+            .in_flight
+            .insert(slot, Flight { votes: MemberSet::default(), sent: now, requests: batch.requests.len() });
         leading.unsettled.push_back((slot, bytes));
         leading.unsettled_bytes += bytes;
         leading.told = decided;

@@ -1,5 +1,5 @@
-//! Between a SMaRtClient and a server. Each request has a bidirectional stream; its answer is one [`Reply`], or
-//! nothing when the server sends only the hash, bundled with others as [`FromServer::Votes`] on a unidirectional stream.
+//! Between a SMaRtClient and a server. Each request has a stream. On a bidirectional one the server is asked for the whole
+//! [`Reply`]; on a unidirectional one only for its vote, which comes bundled with others as [`FromServer::Votes`].
 
 use super::roster::Roster;
 use super::{Outcome, Request, Tag};
@@ -8,13 +8,11 @@ use crate::ids::{Digest, ReplicaId, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// A request on its stream.
+/// A request on its stream, whose kind says whether this server is the one to send the whole reply (rule 30).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {
     /// The request.
     pub request: Request,
-    /// Whether this server is the one to send the whole reply (rule 30).
-    pub whole: bool,
 }
 
 /// What a server writes on a request's stream.
@@ -83,6 +81,8 @@ pub enum FromServer {
     Signer(Bytes),
     /// What it says of itself and of where the others are: first of all, and again whenever it changes.
     Roster(Roster),
+    /// Its own view of requests of which only its votes were asked for, bundled.
+    Steers(Vec<(Tag, Steer)>),
 }
 
 /// What a single server says of a request. It steers the resend and is never an outcome.

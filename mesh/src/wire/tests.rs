@@ -51,7 +51,7 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
         "070301010107000000000000",
     );
-    golden(&Submit { request: request(), whole: true }, "82020100ac0205010647455420610a0001");
+    golden(&Submit { request: request() }, "82020100ac0205010647455420610a00");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
     let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));

@@ -12,6 +12,7 @@ mod tests;
 mod tls;
 
 use crate::admin::{Face, Subject};
+use crate::smart_client::{Inside, InsideConfig, InsideShared};
 use anyhow::{Context, ensure};
 use connection::{Shared, WINDOW};
 pub use limits::Limits;
@@ -66,6 +67,8 @@ pub struct Config {
     pub tls: Option<OutsideFiles>,
     /// The SMaRtClients: their ids where known, HOST:PORT.
     pub smart_clients: Vec<(Option<String>, String)>,
+    /// A SMaRtClient in this process.
+    pub inside: Option<InsideConfig>,
     /// The clients' protocol.
     pub adapter: Adapter,
     /// After this a client is told what is known.
@@ -99,6 +102,8 @@ impl Config {
             "admin": self.admin,
             "listen": self.listen,
             "smart_clients": self.smart_clients.iter().map(|(_, address)| address).collect::<Vec<_>>(),
+            "smart_client_pki": self.inside.as_ref().map(|inside| &inside.files.dir),
+            "servers": self.inside.as_ref().map(|inside| inside.servers.iter().map(|(_, at)| at).collect::<Vec<_>>()),
             "protocol": self.adapter.name(),
             "request_bytes": self.adapter.request_bytes,
             "reply_bytes": self.adapter.reply_bytes,
@@ -116,7 +121,10 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        ensure!(!self.smart_clients.is_empty(), "no SMaRtClients: name them with --smart-clients HOST:PORT,…");
+        ensure!(
+            !self.smart_clients.is_empty() || self.inside.is_some(),
+            "no SMaRtClients: name them with --smart-clients HOST:PORT,…, or have one inside with --smart-client-pki"
+        );
         self.limits.check(&self.adapter)?;
         ensure!(!self.deadline.is_zero(), "--deadline must be longer than zero");
         let most = mesh::limits::REQUEST_BYTES_MAX;
@@ -158,6 +166,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let signing = Signing::load(&endpoint, &config.files, modes, config.reply_vote)?;
     let (sender, smart_clients) = (config.sender(), config.smart_clients.clone());
     let running = Arc::new(running::start(sender, config.deadline, smart_clients, &endpoint, signing, &calls)?);
+    let inside = start_inside(&config, &running, &mut registry).await?.map(Arc::new);
     // From the first look on they are there, at zero.
     for reason in ["connections_per_address", "idle_timeout", "tls", "tls_timeout"] {
         calls.refused.of(reason);
@@ -177,6 +186,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tls: tls.clone(),
         listen,
         running: running.clone(),
+        inside: inside.clone(),
         calls: calls.clone(),
         tcp: tcp.clone(),
         rooms,
@@ -203,9 +213,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(config.drain_timeout, serving).await.is_err() {
         warn!(outstanding = running.view.outstanding.load(Ordering::Relaxed), "the drain time-out passed");
     }
+    if let Some(inside) = inside {
+        inside.close().await;
+    }
     endpoint.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// The SMaRtClient in this process, if there is to be one.
+async fn start_inside(config: &Config, running: &Running, registry: &mut Registry) -> anyhow::Result<Option<Inside>> {
+    let Some(inside) = &config.inside else { return Ok(None) };
+    let shared = InsideShared { cluster: &config.cluster, link_max_age: config.link_max_age, vote: config.reply_vote };
+    Inside::start(inside, &shared, running, registry).await.map(Some)
 }
 
 /// What outside clients shake hands with, if they speak TLS.
@@ -239,6 +259,7 @@ struct Shown {
     tls: Option<Arc<Tls>>,
     listen: SocketAddr,
     running: Arc<Running>,
+    inside: Option<Arc<Inside>>,
     calls: running::Metrics,
     tcp: tcp::Metrics,
     rooms: Rooms,
@@ -246,7 +267,13 @@ struct Shown {
 
 impl Subject for Shown {
     fn ready(&self) -> (&'static str, bool) {
-        ("reaches a SMaRtClient", self.running.view.reachable.load(Ordering::Relaxed) > 0)
+        let linked = self.running.view.reachable.load(Ordering::Relaxed);
+        // The one in this process is always there, and of use only while it reaches the servers itself.
+        let reaches = match &self.inside {
+            Some(inside) => linked > 1 || inside.has_quorum(),
+            None => linked > 0,
+        };
+        ("reaches a SMaRtClient", reaches)
     }
 
     fn outstanding(&self) -> usize {
@@ -268,6 +295,7 @@ impl Subject for Shown {
             "listen": self.listen,
             "protocol": self.config.adapter.name(),
             "peers": self.running.peers(),
+            "smart_client": self.inside.as_ref().map(|inside| inside.status()),
             "requests": self.calls.requests.status(),
             "signature_failures": self.calls.signature_failures.of("reply"),
             "resends": self.calls.requests.resends.get(),

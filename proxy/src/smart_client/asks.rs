@@ -1,16 +1,15 @@
 //! The links from ingresses and native clients: each request on a stream of its own, its answer on the same one.
 
-use super::driver::Event;
+use super::driver::{Asker, Event};
 use bytes::Bytes;
-use mesh::client::smart_client::Ticket;
-use mesh::net::{Endpoint, Link, LinkKind, NetError, Responder};
+use mesh::net::{Endpoint, Link, LinkKind, NetError};
 use mesh::node::Quiet;
 use mesh::node::counts::Counts;
-use mesh::wire::client::{Ask, FromSmartClient, Told};
+use mesh::wire::client::{Ask, FromSmartClient};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 /// A sender's patience counts up to here.
@@ -20,6 +19,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 const WAITING_BYTES: usize = 64 << 20;
 /// Whoever may ask may send nonsense, as often as it likes.
 static MALFORMED: Quiet = Quiet::new();
+/// Between two looks who gave up on its request.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Before certificates that could not be shown are shown again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,8 +34,6 @@ struct Desk {
     /// Whether this process is about to stop.
     leaving: watch::Receiver<bool>,
     rejected: Counts,
-    /// The next ticket of the process.
-    tickets: Arc<AtomicU64>,
 }
 
 /// Accepts links until the endpoint is closed.
@@ -46,7 +45,8 @@ pub(super) async fn accept(
     rejected: Counts,
 ) {
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
-    let desk = Desk { events, room, signers, leaving, rejected, tickets: Arc::default() };
+    let desk = Desk { events, room, signers, leaving, rejected };
+    tokio::spawn(sweep(desk.events.clone()));
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
             tokio::spawn(introduce(link.clone(), desk.signers.clone()));
@@ -55,6 +55,15 @@ pub(super) async fn accept(
         } else {
             link.close("a SMaRtClient takes client links only");
         }
+    }
+}
+
+/// Reminds the driver, until it is gone, of those that wait no longer.
+async fn sweep(events: mpsc::Sender<Event>) {
+    let mut due = interval(SWEEP_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while events.send(Event::Sweep).await.is_ok() {
+        due.tick().await;
     }
 }
 
@@ -99,7 +108,7 @@ async fn take_leave(link: Link, mut leaving: watch::Receiver<bool>) {
 async fn serve(link: Link, desk: Desk) {
     debug!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
     loop {
-        let (bytes, responder) = match link.accept_ask().await {
+        let (bytes, stream) = match link.accept_ask().await {
             Ok(ask) => ask,
             Err(error) => {
                 debug!(id = %link.peer().id, %error, "link ended");
@@ -117,30 +126,14 @@ async fn serve(link: Link, desk: Desk) {
         // The last handle of the semaphore is not gone while this runs, and messages are smaller than its whole.
         let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let Ok(share) = Arc::clone(&desk.room).acquire_many_owned(bytes).await else { return };
-        let ticket = Ticket(desk.tickets.fetch_add(1, Ordering::Relaxed));
         let within = Duration::from_millis(within_ms.into()).min(PATIENCE_MAX);
-        let (answer, told) = oneshot::channel();
-        if desk.events.send(Event::Ask { ticket, request, within, answer, share }).await.is_err() {
+        if desk
+            .events
+            .send(Event::Ask { request, within, asker: Asker::Stream(stream), share: Some(share) })
+            .await
+            .is_err()
+        {
             return;
         }
-        tokio::spawn(finish(ticket, told, responder, desk.events.clone()));
-    }
-}
-
-/// Waits for the word on one request and passes it on, unless the asker leaves first.
-async fn finish(ticket: Ticket, told: oneshot::Receiver<Told>, mut responder: Responder, events: mpsc::Sender<Event>) {
-    let told = tokio::select! {
-        biased;
-        told = told => told,
-        () = responder.gone() => {
-            // If the driver is gone as well, nobody is left to care.
-            let _ = events.send(Event::Gone(ticket)).await;
-            return;
-        }
-    };
-    // No word: the process is ending; dropping the responder resets the stream, and the sender goes elsewhere.
-    let Ok(told) = told else { return };
-    if let Err(error) = responder.answer(mesh::wire::encode(&told)).await {
-        debug!(%error, "an answer could not be passed on");
     }
 }

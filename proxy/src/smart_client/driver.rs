@@ -5,8 +5,11 @@ use super::servers::{Servers, Submission};
 use super::signers::Signers;
 use bytes::Bytes;
 use mesh::client::SmartClient;
+use mesh::client::running;
+use mesh::client::sender::Endpoint;
 use mesh::client::smart_client::{Input, Output, Ticket};
 use mesh::ids::ReplicaId;
+use mesh::net::Responder;
 use mesh::node::counts::Ended;
 use mesh::node::drive::Shell;
 use mesh::node::failpoint;
@@ -20,8 +23,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
-use tracing::warn;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tracing::{debug, warn};
 
 /// How long a stream to a server may wait for its answer. The protocol asks again earlier; this gives credit back
 /// that a hanging server would keep.
@@ -32,24 +35,63 @@ static NO_CERTIFICATE: Quiet = Quiet::new();
 /// An application that is not deterministic may differ at every request.
 static DIFFERS: Quiet = Quiet::new();
 
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// Over a link.
+    Stream(Responder),
+    /// In this process, as that number.
+    Near(mpsc::Sender<running::Event>, Endpoint, Tag),
+}
+
+impl Asker {
+    /// Passes on what came of its request. It may not take it just now: two seconds at most. Its streams are bounded, and so
+    /// is what waits here.
+    fn tell(self, told: Told) {
+        match self {
+            Self::Stream(stream) => {
+                if let Err((stream, rest)) = stream.answer_now(mesh::wire::encode(&told)) {
+                    tokio::spawn(async move {
+                        if let Err(error) = stream.answer(rest).await {
+                            debug!(%error, "an answer could not be passed on");
+                        }
+                    });
+                }
+            }
+            Self::Near(events, endpoint, tag) => {
+                let event = running::Event::Told { endpoint, tag, told };
+                if let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) {
+                    tokio::spawn(async move { events.send(event).await.ok() });
+                }
+            }
+        }
+    }
+
+    /// Whether nobody waits any more, as far as it is known.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.is_gone(),
+            Self::Near(events, ..) => events.is_closed(),
+        }
+    }
+}
+
 /// What the tasks around the protocol tell it.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A sender asks.
     Ask {
-        /// Its stream.
-        ticket: Ticket,
         /// The request.
         request: Request,
         /// The sender's patience.
         within: Duration,
         /// Where the answer goes.
-        answer: oneshot::Sender<Told>,
-        /// Its share of the memory for requests that wait for the driver.
-        share: OwnedSemaphorePermit,
+        asker: Asker,
+        /// Its share of the memory for requests that wait for the driver, where that is not the asker's own.
+        share: Option<OwnedSemaphorePermit>,
     },
-    /// The asking stream is gone.
-    Gone(Ticket),
+    /// Time to look who gave up.
+    Sweep,
     /// A server's whole answer.
     Answer {
         /// Which server.
@@ -64,14 +106,12 @@ pub(super) enum Event {
         /// Its votes.
         votes: Vec<Vote>,
     },
-    /// A server's own word.
-    Steer {
+    /// A server's own words.
+    Steers {
         /// Which server.
         from: ReplicaId,
-        /// Which request.
-        tag: Tag,
-        /// Its word.
-        steer: Steer,
+        /// On which requests, and what.
+        steers: Vec<(Tag, Steer)>,
     },
     /// A server's signing certificate.
     Signer {
@@ -126,8 +166,12 @@ impl View {
 /// Between the protocol and the links.
 pub(super) struct Around {
     clock: Clock,
-    asked: HashMap<Ticket, (oneshot::Sender<Told>, Instant)>,
+    /// Who waits, since when; and the next ticket.
+    asked: HashMap<Ticket, (Asker, Instant)>,
+    tickets: u64,
     queues: BTreeMap<ReplicaId, mpsc::Sender<Submission>>,
+    /// What was encoded last.
+    newest: Option<(Submit, Bytes)>,
     signers: Signers,
     servers: Servers,
     view: Arc<View>,
@@ -147,11 +191,23 @@ impl Around {
         pki: &Path,
     ) -> Self {
         let (metrics, pki) = (metrics.clone(), pki.to_owned());
-        Self { clock, asked: HashMap::new(), queues: BTreeMap::new(), signers, servers, view, metrics, pki }
+        Self {
+            clock,
+            asked: HashMap::new(),
+            tickets: 0,
+            queues: BTreeMap::new(),
+            newest: None,
+            signers,
+            servers,
+            view,
+            metrics,
+            pki,
+        }
     }
 
-    fn send(&mut self, now: Instant, to: ReplicaId, submit: Submit) {
-        let submission = Submission { submit, until: self.clock.timer(now + STREAM_PATIENCE) };
+    fn send(&mut self, now: Instant, to: ReplicaId, request: Request, whole: bool) {
+        let (tag, message) = (request.tag(), self.encoded(request));
+        let submission = Submission { tag, message, whole, until: self.clock.timer(now + STREAM_PATIENCE) };
         // A server that is full or just gone is asked again in the protocol's own time.
         if let Some(queue) = self.queues.get(&to)
             && let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(submission)
@@ -160,8 +216,21 @@ impl Around {
         }
     }
 
+    /// A request on the wire: all servers get the same, one after the other.
+    fn encoded(&mut self, request: Request) -> Bytes {
+        match &self.newest {
+            Some((newest, message)) if newest.request == request => message.clone(),
+            _ => {
+                let submit = Submit { request };
+                let message = mesh::wire::encode(&submit);
+                self.newest = Some((submit, message.clone()));
+                message
+            }
+        }
+    }
+
     fn tell(&mut self, now: Instant, ticket: Ticket, told: Told) {
-        let Some((answer, since)) = self.asked.remove(&ticket) else { return };
+        let Some((asker, since)) = self.asked.remove(&ticket) else { return };
         if matches!(told, Told::Outcome { outcome: Outcome::Executed(_), .. }) {
             failpoint::reach(Some(&self.pki), failpoint::AFTER_FORWARD_BEFORE_ANSWER);
         }
@@ -172,23 +241,27 @@ impl Around {
             Told::Unknown(_) => Ended::Unknown,
         };
         self.metrics.requests.ended(how, now.since(since));
-        let _ = answer.send(told);
+        asker.tell(told);
     }
 }
 
 impl Shell<SmartClient> for Around {
     type Event = Event;
 
-    fn on_event(&mut self, now: Instant, event: Event) -> Option<Input> {
-        Some(match event {
-            Event::Ask { ticket, request, within, answer, share } => {
+    fn on_event(&mut self, now: Instant, event: Event, inputs: &mut Vec<Input>) {
+        inputs.push(match event {
+            Event::Ask { request, within, asker, share } => {
                 drop(share);
-                self.asked.insert(ticket, (answer, now));
+                let ticket = Ticket(self.tickets);
+                self.tickets += 1;
+                self.asked.insert(ticket, (asker, now));
                 Input::Ask { ticket, request, deadline: now + within }
             }
-            Event::Gone(ticket) => {
-                self.asked.remove(&ticket)?;
-                Input::Gone(ticket)
+            Event::Sweep => {
+                inputs.extend(
+                    self.asked.extract_if(|_, (asker, _)| asker.is_gone()).map(|(ticket, _)| Input::Gone(ticket)),
+                );
+                return;
             }
             Event::Answer { from, answer } => Input::Answer { from, answer },
             Event::Votes { from, votes } => Input::Votes { from, votes },
@@ -199,17 +272,20 @@ impl Shell<SmartClient> for Around {
                         warn!(server = %from, suppressed, "what it shows as its signing certificate cannot be one");
                     }
                 }
-                return None;
+                return;
             }
-            Event::Steer { from, tag, steer } => Input::Steer { from, tag, steer },
+            Event::Steers { from, steers } => {
+                inputs.extend(steers.into_iter().map(|(tag, steer)| Input::Steer { from, tag, steer }));
+                return;
+            }
             Event::Roster { from, roster } => {
                 if !roster.is_bounded() {
                     self.metrics.rejected.count("malformed");
                     warn!(server = %from, "what it says of the other servers is more than can be");
-                    return None;
+                    return;
                 }
                 if !self.servers.hear(from, roster.clone()) {
-                    return None;
+                    return;
                 }
                 Input::Roster { from, roster }
             }
@@ -235,7 +311,7 @@ impl Shell<SmartClient> for Around {
 
     fn on_output(&mut self, now: Instant, output: Output) {
         match output {
-            Output::Send { to, request, whole } => self.send(now, to, Submit { request, whole }),
+            Output::Send { to, request, whole } => self.send(now, to, request, whole),
             Output::Tell { ticket, told } => self.tell(now, ticket, told),
             Output::Disagreed { replica, tag } => {
                 self.metrics.disagreements.count(&replica);

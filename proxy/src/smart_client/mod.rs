@@ -2,11 +2,13 @@
 
 mod asks;
 mod driver;
+mod inside;
 mod servers;
 mod signers;
 
 use crate::admin::{Face, Subject};
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use driver::{Around, Event, View};
 use mesh::client::{RESENDS_SAVED, ReplyVote, SmartClient};
 use mesh::ids::ReplicaId;
@@ -22,12 +24,16 @@ use serde_json::{Value, json};
 use servers::{Servers, Standings};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
+
+pub use inside::Config as InsideConfig;
+pub(crate) use inside::{Inside, Shared as InsideShared};
 
 /// When servers that have not answered are asked again, the first time.
 const RESEND: Duration = Duration::from_millis(250);
@@ -85,24 +91,19 @@ impl Config {
 /// # Errors
 /// When it cannot start: settings, certificate, or a port in use.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let servers: BTreeMap<ReplicaId, String> =
-        config.servers.iter().map(|(id, address)| (ReplicaId(*id), address.clone())).collect();
-    ensure!(!servers.is_empty(), "no servers: name them with --servers HOST:PORT,…");
-    ensure!(servers.len() == config.servers.len(), "the same server id is given twice in --servers");
+    let servers = by_id(&config.servers)?;
     let mut registry = node::registry();
     let expected = Expected { cluster: &config.cluster, role: Role::SmartClient, id: &config.id };
     let limits = kept::limits(config.link_max_age);
     let endpoint = identity::bind(&expected, &config.files, config.quic, &[LinkKind::Client], limits, &mut registry)?;
     let metrics = Metrics::new(&mut registry, &servers);
-    let running = start(&config, &servers, &endpoint, &metrics)?;
-    let subject = Shown {
-        config: config.clone(),
-        endpoint: endpoint.clone(),
-        view: running.view.clone(),
-        standings: running.standings,
-        leaving: running.leaving,
-        metrics,
-    };
+    let setup = Setup { servers: &config.servers, vote: config.vote, pki: &config.files.dir };
+    let Started { events, view, standings, shown, mut tasks } = start(&setup, &endpoint, &metrics)?;
+    let leaving = watch::Sender::new(false);
+    let (told, rejected) = (leaving.subscribe(), metrics.rejected.clone());
+    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), shown, told, rejected));
+    let subject =
+        Shown { config: config.clone(), endpoint: endpoint.clone(), view: view.clone(), standings, leaving, metrics };
     let face = Face::new(subject);
     let admin = AdminServer::bind(config.admin, Arc::new(registry), Arc::new(face.clone()))
         .await
@@ -110,12 +111,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(quic = %endpoint.local_addr(), admin = %admin.local_addr(), id = %config.id, "SMaRtClient started");
 
     node::stop_signal().await;
-    info!(outstanding = running.view.waiting.load(Ordering::Relaxed), "draining");
+    info!(outstanding = view.waiting.load(Ordering::Relaxed), "draining");
     face.stop();
     // The driver's own end: nothing that can fail before the process ends.
-    let _ = running.events.send(Event::Drain).await;
-    if tokio::time::timeout(config.drain_timeout, running.view.idle()).await.is_err() {
-        warn!(outstanding = running.view.waiting.load(Ordering::Relaxed), "the drain time-out passed");
+    let _ = events.send(Event::Drain).await;
+    if tokio::time::timeout(config.drain_timeout, view.idle()).await.is_err() {
+        warn!(outstanding = view.waiting.load(Ordering::Relaxed), "the drain time-out passed");
     }
     tokio::time::sleep(LAST_WORDS).await;
     endpoint.close().await;
@@ -163,29 +164,41 @@ impl Metrics {
     }
 }
 
+/// The servers by their ids.
+fn by_id(servers: &[(u32, String)]) -> anyhow::Result<BTreeMap<ReplicaId, String>> {
+    let all: BTreeMap<_, _> = servers.iter().map(|(id, address)| (ReplicaId(*id), address.clone())).collect();
+    ensure!(!all.is_empty(), "no servers: name them with --servers HOST:PORT,…");
+    ensure!(all.len() == servers.len(), "the same server id is given twice in --servers");
+    Ok(all)
+}
+
+/// What the protocol and its links are started with.
+struct Setup<'a> {
+    servers: &'a [(u32, String)],
+    vote: ReplyVote,
+    /// Where a test may have asked for this process's end.
+    pki: &'a Path,
+}
+
 /// The running parts.
-struct Running {
+struct Started {
     events: mpsc::Sender<Event>,
     view: Arc<View>,
     standings: Standings,
-    leaving: watch::Sender<bool>,
-    /// Ends with this.
-    _tasks: JoinSet<()>,
+    /// The servers' signing certificates, as they are shown.
+    shown: watch::Receiver<Bytes>,
+    /// They end with this.
+    tasks: JoinSet<()>,
 }
 
-fn start(
-    config: &Config,
-    servers: &BTreeMap<ReplicaId, String>,
-    endpoint: &Endpoint,
-    metrics: &Metrics,
-) -> anyhow::Result<Running> {
+fn start(setup: &Setup<'_>, endpoint: &Endpoint, metrics: &Metrics) -> anyhow::Result<Started> {
     let rng = Rng::from_seed(node::seed().context("cannot read /dev/urandom")?[0]);
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
     let machine = SmartClient::new(mesh::client::smart_client::Config {
-        servers: servers.keys().copied().collect(),
-        vote: config.vote,
+        servers: setup.servers.iter().map(|(id, _)| ReplicaId(*id)).collect(),
+        vote: setup.vote,
         resend: RESEND,
         margin: MARGIN,
         held: HELD,
@@ -194,14 +207,11 @@ fn start(
     });
     let mut tasks = JoinSet::new();
     let (signers, shown) = signers::Signers::new();
-    let servers = Servers::start(&config.servers, endpoint, &events, &metrics.rejected, rng);
+    let servers = Servers::start(setup.servers, endpoint, &events, &metrics.rejected, rng);
     let standings = servers.standings();
-    let around = Around::new(clock, view.clone(), signers, servers, metrics, &config.files.dir);
+    let around = Around::new(clock, view.clone(), signers, servers, metrics, setup.pki);
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
-    let leaving = watch::Sender::new(false);
-    let (told, rejected) = (leaving.subscribe(), metrics.rejected.clone());
-    tasks.spawn(asks::accept(endpoint.clone(), events.clone(), shown, told, rejected));
-    Ok(Running { events, view, standings, leaving, _tasks: tasks })
+    Ok(Started { events, view, standings, shown, tasks })
 }
 
 /// What the admin port shows.

@@ -12,7 +12,7 @@ use mesh::node::counts::Counts;
 use mesh::rng::Rng;
 use mesh::wire::Tag;
 use mesh::wire::roster::{PLACES_MAX, Roster, Seat};
-use mesh::wire::submit::{FromServer, Reply, Submit};
+use mesh::wire::submit::{FromServer, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -176,21 +176,28 @@ static MALFORMED: Quiet = Quiet::new();
 /// A request on its way to a server.
 #[derive(Debug)]
 pub(super) struct Submission {
-    /// What is sent.
-    pub(super) submit: Submit,
+    /// Which request.
+    pub(super) tag: Tag,
+    /// What is sent: a [`mesh::wire::submit::Submit`].
+    pub(super) message: Bytes,
+    /// Whether the server shall send the whole reply, or only its vote.
+    pub(super) whole: bool,
     /// When its stream is given up.
     pub(super) until: tokio::time::Instant,
 }
 
 impl Question for Submission {
     fn tag(&self) -> Tag {
-        self.submit.request.tag()
+        self.tag
     }
     fn encode(&self) -> Bytes {
-        mesh::wire::encode(&self.submit)
+        self.message.clone()
     }
     fn until(&self) -> tokio::time::Instant {
         self.until
+    }
+    fn is_answered(&self) -> bool {
+        self.whole
     }
 }
 
@@ -227,13 +234,9 @@ impl Line for ToServer {
     }
 
     fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
-        if answer.is_empty() {
-            // This server sends only the hash, as a vote.
-            return None;
-        }
         match mesh::wire::decode(&answer) {
             Ok(Reply::Whole(answer)) if answer.tag == tag => Some(Event::Answer { from: self.id, answer }),
-            Ok(Reply::Steer(steer)) => Some(Event::Steer { from: self.id, tag, steer }),
+            Ok(Reply::Steer(steer)) => Some(Event::Steers { from: self.id, steers: vec![(tag, steer)] }),
             Ok(Reply::Whole(_)) | Err(_) => {
                 self.malformed();
                 None
@@ -245,6 +248,7 @@ impl Line for ToServer {
         match mesh::wire::decode(&message) {
             Ok(FromServer::Votes(votes)) => Some(Event::Votes { from: self.id, votes }),
             Ok(FromServer::Signer(certificate)) => Some(Event::Signer { from: self.id, certificate }),
+            Ok(FromServer::Steers(steers)) => Some(Event::Steers { from: self.id, steers }),
             Ok(FromServer::Roster(roster)) => Some(Event::Roster { from: self.id, roster }),
             Err(_) => {
                 self.malformed();
@@ -276,16 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_answer_means_that_a_vote_comes_instead() {
-        assert!(line().answered(tag(1), Bytes::new()).is_none());
-    }
-
-    #[test]
     fn a_whole_answer_and_a_steer_reach_the_driver_with_their_server() {
         let whole = line().answered(tag(1), encode(&Reply::Whole(answer(1))));
         assert!(matches!(whole, Some(Event::Answer { from: ReplicaId(2), answer: got }) if got == answer(1)));
         let steer = line().answered(tag(1), encode(&Reply::Steer(Steer::Busy)));
-        assert!(matches!(steer, Some(Event::Steer { from: ReplicaId(2), steer: Steer::Busy, .. })));
+        let expected = vec![(tag(1), Steer::Busy)];
+        assert!(matches!(&steer, Some(Event::Steers { from: ReplicaId(2), steers }) if *steers == expected));
+        let bundled = line().received(encode(&FromServer::Steers(expected.clone())));
+        assert!(matches!(bundled, Some(Event::Steers { from: ReplicaId(2), steers }) if steers == expected));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(super) type Patience = Option<Duration>;
 
 /// Bytes that are read at once, at least.
 pub(super) const READ_BYTES: usize = 64 << 10;
+/// A reply up to this size is copied out of the buffer that it was read into.
+const SMALL: usize = 16 << 10;
 /// How long the rest of a broken connection is read.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -83,7 +85,15 @@ pub(super) fn take_reply(
 ) -> Result<Option<Reply>, Loss> {
     let Some(length) = adapter.next_reply(scan, request, input, closed)? else { return Ok(None) };
     *scan = Scan::default();
-    Ok(Some(adapter.reply(request, input.split_to(length).freeze())))
+    // A small reply that is kept must not hold on to the buffer of all, which is used again.
+    let bytes = if length <= SMALL {
+        let reply = Bytes::copy_from_slice(&input[..length]);
+        input.advance(length);
+        reply
+    } else {
+        input.split_to(length).freeze()
+    };
+    Ok(Some(adapter.reply(request, bytes)))
 }
 
 /// What the core is told of a reply.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use mesh::auth::{Answered, Owner, Question, Rejected, Seeking, Verified};
 use mesh::names::Role;
 use mesh::net::{SignerTrust, unix_now};
+use mesh::wire::Tag;
 use mesh::wire::submit::Steer;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -30,8 +31,9 @@ type Trust = watch::Receiver<Arc<SignerTrust>>;
 #[derive(Debug)]
 pub(crate) struct Held<R> {
     pub(crate) link: LinkId,
-    pub(crate) whole: bool,
-    pub(crate) stream: R,
+    pub(crate) tag: Tag,
+    /// None: only the vote is wanted.
+    pub(crate) stream: Option<R>,
     /// Its share of the memory for requests that wait for the driver.
     pub(crate) share: Share,
 }
@@ -261,12 +263,12 @@ mod tests {
     }
 
     async fn sought(request: Request, key: &SecretKey) -> (Seeking, Held<Seq>) {
-        let seq = request.seq;
+        let (tag, seq) = (request.tag(), request.seq);
         let needed = Needed::Key(key.public());
         let checked = auth::check(request, needed, Signatures::Required, "demo", &Verifier::default());
         let Ok(Checked::Sought(seeking)) = checked else { panic!("a question") };
         let share = crate::budget::Budget::of(1 << 20).take(1).await;
-        (seeking, Held { link: LinkId(1), whole: true, stream: seq, share })
+        (seeking, Held { link: LinkId(1), tag, stream: Some(seq), share })
     }
 
     fn checker() -> Checker<Seq> {

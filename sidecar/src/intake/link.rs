@@ -4,6 +4,7 @@ use super::Delivery;
 use super::outbox::{Deliveries, Outbox, outbox};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
+use bytes::Bytes;
 use mesh::net::{Link, NetError, Responder};
 use mesh::wire::roster::Roster;
 use mesh::wire::submit::{FromServer, Submit};
@@ -24,8 +25,8 @@ pub(crate) struct Ask {
     pub(crate) link: LinkId,
     /// The request.
     pub(crate) submit: Submit,
-    /// What its stream is answered with.
-    pub(crate) stream: Responder,
+    /// What its stream is answered with; none: only the vote is wanted.
+    pub(crate) stream: Option<Responder>,
     /// Its share of the memory for requests that wait for the driver.
     pub(crate) share: Share,
 }
@@ -56,7 +57,7 @@ pub(crate) async fn serve(
     }
     let sender = tokio::spawn(deliver(link.clone(), deliveries));
     let introducing = tokio::spawn(introduce(link.clone(), roster));
-    while let Ok((bytes, stream)) = link.accept_ask().await {
+    while let Ok((bytes, stream)) = next(&link).await {
         let Ok(submit) = mesh::wire::decode(&bytes) else {
             metrics.malformed("submit");
             tracing::debug!(from = %link.peer().id, "a request does not decode; its stream is reset");
@@ -70,6 +71,14 @@ pub(crate) async fn serve(
     sender.abort();
     introducing.abort();
     let _ = events.send(Event::Down(id)).await;
+}
+
+/// The next request, with its stream where the whole reply is wanted.
+async fn next(link: &Link) -> Result<(Bytes, Option<Responder>), NetError> {
+    tokio::select! {
+        asked = link.accept_ask() => asked.map(|(bytes, stream)| (bytes, Some(stream))),
+        message = link.receive() => message.map(|bytes| (bytes, None)),
+    }
 }
 
 /// Says over one link who and where the servers are, and again whenever that changes. What comes while one message is

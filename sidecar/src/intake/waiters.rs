@@ -45,9 +45,7 @@ impl<R> Delivery<R> {
 #[derive(Debug)]
 struct Waiter<R> {
     link: LinkId,
-    /// Whether the whole reply is wanted, or only a vote.
-    whole: bool,
-    /// For a vote: only until the end of the turn.
+    /// Where the whole reply goes; none: only the vote is wanted.
     stream: Option<R>,
     since: Instant,
 }
@@ -57,6 +55,7 @@ struct Link<R> {
     out: Outbox<R>,
     waiting: HashSet<Tag>,
     votes: Vec<Vote>,
+    steers: Vec<(Tag, Steer)>,
 }
 
 /// An outcome and who waited for it.
@@ -72,8 +71,6 @@ struct Reached<R> {
 pub(crate) struct Waiters<R> {
     links: BTreeMap<LinkId, Link<R>>,
     waiting: HashMap<Tag, Vec<Waiter<R>>>,
-    /// Votes asked for in this turn, whose streams are to be ended with it.
-    fresh: Vec<(LinkId, Tag)>,
     /// Signs what is answered, if that is to be signed.
     signatory: Option<Signatory>,
     /// This turn's outcomes that are to be signed.
@@ -83,14 +80,7 @@ pub(crate) struct Waiters<R> {
 
 impl<R> Waiters<R> {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self {
-            links: BTreeMap::new(),
-            waiting: HashMap::new(),
-            fresh: Vec::new(),
-            signatory: None,
-            unsigned: Vec::new(),
-            metrics,
-        }
+        Self { links: BTreeMap::new(), waiting: HashMap::new(), signatory: None, unsigned: Vec::new(), metrics }
     }
 
     /// Signs what is answered from now on; with another key than before as soon as everybody had the time to hear of it.
@@ -114,7 +104,7 @@ impl<R> Waiters<R> {
 
     /// A link is up.
     pub(crate) fn link_up(&mut self, link: LinkId, out: Outbox<R>) {
-        let entry = Link { out, waiting: HashSet::new(), votes: Vec::new() };
+        let entry = Link { out, waiting: HashSet::new(), votes: Vec::new(), steers: Vec::new() };
         for signer in self.signatory.iter().flat_map(Signatory::signers) {
             introduce(&self.metrics, &entry, signer);
         }
@@ -129,31 +119,29 @@ impl<R> Waiters<R> {
         }
     }
 
-    /// Takes a request's stream. False if it was turned away: then the request must not be taken either.
-    pub(crate) fn register(&mut self, now: Instant, link: LinkId, tag: Tag, whole: bool, stream: R) -> bool {
+    /// Takes a request's stream, or the wish for a vote. False if it was turned away: then the request must not be taken
+    /// either.
+    pub(crate) fn register(&mut self, now: Instant, link: LinkId, tag: Tag, stream: Option<R>) -> bool {
         // The link went down meanwhile: its streams are gone.
         let Some(entry) = self.links.get_mut(&link) else { return false };
         if entry.waiting.len() >= WAITERS_MAX && !entry.waiting.contains(&tag) {
             self.metrics.reject(Steer::Busy);
-            deliver(&self.metrics, entry, Delivery::Answer(stream, steered(Steer::Busy)));
+            steer_one(&self.metrics, entry, tag, stream, Steer::Busy);
             return false;
         }
         entry.waiting.insert(tag);
         let waiters = self.waiting.entry(tag).or_default();
         // The newest takes the place of the link's older one, whose stream is reset by being dropped.
         waiters.retain(|waiter| waiter.link != link);
-        waiters.push(Waiter { link, whole, stream: Some(stream), since: now });
-        if !whole {
-            self.fresh.push((link, tag));
-        }
+        waiters.push(Waiter { link, stream, since: now });
         true
     }
 
     /// Turns a request away that was not registered.
-    pub(crate) fn refuse(&mut self, link: LinkId, stream: R, steer: Steer) {
+    pub(crate) fn refuse(&mut self, link: LinkId, tag: Tag, stream: Option<R>, steer: Steer) {
         self.metrics.reject(steer);
         if let Some(entry) = self.links.get_mut(&link) {
-            deliver(&self.metrics, entry, Delivery::Answer(stream, steered(steer)));
+            steer_one(&self.metrics, entry, tag, stream, steer);
         }
     }
 
@@ -176,23 +164,17 @@ impl<R> Waiters<R> {
     fn give(&mut self, reached: Reached<R>, signed: Option<&Signed>) {
         let Reached { said: Saying { tag, slot, form }, outcome, waiters } = reached;
         // Usually only one link asks for the whole.
-        let whole = waiters.iter().any(|waiter| waiter.whole).then(|| match outcome {
+        let whole = waiters.iter().any(|waiter| waiter.stream.is_some()).then(|| match outcome {
             Some(outcome) => encode(&Reply::Whole(Answer { tag, slot, form, outcome, signed: signed.cloned() })),
             None => steered(Steer::TooOld),
         });
         for waiter in waiters {
             let Some(entry) = self.links.get_mut(&waiter.link) else { continue };
-            match (&whole, waiter.whole, waiter.stream) {
-                (Some(answer), true, Some(stream)) => {
+            match (waiter.stream, &whole) {
+                (Some(stream), Some(answer)) => {
                     deliver(&self.metrics, entry, Delivery::Answer(stream, answer.clone()));
                 }
-                (_, false, stream) => {
-                    entry.votes.push(Vote { tag, slot, form, signed: signed.cloned() });
-                    if let Some(stream) = stream {
-                        deliver(&self.metrics, entry, Delivery::Answer(stream, Bytes::new()));
-                    }
-                }
-                (_, true, _) => {}
+                _ => entry.votes.push(Vote { tag, slot, form, signed: signed.cloned() }),
             }
         }
     }
@@ -204,9 +186,7 @@ impl<R> Waiters<R> {
         for waiter in waiters {
             let Some(entry) = self.links.get_mut(&waiter.link) else { continue };
             entry.waiting.remove(&tag);
-            if let Some(stream) = waiter.stream {
-                deliver(&self.metrics, entry, Delivery::Answer(stream, steered(steer)));
-            }
+            steer_one(&self.metrics, entry, tag, waiter.stream, steer);
         }
     }
 
@@ -220,22 +200,18 @@ impl<R> Waiters<R> {
         }
     }
 
-    /// Ends the streams of this turn's votes and sends the votes that came up.
+    /// Sends the votes and words that came up in this turn.
     pub(crate) fn finish_turn(&mut self) {
         self.sign();
-        for (link, tag) in self.fresh.drain(..) {
-            let waiters = self.waiting.get_mut(&tag).into_iter().flatten();
-            for waiter in waiters.filter(|waiter| waiter.link == link && !waiter.whole) {
-                if let (Some(stream), Some(entry)) = (waiter.stream.take(), self.links.get_mut(&link)) {
-                    deliver(&self.metrics, entry, Delivery::Answer(stream, Bytes::new()));
-                }
-            }
-        }
         for entry in self.links.values_mut() {
             while !entry.votes.is_empty() {
                 let rest = entry.votes.split_off(entry.votes.len().min(VOTES_MAX));
                 let votes = std::mem::replace(&mut entry.votes, rest);
                 deliver(&self.metrics, entry, Delivery::Message(encode(&FromServer::Votes(votes))));
+            }
+            if !entry.steers.is_empty() {
+                let steers = std::mem::take(&mut entry.steers);
+                deliver(&self.metrics, entry, Delivery::Message(encode(&FromServer::Steers(steers))));
             }
         }
     }
@@ -260,7 +236,7 @@ impl<R> Waiters<R> {
 
     /// Whether anybody waits for a whole reply.
     pub(crate) fn anybody_waits(&self) -> bool {
-        self.waiting.values().flatten().any(|waiter| waiter.whole)
+        self.waiting.values().flatten().any(|waiter| waiter.stream.is_some())
     }
 }
 
@@ -270,6 +246,14 @@ fn forget<R>(waiting: &mut HashMap<Tag, Vec<Waiter<R>>>, tag: &Tag, link: LinkId
         if waiters.is_empty() {
             waiting.remove(tag);
         }
+    }
+}
+
+/// This replica's own word for one who waits.
+fn steer_one<R>(metrics: &Metrics, link: &mut Link<R>, tag: Tag, stream: Option<R>, steer: Steer) {
+    match stream {
+        Some(stream) => deliver(metrics, link, Delivery::Answer(stream, steered(steer))),
+        None => link.steers.push((tag, steer)),
     }
 }
 
@@ -325,36 +309,43 @@ mod tests {
         Some(Outcome::Executed(Bytes::from_static(b"OK\n")))
     }
 
-    /// What a link was given: streams with their decoded replies (`None`: ended empty), and votes.
-    fn given(out: &mut Out) -> (Vec<(u32, Option<Reply>)>, Vec<Vote>) {
-        let (mut answers, mut votes) = (Vec::new(), Vec::new());
+    /// What a link was given: streams with their decoded replies, votes, and words that came without a stream.
+    fn all_given(out: &mut Out) -> (Vec<(u32, Reply)>, Vec<Vote>, Vec<(Tag, Steer)>) {
+        let (mut answers, mut votes, mut steers) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(delivery) = out.try_next() {
             match delivery {
-                Delivery::Answer(stream, bytes) if bytes.is_empty() => answers.push((stream, None)),
-                Delivery::Answer(stream, bytes) => answers.push((stream, Some(decode(&bytes).expect("a reply")))),
+                Delivery::Answer(stream, bytes) => answers.push((stream, decode(&bytes).expect("a reply"))),
                 Delivery::Message(bytes) => match decode(&bytes) {
                     Ok(FromServer::Votes(more)) => votes.extend(more),
-                    other => panic!("{other:?} are no votes"),
+                    Ok(FromServer::Steers(more)) => steers.extend(more),
+                    other => panic!("{other:?}"),
                 },
             }
         }
+        (answers, votes, steers)
+    }
+
+    /// The same without such words.
+    fn given(out: &mut Out) -> (Vec<(u32, Reply)>, Vec<Vote>) {
+        let (answers, votes, steers) = all_given(out);
+        assert_eq!(steers, []);
         (answers, votes)
     }
 
     #[test]
     fn one_gets_the_whole_reply_and_the_other_a_vote() {
         let (mut waiters, mut a, mut b) = waiters();
-        assert!(waiters.register(T0, A, tag(1), true, 10));
-        assert!(waiters.register(T0, B, tag(1), false, 20));
+        assert!(waiters.register(T0, A, tag(1), Some(10)));
+        assert!(waiters.register(T0, B, tag(1), None));
         waiters.finish_turn();
         assert_eq!(given(&mut a), (vec![], vec![]));
-        assert_eq!(given(&mut b), (vec![(20, None)], vec![]), "a vote's stream ends at once");
+        assert_eq!(given(&mut b), (vec![], vec![]));
         assert!(waiters.anybody_waits());
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         waiters.finish_turn();
         let answer =
             Answer { tag: tag(1), slot: Slot(5), form: form(), outcome: outcome().expect("one"), signed: None };
-        assert_eq!(given(&mut a), (vec![(10, Some(Reply::Whole(answer)))], vec![]));
+        assert_eq!(given(&mut a), (vec![(10, Reply::Whole(answer))], vec![]));
         assert_eq!(given(&mut b), (vec![], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }]));
         assert!(!waiters.anybody_waits());
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
@@ -366,7 +357,7 @@ mod tests {
     fn votes_of_one_turn_go_in_one_message() {
         let (mut waiters, mut a, _b) = waiters();
         for seq in 1..=100 {
-            assert!(waiters.register(T0, A, tag(seq), false, 0));
+            assert!(waiters.register(T0, A, tag(seq), None));
         }
         for seq in 1..=100 {
             waiters.on_reply(tag(seq), Slot(seq), form(), outcome());
@@ -380,41 +371,37 @@ mod tests {
     }
 
     #[test]
-    fn a_steer_reaches_both_kinds_in_the_same_turn_and_later_only_the_whole() {
+    fn a_steer_reaches_both_kinds_in_the_same_turn_and_later() {
         let (mut waiters, mut a, mut b) = waiters();
         for late in [false, true] {
-            assert!(waiters.register(T0, A, tag(1), true, 10));
-            assert!(waiters.register(T0, B, tag(1), false, 20));
+            assert!(waiters.register(T0, A, tag(1), Some(10)));
+            assert!(waiters.register(T0, B, tag(1), None));
             if late {
                 waiters.finish_turn();
             }
             waiters.on_steer(tag(1), Steer::NoSession);
             waiters.finish_turn();
-            let steer = Some(Reply::Steer(Steer::NoSession));
-            assert_eq!(given(&mut a), (vec![(10, steer.clone())], vec![]));
-            assert_eq!(given(&mut b), (vec![(20, if late { None } else { steer })], vec![]));
+            assert_eq!(given(&mut a), (vec![(10, Reply::Steer(Steer::NoSession))], vec![]));
+            assert_eq!(all_given(&mut b), (vec![], vec![], vec![(tag(1), Steer::NoSession)]));
         }
     }
 
     #[test]
     fn where_only_the_hash_was_kept_the_whole_is_too_old_and_the_vote_counts() {
         let (mut waiters, mut a, mut b) = waiters();
-        assert!(waiters.register(T0, A, tag(1), true, 10));
-        assert!(waiters.register(T0, B, tag(1), false, 20));
+        assert!(waiters.register(T0, A, tag(1), Some(10)));
+        assert!(waiters.register(T0, B, tag(1), None));
         waiters.on_reply(tag(1), Slot(5), form(), None);
         waiters.finish_turn();
-        assert_eq!(given(&mut a), (vec![(10, Some(Reply::Steer(Steer::TooOld)))], vec![]));
-        assert_eq!(
-            given(&mut b),
-            (vec![(20, None)], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }])
-        );
+        assert_eq!(given(&mut a), (vec![(10, Reply::Steer(Steer::TooOld))], vec![]));
+        assert_eq!(given(&mut b), (vec![], vec![Vote { tag: tag(1), slot: Slot(5), form: form(), signed: None }]));
     }
 
     #[test]
     fn the_newest_stream_of_a_link_takes_the_place_of_the_older() {
         let (mut waiters, mut a, _b) = waiters();
-        assert!(waiters.register(T0, A, tag(1), false, 10));
-        assert!(waiters.register(T0, A, tag(1), true, 11));
+        assert!(waiters.register(T0, A, tag(1), None));
+        assert!(waiters.register(T0, A, tag(1), Some(11)));
         waiters.finish_turn();
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         waiters.finish_turn();
@@ -426,14 +413,14 @@ mod tests {
     fn a_link_that_is_gone_is_forgotten_and_a_full_one_turned_away() {
         let (mut waiters, mut a, mut b) = waiters();
         for seq in 1..=WAITERS_MAX as u64 {
-            assert!(waiters.register(T0, A, tag(seq), true, 0));
+            assert!(waiters.register(T0, A, tag(seq), Some(0)));
         }
-        assert!(!waiters.register(T0, A, tag(0), true, 9), "one too many");
-        assert_eq!(given(&mut a).0, [(9, Some(Reply::Steer(Steer::Busy)))]);
-        assert!(waiters.register(T0, A, tag(1), true, 0), "not one more");
-        assert!(waiters.register(T0, B, tag(1), true, 20), "another link is not held up");
+        assert!(!waiters.register(T0, A, tag(0), Some(9)), "one too many");
+        assert_eq!(given(&mut a).0, [(9, Reply::Steer(Steer::Busy))]);
+        assert!(waiters.register(T0, A, tag(1), Some(0)), "not one more");
+        assert!(waiters.register(T0, B, tag(1), Some(20)), "another link is not held up");
         waiters.link_down(A);
-        assert!(!waiters.register(T0, A, tag(1), true, 0), "the link is gone");
+        assert!(!waiters.register(T0, A, tag(1), Some(0)), "the link is gone");
         waiters.on_reply(tag(1), Slot(5), form(), outcome());
         assert_eq!(given(&mut b).0.len(), 1);
         assert!(waiters.waiting.is_empty());
@@ -442,9 +429,9 @@ mod tests {
     #[test]
     fn who_gave_up_or_waits_too_long_is_forgotten() {
         let (mut waiters, _a, _b) = waiters();
-        assert!(waiters.register(T0, A, tag(1), true, 1));
-        assert!(waiters.register(T0, B, tag(1), true, 2));
-        assert!(waiters.register(T0, B, tag(2), false, 3));
+        assert!(waiters.register(T0, A, tag(1), Some(1)));
+        assert!(waiters.register(T0, B, tag(1), Some(2)));
+        assert!(waiters.register(T0, B, tag(2), None));
         waiters.finish_turn();
         waiters.sweep(T0, |stream| *stream == 1);
         assert_eq!(waiters.waiting[&tag(1)].len(), 1);
@@ -466,7 +453,6 @@ mod tests {
         let (mut certificates, mut votes) = (Vec::new(), Vec::new());
         while let Some(delivery) = out.try_next() {
             match delivery {
-                Delivery::Answer(_, bytes) if bytes.is_empty() => {}
                 Delivery::Answer(_, bytes) => match decode(&bytes) {
                     Ok(Reply::Whole(Answer { tag, slot, form, outcome, signed })) => {
                         let content = signed.as_ref().map(|signed| signed.content);
@@ -494,8 +480,8 @@ mod tests {
         let (mut waiters, mut a, mut b) = waiters();
         let key = sign_with(&mut waiters, T0, 7);
         for seq in 1..=100 {
-            assert!(waiters.register(T0, A, tag(seq), true, 10));
-            assert!(waiters.register(T0, B, tag(seq), false, 20));
+            assert!(waiters.register(T0, A, tag(seq), Some(10)));
+            assert!(waiters.register(T0, B, tag(seq), None));
         }
         for seq in 1..=100 {
             waiters.on_reply(tag(seq), Slot(seq), form(), outcome());
@@ -524,7 +510,7 @@ mod tests {
     fn a_word_on_a_hash_counts_for_the_form_and_vouches_for_no_bytes() {
         let (mut waiters, mut a, _b) = waiters();
         let key = sign_with(&mut waiters, T0, 7);
-        assert!(waiters.register(T0, A, tag(1), false, 10));
+        assert!(waiters.register(T0, A, tag(1), None));
         waiters.on_reply(tag(1), Slot(5), form(), None);
         waiters.finish_turn();
         let (_, votes) = given_signed(&mut a);
@@ -539,7 +525,7 @@ mod tests {
         let new = sign_with(&mut waiters, T0, 8);
         let mut said = |waiters: &mut Waiters<u32>, now: Instant, seq| {
             waiters.sweep(now, |_| false);
-            assert!(waiters.register(now, A, tag(seq), false, 10));
+            assert!(waiters.register(now, A, tag(seq), None));
             waiters.on_reply(tag(seq), Slot(seq), form(), outcome());
             waiters.finish_turn();
             given_signed(&mut a)

@@ -147,11 +147,11 @@ impl JournalFile {
     /// # Errors
     /// The system's: the journal must not be used any more.
     pub(super) fn prepare(&mut self) -> io::Result<bool> {
-        let Options { chunk_bytes, segment_bytes, .. } = self.options;
-        let current = &mut self.current;
-        if current.allocated.saturating_sub(current.end) >= chunk_bytes / 2 {
+        if self.is_prepared() {
             return Ok(true);
         }
+        let Options { chunk_bytes, segment_bytes, .. } = self.options;
+        let current = &mut self.current;
         let prepared = if current.allocated < segment_bytes {
             let target = (current.allocated + 1).next_multiple_of(chunk_bytes).min(segment_bytes);
             current.grow_to(target, &self.options)
@@ -164,6 +164,11 @@ impl JournalFile {
             Err(error) if is_full(&error) => Ok(false),
             prepared => prepared.map(|()| true),
         }
+    }
+
+    /// Whether there is room for a while without [`Self::prepare`].
+    pub(super) fn is_prepared(&self) -> bool {
+        self.current.allocated.saturating_sub(self.current.end) >= self.options.chunk_bytes / 2
     }
 
     /// Whether [`Self::cut`] has a segment to delete.

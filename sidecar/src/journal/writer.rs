@@ -19,6 +19,10 @@ const BEHIND_RECORDS: usize = 8192;
 const RECORD_OVERHEAD: usize = 64;
 /// A segment of a journal that is not written.
 const PRETENDED_BYTES: u64 = 8 << 20;
+/// Groups up to so many bytes may be written where they come up: the thread is asked for the others.
+const HERE_BYTES: usize = 64 << 10;
+/// As long as syncs take less than this.
+const QUICK: Duration = Duration::from_micros(500);
 /// After the disk had no room to grow ahead of need, the next try waits so long.
 const NEXT_TRY: Duration = Duration::from_secs(1);
 
@@ -75,7 +79,11 @@ pub(crate) struct FileJournal {
     shared: Arc<Shared>,
     /// Records of the driver's current turn.
     turn: Vec<Pending>,
+    file: Arc<Mutex<Disk>>,
     durable: watch::Receiver<Lsn>,
+    /// What was written here, until it is asked for.
+    completed: Option<Lsn>,
+    failed: fn(&io::Error),
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -129,13 +137,15 @@ impl Journal {
         let shared = Arc::new(Shared::default());
         shared.file_bytes.store(file.bytes(), Ordering::Relaxed);
         let (done, durable) = watch::channel(Lsn(0));
-        let writer = Writer { shared: shared.clone(), file, done, observe, next_try: None };
+        let file = Arc::new(Mutex::new(Disk { file, observe, quick: false }));
+        let writer = Writer { shared: shared.clone(), file: Arc::clone(&file), done, next_try: None };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
             if let Err(error) = writer.run() {
                 failed(&error);
             }
         })?;
-        Ok(Self::File(FileJournal { shared, turn: Vec::new(), durable, thread: Some(thread) }))
+        let thread = Some(thread);
+        Ok(Self::File(FileJournal { shared, turn: Vec::new(), file, durable, completed: None, failed, thread }))
     }
 
     /// Takes a record; it is written after the next [`Self::flush`].
@@ -150,10 +160,12 @@ impl Journal {
         }
     }
 
-    /// Hands everything that was appended to the disk.
-    pub(crate) fn flush(&mut self) {
+    /// Hands everything that was appended to the disk. `here`: nothing of weight waits to be sent meanwhile, so that it may be
+    /// written at once while the disk is quick: without a thread that has to be woken first, and has to wake us when it
+    /// is done.
+    pub(crate) fn flush(&mut self, here: bool) {
         let Self::File(journal) = self else { return };
-        if journal.turn.is_empty() {
+        if journal.turn.is_empty() || here && journal.write_here() {
             return;
         }
         let bytes: usize = journal.turn.iter().map(|pending| pending.size).sum();
@@ -180,15 +192,16 @@ impl Journal {
     pub(crate) fn take_completed(&mut self) -> Option<Lsn> {
         match self {
             Self::Memory { completed, .. } => completed.take(),
-            Self::File(journal) => {
-                journal.durable.has_changed().unwrap_or(false).then(|| *journal.durable.borrow_and_update())
-            }
+            Self::File(journal) => journal.take_completed(),
         }
     }
 
     /// Resolves when [`Self::take_completed`] has something. Cancel safe.
     pub(crate) async fn completed(&mut self) {
         let Self::File(journal) = self else { return std::future::pending().await };
+        if journal.completed.is_some() {
+            return;
+        }
         // The sender lives as long as the thread, which ends only with this handle or the process.
         match journal.durable.changed().await {
             Ok(()) => journal.durable.mark_changed(),
@@ -216,6 +229,40 @@ impl Journal {
     }
 }
 
+impl FileJournal {
+    /// Writes the turn's records, unless the thread is at work, the disk is slow or they are many: false, and they stay.
+    fn write_here(&mut self) -> bool {
+        let bytes: usize = self.turn.iter().map(|pending| pending.size).sum();
+        if bytes > HERE_BYTES {
+            return false;
+        }
+        // Whoever holds the queue and finds it empty is before the thread, which takes the file while it holds the queue.
+        let queue = self.shared.lock();
+        let Ok(mut disk) = self.file.try_lock() else { return false };
+        // The thread makes room when it is asked.
+        if !disk.quick || !disk.file.is_prepared() || !queue.records.is_empty() {
+            return false;
+        }
+        drop(queue);
+        match disk.write(&self.turn) {
+            Ok(last) => {
+                self.completed = last;
+                self.shared.file_bytes.store(disk.file.bytes(), Ordering::Relaxed);
+            }
+            Err(error) => (self.failed)(&error),
+        }
+        self.turn.clear();
+        true
+    }
+
+    /// The thread is behind what was written here, if anything was, and the other way round: each takes its turn only when
+    /// the other has nothing left.
+    fn take_completed(&mut self) -> Option<Lsn> {
+        let by_thread = self.durable.has_changed().unwrap_or(false).then(|| *self.durable.borrow_and_update());
+        self.completed.take().max(by_thread)
+    }
+}
+
 impl Drop for FileJournal {
     /// Writes what waits, then ends the thread.
     fn drop(&mut self) {
@@ -228,49 +275,80 @@ impl Drop for FileJournal {
     }
 }
 
+/// The file, for whoever writes to it just now.
+struct Disk {
+    file: JournalFile,
+    observe: Observe,
+    /// The last sync was.
+    quick: bool,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Makes a group durable; the last of its records.
+    fn write(&mut self, group: &[Pending]) -> io::Result<Option<Lsn>> {
+        let Some(last) = group.last().map(|pending| pending.lsn) else { return Ok(None) };
+        self.file.append(group.iter().map(|pending| &pending.entry))?;
+        tracing::trace!(through = last.0, "the journal is written");
+        let begun = Instant::now();
+        self.file.sync()?;
+        let took = begun.elapsed();
+        self.quick = took < QUICK;
+        (self.observe)(took);
+        Ok(Some(last))
+    }
+}
+
 struct Writer {
     shared: Arc<Shared>,
-    file: JournalFile,
+    file: Arc<Mutex<Disk>>,
     done: watch::Sender<Lsn>,
-    observe: Observe,
     /// When to try to grow ahead of need again, after there was no room.
     next_try: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
         let mut group = Vec::new();
-        self.prepare()?;
-        while let Some(cut) = self.next_group(&mut group) {
-            if !group.is_empty() {
-                self.file.append(group.iter().map(|pending: &Pending| &pending.entry))?;
-                let through = group.last().map(|pending| pending.lsn.0);
-                tracing::trace!(through, "the journal is written");
-                let begun = Instant::now();
-                self.file.sync()?;
-                (self.observe)(begun.elapsed());
-            }
+        self.prepare(&mut disk(&file))?;
+        while let Some((mut disk, cut)) = self.next_group(&file, &mut group) {
+            disk.write(&group)?;
             self.complete(&mut group);
             // One segment at a time, so that no group waits for many.
-            self.file.cut(cut)?;
-            self.shared.file_bytes.store(self.file.bytes(), Ordering::Relaxed);
+            disk.file.cut(cut)?;
+            self.shared.file_bytes.store(disk.file.bytes(), Ordering::Relaxed);
             if self.shared.lock().records.is_empty() {
-                self.prepare()?;
+                self.prepare(&mut disk)?;
             }
         }
         Ok(())
     }
 
     /// Waits for records and takes as many as make one group, or for something to cut; `None` when the journal is closed
-    /// and all is done, else up to where it is to be cut.
-    fn next_group(&self, group: &mut Vec<Pending>) -> Option<Slot> {
+    /// and all is done, else the file and up to where it is to be cut.
+    fn next_group<'a>(&self, file: &'a Mutex<Disk>, group: &mut Vec<Pending>) -> Option<(MutexGuard<'a, Disk>, Slot)> {
         let mut queue = self.shared.lock();
-        while queue.records.is_empty() && !self.file.can_cut(queue.cut) {
+        let disk = loop {
+            if !queue.records.is_empty() {
+                break disk(file);
+            }
+            // Whoever writes elsewhere just now is done soon.
+            let disk = disk(file);
+            if disk.file.can_cut(queue.cut) {
+                break disk;
+            }
+            drop(disk);
             if queue.closed {
                 return None;
             }
             queue = self.shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
+        };
         let mut bytes = 0;
         while let Some(pending) = queue.records.pop_front() {
             bytes += pending.size;
@@ -279,17 +357,17 @@ impl Writer {
                 break;
             }
         }
-        Some(queue.cut)
+        Some((disk, queue.cut))
     }
 
-    fn prepare(&mut self) -> io::Result<()> {
+    fn prepare(&mut self, disk: &mut Disk) -> io::Result<()> {
         if self.next_try.is_some_and(|next| Instant::now() < next) {
             return Ok(());
         }
-        let ready = self.file.prepare()?;
+        let ready = disk.file.prepare()?;
         if !ready && self.next_try.is_none() {
             tracing::error!(
-                folder = %self.file.folder().display(),
+                folder = %disk.file.folder().display(),
                 "the disk is full: when the room that the journal has already is used up, this replica stops. Make room"
             );
         }
@@ -305,6 +383,11 @@ impl Writer {
         group.clear();
         self.done.send_replace(last);
     }
+}
+
+fn disk(file: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
+    // As for the queue.
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes that a record takes in the file: never less than that by more than the overhead of few requests.

@@ -82,7 +82,7 @@ impl Accomplices {
     /// Asks every server for the whole reply; the first outcome that one of them gives.
     async fn ask_all(&self, behaviour: Behaviour, request: Request) -> Option<Outcome> {
         self.malice.tally.did(behaviour);
-        let message = mesh::wire::encode(&Submit { request, whole: true });
+        let message = mesh::wire::encode(&Submit { request });
         let mut asked = JoinSet::new();
         for link in self.links() {
             asked.spawn(ask(link, message.clone()));

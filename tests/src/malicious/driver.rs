@@ -30,8 +30,8 @@ pub(super) enum Event {
     Answer(ReplicaId, Answer),
     /// A server's votes.
     Votes(ReplicaId, Vec<Vote>),
-    /// A server's own word.
-    Steer(ReplicaId, Tag, Steer),
+    /// A server's own words.
+    Steers(ReplicaId, Vec<(Tag, Steer)>),
     /// A link to a server is up.
     Up(ReplicaId, mpsc::Sender<Submission>),
     /// It is gone.
@@ -42,6 +42,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Submission {
     submit: Submit,
+    whole: bool,
     until: tokio::time::Instant,
 }
 
@@ -54,6 +55,9 @@ impl Question for Submission {
     }
     fn until(&self) -> tokio::time::Instant {
         self.until
+    }
+    fn is_answered(&self) -> bool {
+        self.whole
     }
 }
 
@@ -79,7 +83,7 @@ impl Line for ToServer {
         match mesh::wire::decode(&answer).ok()? {
             Reply::Whole(answer) if answer.tag == tag => Some(Event::Answer(self.id, answer)),
             Reply::Whole(_) => None,
-            Reply::Steer(steer) => Some(Event::Steer(self.id, tag, steer)),
+            Reply::Steer(steer) => Some(Event::Steers(self.id, vec![(tag, steer)])),
         }
     }
     fn received(&self, message: Bytes) -> Option<Event> {
@@ -89,6 +93,7 @@ impl Line for ToServer {
                 self.signers.send_modify(|signers| drop(signers.insert(self.id, certificate)));
                 None
             }
+            FromServer::Steers(steers) => Some(Event::Steers(self.id, steers)),
             // It goes by the list that it was started with.
             FromServer::Roster(_) => None,
         }
@@ -113,19 +118,22 @@ impl Around {
 impl Shell<SmartClient> for Around {
     type Event = Event;
 
-    fn on_event(&mut self, now: Instant, event: Event) -> Option<Input> {
-        Some(match event {
+    fn on_event(&mut self, now: Instant, event: Event, inputs: &mut Vec<Input>) {
+        inputs.push(match event {
             Event::Ask { ticket, request, within, answer } => {
                 self.asked.insert(ticket, answer);
                 Input::Ask { ticket, request, deadline: now + within }
             }
             Event::Gone(ticket) => {
-                self.asked.remove(&ticket)?;
+                let Some(_) = self.asked.remove(&ticket) else { return };
                 Input::Gone(ticket)
             }
             Event::Answer(from, answer) => Input::Answer { from, answer },
             Event::Votes(from, votes) => Input::Votes { from, votes },
-            Event::Steer(from, tag, steer) => Input::Steer { from, tag, steer },
+            Event::Steers(from, steers) => {
+                inputs.extend(steers.into_iter().map(|(tag, steer)| Input::Steer { from, tag, steer }));
+                return;
+            }
             Event::Up(server, queue) => {
                 self.queues.insert(server, queue);
                 Input::Up(server)
@@ -143,7 +151,7 @@ impl Shell<SmartClient> for Around {
                 let until = self.clock.timer(now + STREAM_PATIENCE);
                 if let Some(queue) = self.queues.get(&to) {
                     // Full: the protocol asks again.
-                    let _ = queue.try_send(Submission { submit: Submit { request, whole }, until });
+                    let _ = queue.try_send(Submission { submit: Submit { request }, whole, until });
                 }
             }
             Output::Tell { ticket, told } => {

@@ -98,7 +98,7 @@ async fn shout(behaviour: Behaviour, malice: Arc<Malice>, accomplices: Accomplic
             continue;
         }
         let request = one_of_many(Behaviour::FloodServers, &malice);
-        let good = mesh::wire::encode(&Submit { request, whole: true });
+        let good = mesh::wire::encode(&Submit { request });
         let way = malice.chance().below(4);
         let bytes = match way {
             _ if behaviour == Behaviour::OversizeServers => vec![0; OVERSIZE].into(),

@@ -9,9 +9,9 @@ use mesh::config::Configuration;
 use mesh::ids::{Lsn, ReplicaId, Run, Slot};
 use mesh::order::Image;
 use mesh::wire::client::{Ask, Told};
-use mesh::wire::submit::{Answer, Steer, Submit, Vote};
+use mesh::wire::submit::{Answer, Steer, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
-use mesh::wire::{Message, Tag};
+use mesh::wire::{Message, Request, Tag};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -57,7 +57,9 @@ pub enum Event {
         /// The link's life.
         epoch: Epoch,
         /// The request.
-        submit: Submit,
+        request: Request,
+        /// Whether the whole reply is wanted, or only the vote.
+        whole: bool,
     },
     /// A server's answer arrives at a SMaRtClient.
     Served {

@@ -297,9 +297,9 @@ impl World {
             Event::Peer { from, member_life: life, to, message, .. } => {
                 self.step_server(to, Input::Message { from, life, message })
             }
-            Event::Submit { smart, server, epoch, submit } => {
+            Event::Submit { smart, server, epoch, request, whole } => {
                 if self.holds(Process::Smart(smart), Process::Server(server), epoch) {
-                    self.on_submit(server, smart, epoch, submit);
+                    self.on_submit(server, smart, epoch, (request, whole));
                 }
                 Ok(())
             }

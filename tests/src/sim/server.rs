@@ -15,8 +15,8 @@ use mesh::config::Configuration;
 use mesh::ids::{Digest, Lsn, ReplicaId, Slot};
 use mesh::order::{Event as Told, Input, Output, Replica, Role, To};
 use mesh::time::Duration;
-use mesh::wire::submit::{Answer, Steer, Submit, Vote};
-use mesh::wire::{Message, Outcome, Tag};
+use mesh::wire::submit::{Answer, Steer, Vote};
+use mesh::wire::{Message, Outcome, Request, Tag};
 use std::collections::BTreeMap;
 
 /// Who waits at a server for a request's outcome.
@@ -420,8 +420,7 @@ impl World {
     }
 
     /// A SMaRtClient's request came.
-    pub(super) fn on_submit(&mut self, index: usize, smart: usize, epoch: Epoch, submit: Submit) {
-        let Submit { request, whole } = submit;
+    pub(super) fn on_submit(&mut self, index: usize, smart: usize, epoch: Epoch, (request, whole): (Request, bool)) {
         let tag = request.tag();
         let forged = self.forge(&request).and_then(|forged| self.believe(index, forged).ok());
         let verified = self.believe(index, request);

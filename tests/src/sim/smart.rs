@@ -11,7 +11,6 @@ use mesh::ids::ReplicaId;
 use mesh::time::Duration;
 use mesh::wire::Tag;
 use mesh::wire::client::Ask;
-use mesh::wire::submit::Submit;
 use std::collections::BTreeMap;
 
 /// One SMaRtClient.
@@ -112,8 +111,7 @@ impl World {
                         continue;
                     }
                     let at = self.now + self.network.delay();
-                    let submit = Submit { request, whole };
-                    self.queue.push(at, Event::Submit { smart: index, server, epoch, submit });
+                    self.queue.push(at, Event::Submit { smart: index, server, epoch, request, whole });
                 }
                 Output::Tell { ticket, told } => {
                     let Some((sender, epoch, tag)) = self.smarts[index].tickets.remove(&ticket) else { continue };

@@ -102,6 +102,12 @@ impl Identity {
         Files::new(&self.certificate(role, id), self.trust_bundle.as_deref(), Some(&self.revocations(role, id)))
     }
 
+    /// Those in another directory, with the same trust.
+    pub(crate) fn files_in(&self, pki: &Path) -> Files {
+        let revocations = self.crl.clone().unwrap_or_else(|| pki.join("crl.pem"));
+        Files::new(pki, self.trust_bundle.as_deref(), Some(&revocations))
+    }
+
     /// Where its revocation lists are, once there are any.
     pub(crate) fn revocations(&self, role: &str, id: &str) -> PathBuf {
         self.crl.clone().unwrap_or_else(|| self.certificate(role, id).join("crl.pem"))
@@ -147,6 +153,10 @@ pub(crate) struct Life {
     /// Replace every link before it is this old, without losing anything
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = link_max_age)]
     pub(crate) link_max_age: Duration,
+    /// After anything happened, look for so long without a pause for what comes next before sleeping: quicker answers to few
+    /// clients, where processors have nothing else to do
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = human::parse_duration)]
+    pub(crate) spin: Duration,
     /// End when this process, the parent, does
     #[arg(long, hide = true)]
     pub(crate) parent_pid: Option<u32>,
@@ -158,6 +168,7 @@ pub(crate) fn begin(part: &str, logging: &Logging, life: &Life) -> Result<(), Fa
     if let Some(parent) = life.parent_pid {
         die_with_parent(parent)?;
     }
+    mesh::node::spin::spin(life.spin);
     tracing::info!(part, version = %version(), pid = std::process::id(), "starting");
     Ok(())
 }

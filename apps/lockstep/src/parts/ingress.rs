@@ -1,7 +1,7 @@
 //! `lockstep ingress`: takes TCP connections of unmodified clients.
 
 use super::adapter::{self, Connections, Protocol, Sizes, Vote};
-use super::addresses::{Target, target, tcp_address};
+use super::addresses::{Target, servers, target, tcp_address};
 use super::common::{Identity, Life, Logging, Patience, begin, flag};
 use super::signatures::Modes;
 use crate::exit::Failure;
@@ -23,8 +23,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7000", value_parser = tcp_address)]
     listen: SocketAddr,
     /// QUIC addresses of the SMaRtClients: HOST:PORT or ID=HOST:PORT
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = target)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        required_unless_present = "smart_client_pki",
+        value_parser = target
+    )]
     smart_clients: Vec<Target>,
+    /// Have a SMaRtClient in this process, with the certificate in this directory (PKI/smart-client/ID): saves a link and a
+    /// process on the way of each request. It is asked beside those of --smart-clients
+    #[arg(long, value_name = "DIR", requires = "servers")]
+    smart_client_pki: Option<PathBuf>,
+    /// For --smart-client-pki: the id in that certificate; by default this ingress' own
+    #[arg(long, value_name = "ID", requires = "smart_client_pki")]
+    smart_client_id: Option<String>,
+    /// For --smart-client-pki: QUIC addresses of the servers: HOST:PORT in the order of the ids, or ID=HOST:PORT
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', requires = "smart_client_pki", value_parser = target)]
+    servers: Vec<Target>,
     /// The application's protocol
     #[arg(long, value_enum)]
     protocol: Protocol,
@@ -158,7 +174,13 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
     let id = flag(&mut problems, "id", args.identity.id());
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
+    let servers = flag(&mut problems, "servers", servers(&args.servers)).unwrap_or_default();
     let complete = id.zip(adapter).map(|(id, adapter)| proxy::ingress::Config {
+        inside: args.smart_client_pki.as_ref().map(|pki| proxy::smart_client::InsideConfig {
+            id: args.smart_client_id.clone().unwrap_or_else(|| id.clone()),
+            files: args.identity.files_in(pki),
+            servers,
+        }),
         cluster: args.identity.cluster.clone(),
         files: args.identity.files("ingress", &id),
         link_max_age: args.life.link_max_age,

@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// them any one of the three may be lost
     #[arg(long, value_name = "N", default_value_t = 0)]
     witnesses: u32,
-    /// SMaRtClients
-    #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// SMaRtClients; 0: the ingress has one inside, which saves a link and a process on the way of each request
+    #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]
     smart_clients: u32,
     /// Where clients come in, over TCP; port 0: any
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000", value_parser = tcp_address)]
@@ -51,6 +51,10 @@ pub(crate) struct Args {
     /// Replace every link between parts before it is this old, without losing anything
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = link_max_age)]
     link_max_age: Duration,
+    /// After anything happened, every part looks for so long without a pause for what comes next before it sleeps: quicker
+    /// answers to few clients, where processors have nothing else to do
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = human::parse_duration)]
+    spin: Duration,
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
@@ -106,6 +110,7 @@ pub(crate) struct Settings {
     pub(crate) replicas: u32,
     pub(crate) witnesses: u32,
     pub(crate) smart_clients: u32,
+    pub(crate) spin: Duration,
     pub(crate) listen: SocketAddr,
     pub(crate) protocol: Protocol,
     pub(crate) connections: Connections,
@@ -177,6 +182,7 @@ impl Args {
             replicas: self.replicas,
             witnesses: self.witnesses,
             smart_clients: self.smart_clients,
+            spin: self.spin,
             listen: self.listen,
             protocol,
             connections,

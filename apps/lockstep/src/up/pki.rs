@@ -20,7 +20,9 @@ pub(crate) fn prepare(settings: &Settings, plan: &Plan) -> anyhow::Result<PathBu
         let role = if part.role == Role::Sidecar { "server" } else { part.role.as_str() };
         (role, part.id.to_string())
     });
-    for (role, id) in parts.chain([("client", CLIENT.to_owned()), ("admin", OPERATOR.to_owned())]) {
+    // The one inside the ingress has a certificate of its own.
+    let inside = (settings.smart_clients == 0).then(|| ("smart-client", "0".to_owned()));
+    for (role, id) in parts.chain(inside).chain([("client", CLIENT.to_owned()), ("admin", OPERATOR.to_owned())]) {
         pki.ensure(role, &id).with_context(|| format!("certificate of {role}/{id}"))?;
         if settings.signatures.any() && matches!(role, "server" | "ingress" | "client") {
             pki.ensure_signing(role, &id).with_context(|| format!("signing certificate of {role}/{id}"))?;

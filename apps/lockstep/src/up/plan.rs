@@ -162,6 +162,7 @@ impl Builder<'_> {
         line.flag("drain-timeout", human::format_duration(self.drain(part.role)));
         line.flag("parent-pid", std::process::id().to_string());
         line.flag("log-format", &settings.log_format);
+        line.flag("spin", human::format_duration(settings.spin));
         if let Some(filter) = &settings.log {
             line.flag("log", filter);
         }
@@ -175,7 +176,12 @@ impl Builder<'_> {
                 line.flag("reply-vote", adapter::name(&settings.reply_vote));
             }
             Role::Ingress => {
-                line.flag("smart-clients", list(smart_clients));
+                if smart_clients.is_empty() {
+                    line.flag("smart-client-pki", self.dir.join("pki/smart-client").join(part.id.to_string()));
+                    line.flag("servers", list(members));
+                } else {
+                    line.flag("smart-clients", list(smart_clients));
+                }
                 line.flag("listen", part.listen.unwrap_or(settings.listen).to_string());
                 line.flag("deadline", human::format_duration(settings.deadline));
                 line.flag("reply-vote", adapter::name(&settings.reply_vote));

@@ -43,7 +43,9 @@ impl Readiness {
     fn is_enough(&self) -> bool {
         let count = |wanted: Role| self.parts.iter().filter(|(role, _, ready)| *role == wanted && *ready).count();
         let replicas = self.parts.iter().filter(|(role, _, _)| *role == Role::Sidecar).count();
-        count(Role::Sidecar) >= majority(replicas) && count(Role::SmartClient) > 0 && count(Role::Ingress) > 0
+        let between = self.parts.iter().any(|(role, _, _)| *role == Role::SmartClient);
+        let asked = !between || count(Role::SmartClient) > 0;
+        count(Role::Sidecar) >= majority(replicas) && asked && count(Role::Ingress) > 0
     }
 }
 

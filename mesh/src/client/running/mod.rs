@@ -25,7 +25,7 @@ use roster::{Keeper, Roster};
 use signing::{Outgoing, Pen};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -91,6 +91,14 @@ pub enum Event {
 pub struct Asking {
     request: Request,
     until: tokio::time::Instant,
+}
+
+impl Asking {
+    /// The request, and how long its sender still waits.
+    #[must_use]
+    pub fn into_request(self) -> (Request, Duration) {
+        (self.request, self.until.saturating_duration_since(tokio::time::Instant::now()))
+    }
 }
 
 impl Question for Asking {
@@ -202,8 +210,8 @@ struct Around {
 impl Shell<Sender> for Around {
     type Event = Event;
 
-    fn on_event(&mut self, now: Instant, event: Event) -> Option<Input> {
-        Some(match event {
+    fn on_event(&mut self, now: Instant, event: Event, inputs: &mut Vec<Input>) {
+        inputs.push(match event {
             Event::Call { connection, bytes, answer } => {
                 self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
                 Input::Call { connection, bytes, deadline: now + self.patience }
@@ -213,7 +221,7 @@ impl Shell<Sender> for Around {
                 Input::Carry { request, deadline: now + within }
             }
             Event::Drop(tag) => {
-                self.carried.remove(&tag)?;
+                let Some(_) = self.carried.remove(&tag) else { return };
                 Input::Drop(tag)
             }
             Event::Gone(connection) => {
@@ -223,7 +231,7 @@ impl Shell<Sender> for Around {
             Event::Told { endpoint, tag, told } => self.told(now, endpoint, tag, told),
             Event::Signers(endpoint, certificates) => {
                 self.witness.shown(now, endpoint, certificates);
-                return None;
+                return;
             }
             Event::Leaving(endpoint, leaving) => Input::Leaving { endpoint, leaving },
             Event::Up(endpoint, queue) => {
@@ -237,7 +245,7 @@ impl Shell<Sender> for Around {
             }
             Event::Trust(trust) => {
                 self.witness.trust(now, trust);
-                return None;
+                return;
             }
             Event::Signer(signer) => {
                 let card = signer.card();
@@ -447,6 +455,8 @@ pub struct Running {
     pub card: watch::Receiver<Option<Card>>,
     /// Its links.
     roster: Arc<Roster>,
+    /// The next link's number.
+    numbers: Arc<AtomicU64>,
     /// Its tasks, which end with this.
     _tasks: JoinSet<()>,
 }
@@ -456,6 +466,17 @@ impl Running {
     #[must_use]
     pub fn peers(&self) -> Vec<serde_json::Value> {
         self.roster.status()
+    }
+
+    /// From now on a SMaRtClient in this process is asked like any other: its number, and the questions for it. It answers
+    /// with [`Event::Told`].
+    pub async fn take_in(&self) -> (Endpoint, mpsc::Receiver<Asking>) {
+        let endpoint = Endpoint(self.numbers.fetch_add(1, Ordering::Relaxed));
+        self.roster.add_near(endpoint);
+        let (queue, questions) = mpsc::channel(EVENTS);
+        // The driver ends with this handle.
+        let _ = self.events.send(Event::Up(endpoint, queue)).await;
+        (endpoint, questions)
     }
 }
 
@@ -554,15 +575,16 @@ pub fn start(
         tasks.spawn(followed.follow(endpoint.clone(), events.clone(), Event::Signer));
     }
     tasks.spawn(drive::drive(sender, around, clock, inbox));
+    let numbers = Arc::new(AtomicU64::new(0));
     let keeper = Keeper {
         endpoint: endpoint.clone(),
         events: events.clone(),
         roster: roster.clone(),
         refused: metrics.refused.clone(),
-        numbers: Arc::default(),
+        numbers: numbers.clone(),
     };
     for (id, address) in smart_clients {
         tasks.spawn(keeper.clone().keep(id, address, rng.fork()));
     }
-    Ok(Running { events, view, card: shown, roster, _tasks: tasks })
+    Ok(Running { events, view, card: shown, roster, numbers, _tasks: tasks })
 }

@@ -93,6 +93,12 @@ impl Roster {
         standing
     }
 
+    /// One in this process.
+    pub(super) fn add_near(&self, number: Number) {
+        let target = Target { kind: LinkKind::Client, address: "this process".to_owned(), id: None };
+        self.add(number, target).is_near();
+    }
+
     fn remove(&self, number: Number) {
         let mut places = self.places();
         places.retain(|place| place.number != number);

@@ -105,7 +105,7 @@ fn the_writer_ends_without_acknowledging_what_found_no_room() {
     while !FAILED.load(Ordering::SeqCst) {
         appended += 1;
         journal.append(Lsn(appended), Record::Decided { slot: Slot(appended) });
-        journal.flush();
+        journal.flush(true);
         durable = journal.take_completed().unwrap_or(durable);
         std::thread::yield_now();
     }

@@ -256,7 +256,7 @@ pub(super) fn roster() -> Roster {
 }
 
 fn submit_seeds() -> Vec<Vec<u8>> {
-    all(&requests().into_iter().map(|request| Submit { request, whole: true }).collect::<Vec<_>>())
+    all(&requests().into_iter().map(|request| Submit { request }).collect::<Vec<_>>())
 }
 
 /// Outcomes of every kind.
@@ -281,6 +281,7 @@ fn reply_seeds() -> Vec<Vec<u8>> {
     let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
     let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
     seeds.extend(all(&votes.map(FromServer::Votes)));
+    seeds.extend(all(&[FromServer::Steers(vec![(tag, Steer::Busy), (tag, Steer::NotReady)])]));
     seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate")), FromServer::Roster(roster())]));
     seeds
 }
