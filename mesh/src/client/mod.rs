@@ -75,6 +75,7 @@ mod machine;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod native;
 pub mod own;
+mod read_desk;
 #[cfg(feature = "net")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod running;

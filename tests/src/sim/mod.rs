@@ -16,6 +16,7 @@ pub mod native;
 pub mod network;
 pub mod operator;
 pub mod options;
+pub mod reads;
 pub mod sender;
 pub mod server;
 pub mod smart;

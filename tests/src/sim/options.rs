@@ -145,6 +145,7 @@ impl Options {
         if rng.chance(250) {
             options.cluster.request_signatures = Signatures::Required;
         }
+        options.sender.reads = rng.chance(700);
         options
     }
 
@@ -310,6 +311,7 @@ fn sender(rng: &mut Rng, window: u16, clients: usize, tight: &mut bool) -> sende
         resend: ms(rng.between(50, 1_000)),
         resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
         doubts: false,
+        reads: false,
     }
 }
 

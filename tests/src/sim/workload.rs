@@ -157,6 +157,7 @@ impl World {
         };
         let connection = self.senders[sender].clients[client].connection;
         let id = self.checks.on_call(connection, op.clone(), oversized);
+        let read = op.is_read();
         let bytes = op.encode(id, if oversized { workload.request_bytes + 1 } else { 0 });
         self.counters.calls += 1;
         let state = &mut self.senders[sender].clients[client];
@@ -172,7 +173,7 @@ impl World {
         let overdue = state.overdue;
         self.queue.push(overdue, Event::Overdue { sender, life, connection, call: id });
         self.trace.line(self.now, format_args!("client {connection} calls {} {op:?} within {patience:?}", id.0));
-        self.step_sender(sender, Input::Call { connection: Connection(connection), bytes, deadline })
+        self.step_sender(sender, Input::Call { connection: Connection(connection), bytes, read, deadline })
     }
 
     /// A sender answers a connection's oldest call.
