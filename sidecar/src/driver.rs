@@ -31,8 +31,8 @@ use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::roster::Seat;
-use mesh::wire::submit::{Steer, Submit};
-use mesh::wire::{Body, Message, Request};
+use mesh::wire::submit::{Reply, Steer, Submit};
+use mesh::wire::{Body, Message, Request, encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -450,10 +450,13 @@ impl Driver {
     fn on_read(&mut self, link: LinkId, request: Request, stream: Responder) {
         let (tag, mode) = (request.tag(), self.replica.configuration().cluster.request_signatures);
         let Body::Read(requests) = request.body else { return };
-        if self.reads.are(&self.adapter, mode, &requests) {
-            return self.reads.take(link, tag, requests, stream);
+        if !self.reads.are(&self.adapter, mode, &requests) {
+            return self.waiters.refuse(link, stream, Steer::NoRead);
         }
-        self.waiters.refuse(link, stream, Steer::NoRead);
+        if let Err(stream) = self.reads.take(link, tag, requests, stream) {
+            self.metrics.read("busy");
+            self.waiters.say(link, stream, encode(&Reply::Steer(Steer::Unread)));
+        }
     }
 
     /// Whether a call is exactly one request of the protocol: without an ingress in between it may be anything, and the

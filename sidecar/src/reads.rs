@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// Bytes of the replies to reads that were asked for together, at most: what is more goes through the log, one by one.
 const REPLIES_TOGETHER_BYTES: usize = 1 << 20;
+/// Bytes of the requests that wait here, at most. One message is taken whatever its size.
+const BYTES: usize = 64 << 20;
 
 /// See the module. `R` is what a stream is answered with.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Reads<R> {
     /// They came since the core was told of any.
     fresh: Vec<ReadId>,
     waiting: BTreeMap<ReadId, Waiting<R>>,
+    /// Bytes that they were asked with.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,7 @@ struct Waiting<R> {
     link: LinkId,
     tag: Tag,
     stream: R,
+    bytes: usize,
     requests: Vec<Bytes>,
     replies: Option<Vec<Bytes>>,
 }
@@ -43,7 +48,7 @@ impl<R> Reads<R> {
     /// None yet.
     pub(crate) fn new(read_only: ReadOnly, reply_signatures: Signatures) -> Self {
         let signed = reply_signatures != Signatures::Off;
-        Self { read_only, signed, next: 0, fresh: Vec::new(), waiting: BTreeMap::new() }
+        Self { read_only, signed, next: 0, fresh: Vec::new(), waiting: BTreeMap::new(), bytes: 0 }
     }
 
     /// Whether these are reads, each of them exactly one request, in a cluster where one server's word is enough.
@@ -52,12 +57,24 @@ impl<R> Reads<R> {
         believed && !requests.is_empty() && requests.iter().all(|request| self.read_only.is_read(adapter, request))
     }
 
-    /// Takes reads, which [`Reads::are`] some.
-    pub(crate) fn take(&mut self, link: LinkId, tag: Tag, requests: Vec<Bytes>, stream: R) {
+    /// Takes reads, which [`Reads::are`] some; gives the stream back if there is no room for them.
+    pub(crate) fn take(&mut self, link: LinkId, tag: Tag, requests: Vec<Bytes>, stream: R) -> Result<(), R> {
+        let bytes = requests.iter().map(Bytes::len).sum();
+        if self.bytes > 0 && self.bytes.saturating_add(bytes) > BYTES {
+            return Err(stream);
+        }
         self.next += 1;
+        self.bytes += bytes;
         let read = ReadId(self.next);
         self.fresh.push(read);
-        self.waiting.insert(read, Waiting { link, tag, stream, requests, replies: None });
+        self.waiting.insert(read, Waiting { link, tag, stream, bytes, requests, replies: None });
+        Ok(())
+    }
+
+    fn end(&mut self, read: ReadId) -> Option<Waiting<R>> {
+        let waiting = self.waiting.remove(&read)?;
+        self.bytes -= waiting.bytes;
+        Some(waiting)
     }
 
     /// Those that the core was not told of.
@@ -79,7 +96,7 @@ impl<R> Reads<R> {
 
     /// The replies may be given: whether they are, and what is said.
     pub(crate) fn answer(&mut self, read: ReadId, slot: Slot) -> Option<(bool, Said<R>)> {
-        let Waiting { link, tag, stream, replies, .. } = self.waiting.remove(&read)?;
+        let Waiting { link, tag, stream, replies, .. } = self.end(read)?;
         let replies = replies.unwrap_or_default();
         let fits = replies.len() == 1 || replies.iter().map(Bytes::len).sum::<usize>() <= REPLIES_TOGETHER_BYTES;
         let reply = if fits {
@@ -94,13 +111,17 @@ impl<R> Reads<R> {
 
     /// There will be none.
     pub(crate) fn void(&mut self, read: ReadId) -> Option<Said<R>> {
-        let Waiting { link, stream, .. } = self.waiting.remove(&read)?;
+        let Waiting { link, stream, .. } = self.end(read)?;
         Some((link, stream, encode(&Reply::Steer(Steer::Unread))))
     }
 
     /// A link is gone, and everybody who waited on it.
     pub(crate) fn link_down(&mut self, link: LinkId) {
-        self.waiting.retain(|_, waiting| waiting.link != link);
+        let of_link = |(read, waiting): (&ReadId, &Waiting<R>)| (waiting.link == link).then_some(*read);
+        let gone: Vec<ReadId> = self.waiting.iter().filter_map(of_link).collect();
+        for read in gone {
+            drop(self.end(read));
+        }
     }
 }
 
@@ -143,7 +164,7 @@ mod tests {
     #[test]
     fn the_replies_are_given_when_the_core_says_so_and_once() {
         let mut reads = reads(Signatures::Off);
-        reads.take(LINK, tag(1), vec![get()], 10);
+        assert_eq!(reads.take(LINK, tag(1), vec![get()], 10), Ok(()));
         assert_eq!(reads.take_fresh(), [ReadId(1)]);
         assert_eq!(reads.requests(ReadId(1)), [get()]);
         let replies = vec![Bytes::from_static(b"VALUE 1\n")];
@@ -160,7 +181,7 @@ mod tests {
     fn what_is_void_too_much_or_nobodys_is_not_given() {
         let mut reads = reads(Signatures::Off);
         for stream in 1..=3 {
-            reads.take(LINK, tag(stream.into()), vec![get(), get()], stream);
+            assert_eq!(reads.take(LINK, tag(stream.into()), vec![get(), get()], stream), Ok(()));
         }
         let steer = Ok(Reply::Steer(Steer::Unread));
         assert_eq!(reads.void(ReadId(1)).map(|(_, _, bytes)| decode(&bytes)), Some(steer.clone()));
@@ -170,5 +191,9 @@ mod tests {
         assert_eq!(decode(&bytes), steer);
         reads.link_down(LINK);
         assert!(reads.requests(ReadId(3)).is_empty() && reads.answer(ReadId(3), Slot(1)).is_none());
+        assert_eq!(reads.bytes, 0);
+        let large = || vec![Bytes::from(vec![0; BYTES])];
+        assert_eq!(reads.take(LINK, tag(4), large(), 4), Ok(()), "whatever its size");
+        assert_eq!(reads.take(LINK, tag(5), vec![get()], 5), Err(5));
     }
 }

@@ -84,6 +84,8 @@ pub mod smart_client;
 mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_reads;
 
 pub use budget::SAVED as RESENDS_SAVED;
 pub use machine::Machine;

@@ -100,7 +100,17 @@ mod tests {
         for read in ["GET a\n", "GET a\r\n", "SIZE\n", "GET\n", "GET\ta\n"] {
             assert!(reads.is_read(&line, read.as_bytes()), "{read:?}");
         }
-        for no in ["PUT a 1\n", "get a\n", "GETSET a\n", " GET a\n", "GET a", "GET a\nPUT a 1\n", "GET a\rPUT a 1\n", "\n", ""] {
+        for no in [
+            "PUT a 1\n",
+            "get a\n",
+            "GETSET a\n",
+            " GET a\n",
+            "GET a",
+            "GET a\nPUT a 1\n",
+            "GET a\rPUT a 1\n",
+            "\n",
+            "",
+        ] {
             assert!(!reads.is_read(&line, no.as_bytes()), "{no:?}");
         }
         assert!(!reads.is_read(&adapter(Protocol::Line, Connections::PerSession), b"GET a\n"));
@@ -132,7 +142,9 @@ mod tests {
             words.iter().for_each(|word| bytes.push_str(&format!("${}\r\n{word}\r\n", word.len())));
             bytes.into_bytes()
         };
-        for read in [&["GET", "a"][..], &["mget", "a", "b"], &["HGETALL", "h"], &["ZRANGE", "z", "0", "-1"], &["DBSIZE"]] {
+        for read in
+            [&["GET", "a"][..], &["mget", "a", "b"], &["HGETALL", "h"], &["ZRANGE", "z", "0", "-1"], &["DBSIZE"]]
+        {
             assert!(reads.is_read(&resp, &command(read)), "{read:?}");
         }
         assert!(reads.is_read(&resp, b"GET a\r\n"), "inline");

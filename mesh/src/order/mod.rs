@@ -28,6 +28,8 @@ mod tests;
 #[cfg(test)]
 mod tests_generation;
 #[cfg(test)]
+mod tests_reads;
+#[cfg(test)]
 mod tests_reconfigure;
 #[cfg(test)]
 mod tests_recovery;

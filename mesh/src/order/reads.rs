@@ -30,7 +30,7 @@ use crate::ids::{Ballot, ReadId, ReplicaId, Run, Slot};
 use crate::quorum::MemberSet;
 use crate::time::{Duration, Instant};
 use crate::wire::peer::Marks;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Why a read ends without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ pub enum Unread {
 
 /// Reads that a replica holds, at most.
 const READS: usize = 4096;
-/// Those of them that its application has, at most.
+/// Those that its application was given and has not answered, at most, void ones too.
 const RUNNING: usize = 256;
 /// Of a heartbeat: before the leader is asked again how far all are, while an answer waits for what it shows to be settled.
 const NUDGES: u32 = 16;
@@ -70,6 +70,8 @@ pub(super) struct Reads {
     indexed: VecDeque<(Slot, Waiting)>,
     /// The application has them, or has answered.
     running: VecDeque<Running>,
+    /// All that it was given in this run and has not answered: one that stands still is not to be given more and more.
+    unanswered: (Run, BTreeSet<ReadId>),
     /// Rounds that this replica began as a leader.
     rounds: u64,
 }
@@ -215,6 +217,9 @@ impl Replica {
 
     /// The application has answered a read, after everything that it was given before.
     pub(super) fn on_read_done(&mut self, run: Run, read: ReadId) {
+        if self.reads.unanswered.0 == run {
+            self.reads.unanswered.1.remove(&read);
+        }
         let mut running = self.reads.running.iter_mut();
         if let Some(running) = running.find(|running| running.read == read && running.run == run) {
             running.answered = true;
@@ -247,6 +252,10 @@ impl Replica {
         let (run, patience) = (self.execution.run(), self.config.timing.election_timeout);
         let lost = self.reads.take(|_, of| of.is_some_and(|of| of != run));
         out.extend(lost.into_iter().map(|read| Output::ReadVoid { read, why: Unread::Lost }));
+        if self.execution.dumping.is_some() {
+            // It forgets them.
+            self.reads.unanswered.1.clear();
+        }
         if !guided || !self.may_read() {
             let all = self.reads.take(|_, _| true);
             out.extend(all.into_iter().map(|read| Output::ReadVoid { read, why: Unread::NotReady }));
@@ -260,9 +269,13 @@ impl Replica {
     /// The application is in the state after a slot that is not below the index, or will be when it comes to them.
     fn hand_reads_over(&mut self, out: &mut Vec<Output>) {
         let (run, slot) = (self.execution.run(), self.execution.sent());
-        while self.reads.running.len() < RUNNING
+        if self.reads.unanswered.0 != run {
+            self.reads.unanswered = (run, BTreeSet::new());
+        }
+        while self.reads.unanswered.1.len() < RUNNING
             && let Some((_, Waiting { read, since })) = self.reads.indexed.pop_front_if(|(index, _)| *index <= slot)
         {
+            self.reads.unanswered.1.insert(read);
             self.reads.running.push_back(Running { read, since, run, slot, answered: false });
             out.push(Output::Read { run, read });
         }

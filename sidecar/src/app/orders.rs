@@ -115,9 +115,7 @@ impl Orders {
             Command::Execute { run, slot, operations, patient } if Some(run) == current => {
                 Taken::Task(Task::Execute { slot, operations, patient })
             }
-            Command::Read { run, read, requests } if Some(run) == current => {
-                Taken::Task(Task::Read { read, requests })
-            }
+            Command::Read { run, read, requests } if Some(run) == current => Taken::Task(Task::Read { read, requests }),
             Command::Dump { run, image } if Some(run) == current => Taken::Task(Task::Dump(image)),
             Command::Execute { .. } | Command::Read { .. } | Command::Dump { .. } => Taken::Stale,
             Command::Answered { through } => {

@@ -202,11 +202,12 @@ impl World {
         }
         let run = server.app.run;
         let stuck = server.stuck.as_ref().map(|(_, bytes)| bytes);
-        let under_way = server.app.first().filter(|first| first.calls().count() > 0 && first.read.is_none()).map(|first| {
-            // It has not come beyond the call that it hangs on.
-            let hangs = first.calls().position(|bytes| Some(bytes) == stuck);
-            (first.slot, hangs.unwrap_or_else(|| self.chance.below(first.calls().count() as u64) as usize))
-        });
+        let under_way =
+            server.app.first().filter(|first| first.calls().count() > 0 && first.read.is_none()).map(|first| {
+                // It has not come beyond the call that it hangs on.
+                let hangs = first.calls().position(|bytes| Some(bytes) == stuck);
+                (first.slot, hangs.unwrap_or_else(|| self.chance.below(first.calls().count() as u64) as usize))
+            });
         server.orphan = false;
         server.app.die();
         self.answer_late(index, run, under_way.map(|(slot, _)| slot));

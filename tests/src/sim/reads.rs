@@ -60,11 +60,11 @@ impl World {
     /// The application is given a read, behind everything that it has.
     pub(super) fn read(&mut self, index: usize, run: Run, read: ReadId) {
         let server = &mut self.servers[index];
-        // Nobody waits for it any more: to the core it is as if the application were slow.
-        let Some(waiter) = server.reads.waiting.get(&read) else { return };
+        // Where nobody waits for it any more, the application is asked nothing.
+        let waiter = server.reads.waiting.get(&read);
         let session = (ClientId(0), Opening::NONE);
-        let calls = waiter.requests.iter().map(|bytes| Operation::Call { session, bytes: bytes.clone() });
-        let operations = calls.collect();
+        let calls = waiter.iter().flat_map(|waiter| &waiter.requests);
+        let operations = calls.map(|bytes| Operation::Call { session, bytes: bytes.clone() }).collect();
         if server.app.take(Waiting { run, slot: Slot(0), read: Some(read), operations, patient: 0 }) {
             self.begin_execution(index);
         }
@@ -94,7 +94,10 @@ impl World {
             return Violation::raise("reads", format!("replica {index} answers {tag:?} before its application does"));
         };
         if status.is_none_or(|status| status.quarantined || !status.app_running) {
-            return Violation::raise("reads", format!("replica {index} answers {tag:?} with an application that it must not use"));
+            return Violation::raise(
+                "reads",
+                format!("replica {index} answers {tag:?} with an application that it must not use"),
+            );
         }
         // Wrong answers that nobody has judged yet are meant to be found, not to be voted on.
         let served = if tainted {

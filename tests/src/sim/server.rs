@@ -293,7 +293,11 @@ impl World {
                         self.forger.on_call(bytes)?;
                     }
                 }
-                return self.hand_over(index, (slot, time), super::app::Waiting { run, slot, read: None, operations, patient });
+                return self.hand_over(
+                    index,
+                    (slot, time),
+                    super::app::Waiting { run, slot, read: None, operations, patient },
+                );
             }
             Output::Read { run, read } => self.read(index, run, read),
             Output::ReadAnswer { read, slot } => return self.answer_read(index, read, slot),

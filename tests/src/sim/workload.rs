@@ -142,6 +142,7 @@ impl World {
                     victim: Some(victim).filter(|victim| *victim < self.servers.len() as u64),
                 })
             }
+            3..=6 if self.options.reading => MapOp::Get(key),
             0..=4 => MapOp::Put(key, self.values),
             5..=7 => MapOp::Get(key),
             8 => MapOp::Remove(key),

@@ -148,7 +148,11 @@ impl Sender {
         }
         // In the place of the lost attempts, not beside them: no matter of the budget.
         for tag in bereft {
-            self.ask(now, tag, out);
+            if tag.kind == Kind::Read {
+                self.on_unread(now, tag, Unread::Now, out);
+            } else {
+                self.ask(now, tag, out);
+            }
         }
     }
 
