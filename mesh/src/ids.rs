@@ -52,6 +52,10 @@ number! {
     /// How often the application was reset: ties results to the application that gave them.
     Run(u64)
 }
+number! {
+    /// Names one read of a client, or some that it made together, at one replica.
+    ReadId(u64)
+}
 
 impl Slot {
     /// The slot after this one.

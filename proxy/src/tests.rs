@@ -121,6 +121,7 @@ fn execute(request: &Request) -> Answer {
         Body::Cancel => Outcome::Settled,
         Body::Close => Outcome::Closed,
         Body::Refused(refusal) => Outcome::Refused(*refusal),
+        Body::Read(requests) => Outcome::Read(requests.iter().map(|bytes| shout(bytes)).collect()),
     };
     let form = match &outcome {
         Outcome::Executed(bytes) => Digest::of(bytes),
@@ -214,6 +215,7 @@ impl Cluster {
                 reply_bytes: 1 << 20,
             },
             deadline: DEADLINE,
+            read_only: None,
             drain_timeout: DEADLINE,
             drain_delay: Duration::ZERO,
             limits: ingress::Limits {

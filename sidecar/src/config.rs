@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use mesh::auth::Signatures;
 use mesh::config::{ClusterConfig, Divergence, Durability, Snapshots};
-use mesh::framing::{Adapter, Protocol};
+use mesh::framing::{Adapter, Protocol, ReadOnly};
 use mesh::ids::ReplicaId;
 use mesh::limits::{Limits, MEMBERS_MAX, Timing};
 use mesh::net::Files;
@@ -139,6 +139,8 @@ pub struct Config {
     pub app: Option<App>,
     /// Its protocol.
     pub adapter: Adapter,
+    /// Which requests change nothing: one replica may answer them without the log.
+    pub read_only: ReadOnly,
     /// How writes reach the disk.
     pub durability: Durability,
     /// Whether requests are signed; the same on every member.

@@ -7,11 +7,12 @@ use crate::app;
 use crate::clock::Clock;
 use crate::drain::{Around, Drain, Step};
 use crate::inputs::{AdminAsk, Control, Inputs};
-use crate::intake::{self, Checker, Held, Judged, Waiters};
+use crate::intake::{self, Checker, Held, Judged, LinkId, Waiters};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
+use crate::reads::Reads;
 use crate::run::voice;
 use crate::snapshot::Snapshots;
 use crate::store::{Membership, set_aside};
@@ -25,13 +26,13 @@ use mesh::framing::Adapter;
 use mesh::ids::{Generation, Position, ReplicaId};
 use mesh::net::Responder;
 use mesh::node::failpoint;
-use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To};
+use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To, Unread};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::roster::Seat;
-use mesh::wire::submit::{Steer, Submit};
-use mesh::wire::{Body, Message, Request};
+use mesh::wire::submit::{Reply, Steer, Submit};
+use mesh::wire::{Body, Message, Request, encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ pub(crate) struct Driver {
     evidence: app::Evidence,
     peers: Peers,
     waiters: Waiters<Responder>,
+    reads: Reads<Responder>,
     /// With signatures.
     checker: Option<Checker<Responder>>,
     inputs: Inputs,
@@ -165,6 +167,7 @@ impl Driver {
         Self {
             adapter,
             replica,
+            reads: Reads::new(config.read_only.clone(), config.reply_signatures),
             config,
             membership,
             clock,
@@ -277,7 +280,7 @@ impl Driver {
             self.step(Input::Persisted { lsn });
         }
         for event in turn.app.drain(..) {
-            if !matches!(event, app::Event::Executed { .. }) {
+            if !matches!(event, app::Event::Executed { .. } | app::Event::Read { .. }) {
                 // A snapshot that was asked for of a run that is over gets no answer of its own.
                 self.publisher.dumping(false);
             }
@@ -289,15 +292,20 @@ impl Driver {
                 }
                 _ => {}
             }
-            self.step(match event {
+            let input = match event {
                 app::Event::Restored { run } => Input::Restored { run },
                 app::Event::Executed { run, slot, replies } => Input::Executed { run, slot, replies },
+                app::Event::Read { run, read, replies } => {
+                    self.reads.replied(read, replies);
+                    Input::ReadDone { run, read }
+                }
                 app::Event::Silent { run, slot, answered } => Input::AppSilent { run, slot, answered },
                 app::Event::Lost { run } => Input::AppLost { run },
                 app::Event::SnapshotLost { slot } => Input::SnapshotLost { slot },
                 app::Event::Dumped { slot } => Input::Dumped { slot },
                 app::Event::DumpFailed { slot } => Input::DumpFailed { slot },
-            });
+            };
+            self.step(input);
         }
         for incoming in turn.peers.drain(..) {
             self.on_frame(incoming);
@@ -383,7 +391,10 @@ impl Driver {
         for event in events.drain(..) {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
-                intake::Event::Down(link) => self.waiters.link_down(link),
+                intake::Event::Down(link) => {
+                    self.waiters.link_down(link);
+                    self.reads.link_down(link);
+                }
                 intake::Event::Ask(ask) if self.drain.stops() => {
                     self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady);
                 }
@@ -407,6 +418,10 @@ impl Driver {
         if !requests.is_empty() {
             self.step(Input::Requests(requests));
         }
+        let reads = self.reads.take_fresh();
+        if !reads.is_empty() {
+            self.step(Input::Reads(reads));
+        }
     }
 
     fn on_ask(
@@ -416,6 +431,13 @@ impl Driver {
         sought: &mut Vec<(Seeking, Held<Responder>)>,
     ) {
         let Submit { request } = submit;
+        if let Body::Read(_) = request.body {
+            // Nobody votes on a read: without a stream it asks for nothing.
+            return match stream {
+                Some(stream) => self.on_read(link, request, stream),
+                None => self.reporter.not_orderable(self.now, link),
+            };
+        }
         if !self.is_orderable(&request) {
             // The dropped stream tells the asker; nothing that it says of itself would be believed.
             return self.reporter.not_orderable(self.now, link);
@@ -429,13 +451,26 @@ impl Driver {
         }
     }
 
+    /// Whatever it says of itself, it is a read by its bytes, or nothing here.
+    fn on_read(&mut self, link: LinkId, request: Request, stream: Responder) {
+        let (tag, mode) = (request.tag(), self.replica.configuration().cluster.request_signatures);
+        let Body::Read(requests) = request.body else { return };
+        if !self.reads.are(&self.adapter, mode, &requests) {
+            return self.waiters.refuse(link, tag, Some(stream), Steer::NoRead);
+        }
+        if let Err(stream) = self.reads.take(link, tag, requests, stream) {
+            self.metrics.read("busy");
+            self.waiters.say(link, stream, encode(&Reply::Steer(Steer::Unread)));
+        }
+    }
+
     /// Whether a call is exactly one request of the protocol: without an ingress in between it may be anything, and the
     /// application must not wait for ever, nor run two at once. Too large a one is refused by the core.
     fn is_orderable(&self, request: &Request) -> bool {
         match &request.body {
             Body::Call(bytes) => bytes.len() > self.adapter.request_bytes || self.adapter.is_orderable(bytes),
             Body::Open { .. } | Body::Cancel | Body::Close => true,
-            Body::Refused(_) => false,
+            Body::Refused(_) | Body::Read(_) => false,
         }
     }
 
@@ -608,6 +643,22 @@ impl Driver {
                     self.waiters.on_reply(tag, slot, form, outcome);
                 }
                 Output::Steer { tag, steer } => self.waiters.on_steer(tag, steer),
+                Output::Read { run, read } => {
+                    let requests = self.reads.requests(read);
+                    command(&self.app, app::Command::Read { run, read, requests });
+                }
+                Output::ReadAnswer { read, slot } => {
+                    if let Some((given, (link, stream, bytes))) = self.reads.answer(read, slot) {
+                        self.metrics.read(if given { "answered" } else { "too_large" });
+                        self.waiters.say(link, stream, bytes);
+                    }
+                }
+                Output::ReadVoid { read, why } => {
+                    if let Some((link, stream, bytes)) = self.reads.void(read) {
+                        self.metrics.read(unread(why));
+                        self.waiters.say(link, stream, bytes);
+                    }
+                }
                 Output::Changed { token, result } => {
                     if let Some(ask) = self.changes.remove(&token) {
                         ask.answer(&changed(result));
@@ -686,6 +737,16 @@ fn take_up(peers: &Peers, waiters: &mut Waiters<Responder>, configuration: &Conf
     let seats = configuration.cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
     peers.set_members(configuration.edition(), seats.collect());
     waiters.set_electorate(configuration.cluster.electorate());
+}
+
+/// The label of a read without an answer.
+const fn unread(why: Unread) -> &'static str {
+    match why {
+        Unread::NotReady => "not_ready",
+        Unread::Busy => "busy",
+        Unread::Late => "late",
+        Unread::Lost => "lost",
+    }
 }
 
 fn changed(result: Result<(), ChangeRefused>) -> AdminReply {

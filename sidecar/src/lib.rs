@@ -22,6 +22,7 @@ mod metrics;
 pub mod operator;
 mod peers;
 mod publish;
+mod reads;
 mod report;
 pub mod restart;
 mod run;

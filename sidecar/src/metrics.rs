@@ -14,7 +14,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// Syncs that the moving average of their time remembers.
 const PACE: u64 = 32;
 /// Every reason of `rejected_total`.
-const REJECTED: [&str; 17] = [
+const REJECTED: [&str; 18] = [
     "busy",
     "no_session",
     "out_of_window",
@@ -31,6 +31,7 @@ const REJECTED: [&str; 17] = [
     "nonsense",
     "other_cluster",
     "not_orderable",
+    "no_read",
     "reply_queue_full",
 ];
 
@@ -100,7 +101,18 @@ pub(crate) struct Metrics {
     pub(crate) rejected: Family<Reason, Counter>,
     pub(crate) malformed: Family<Reason, Counter>,
     pub(crate) signature_failures: Family<Who, Counter>,
+    reads: Family<ReadResult, Counter>,
+    pub(crate) read_rounds: Counter,
 }
+
+/// How reads past the log ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadResult {
+    result: &'static str,
+}
+
+/// Every result of `reads_total`.
+const READ_RESULTS: [&str; 6] = ["answered", "not_ready", "busy", "late", "lost", "too_large"];
 
 impl Metrics {
     /// New ones, all registered.
@@ -137,6 +149,8 @@ impl Metrics {
             rejected: Family::default(),
             malformed: Family::default(),
             signature_failures: Family::default(),
+            reads: Family::default(),
+            read_rounds: Counter::default(),
         };
         // No age is not an age of nothing.
         metrics.snapshot_age.set(f64::NAN);
@@ -166,6 +180,12 @@ impl Metrics {
         registry.register("sessions", "Live sessions", self.sessions.clone());
         let help = "Judgements that the application's replies differ from the majority's, or from its own before";
         registry.register("divergences", help, self.divergences.clone());
+        registry.register("reads", "Reads past the log, by what became of them here", self.reads.clone());
+        for result in READ_RESULTS {
+            drop(self.reads.get_or_create(&ReadResult { result }));
+        }
+        let help = "Rounds by which this leader found out for waiting reads that it leads";
+        registry.register("read_rounds", help, self.read_rounds.clone());
         registry.register("aborted_requests", "Requests aborted by order", self.aborted_requests.clone());
         registry.register("reply_cache_hits", "Requests answered with a stored outcome", self.reply_cache_hits.clone());
         registry.register(
@@ -245,6 +265,11 @@ impl Metrics {
         self.rejected.get_or_create(&Reason { reason: steer_name(steer) }).inc();
     }
 
+    /// Counts a read past the log.
+    pub(crate) fn read(&self, result: &'static str) {
+        self.reads.get_or_create(&ReadResult { result }).inc();
+    }
+
     /// Counts a message that did not decode.
     pub(crate) fn malformed(&self, link: &'static str) {
         self.malformed.get_or_create(&Reason { reason: link }).inc();
@@ -260,6 +285,8 @@ const fn steer_name(steer: mesh::wire::submit::Steer) -> &'static str {
         Steer::TooOld => "too_old",
         Steer::OtherBody => "other_body",
         Steer::TooLarge => "too_large",
+        Steer::Unread => "unread",
+        Steer::NoRead => "no_read",
         Steer::NotReady => "not_ready",
         Steer::Rejected(why) => why.as_str(),
     }

@@ -193,6 +193,7 @@ impl Publisher {
         let (decided, executed) = &mut self.counted;
         metrics.slots_decided.inc_by(status.decided.0.saturating_sub(*decided));
         metrics.slots_executed.inc_by(status.executed.0.saturating_sub(*executed));
+        metrics.read_rounds.inc_by(status.read_rounds.saturating_sub(metrics.read_rounds.get()));
         *decided = status.decided.0.max(*decided);
         *executed = status.executed.0.max(*executed);
     }

@@ -70,6 +70,7 @@ pub(crate) fn config() -> Config {
         app_reset_request: None,
         app_empty_probe: None,
         app_supervisor: None,
+        read_only: mesh::framing::ReadOnly::default(),
     }
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn following() -> Status {
         quarantined: false,
         divergences: 0,
         behind: 0,
+        read_rounds: 0,
     }
 }
 

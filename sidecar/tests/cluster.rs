@@ -97,6 +97,7 @@ impl Cluster {
             app_reset_request: None,
             app_empty_probe: None,
             app_supervisor: None,
+            read_only: mesh::framing::ReadOnly::default(),
         }
     }
 

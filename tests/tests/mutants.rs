@@ -30,6 +30,14 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::OldQuorum => &["quorum"],
         Mutant::LearnerCounted => &["membership", "quorum"],
         Mutant::TwoChanges => &["membership", "quorum"],
+        // A leader that was deposed and does not know it answers from what it had.
+        Mutant::ReadUnconfirmed => &["linearizable"],
+        // What the leader before it acknowledged is proposed anew and not decided yet.
+        Mutant::ReadDecidedIndex => &["linearizable"],
+        // The voters had confirmed the round before the read came, and elected another leader since.
+        Mutant::ReadJoinsRound => &["linearizable"],
+        // An execution is shown that an abort takes back.
+        Mutant::ReadUnsettled => &["linearizable"],
     }
 }
 

@@ -216,7 +216,7 @@ pub fn check(
     cluster: &str,
     known: &Verifier,
 ) -> Result<Checked, Rejected> {
-    if matches!(request.body, Body::Refused(_)) {
+    if matches!(request.body, Body::Refused(_) | Body::Read(_)) {
         return Err(Rejected::NotForClients);
     }
     if !request.is_bounded() {

@@ -19,7 +19,8 @@ pub fn request(cluster: &str, request: &Request) -> Digest {
             let key = owner.map_or([0; 32], |owner| owner.key.0);
             hasher.update(&key).update(&owner.map_or(0, |owner| owner.nonce).to_le_bytes())
         }
-        Body::Cancel | Body::Close | Body::Refused(_) => &mut hasher,
+        // The latter is of nobody's session, and so nobody's to sign.
+        Body::Cancel | Body::Close | Body::Refused(_) | Body::Read(_) => &mut hasher,
     };
     Digest(*hasher.finalize().as_bytes())
 }

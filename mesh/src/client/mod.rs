@@ -75,6 +75,7 @@ mod machine;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod native;
 pub mod own;
+mod read_desk;
 #[cfg(feature = "net")]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod running;
@@ -83,6 +84,8 @@ pub mod smart_client;
 mod tally;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_reads;
 
 pub use budget::SAVED as RESENDS_SAVED;
 pub use machine::Machine;

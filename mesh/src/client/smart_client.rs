@@ -5,11 +5,12 @@
 use super::ReplyVote;
 use super::budget::Budget;
 use super::electorate::Electorate;
+use super::read_desk::ReadDesk;
 use super::tally::Tally;
 use crate::ids::{Epoch, Generation, ReplicaId};
 use crate::quorum::majority;
 use crate::time::{Duration, Instant};
-use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::client::{NothingSent, Told, Unknown, Unread};
 use crate::wire::roster::{Roster, Seat};
 use crate::wire::submit::{Answer, Steer, Vote};
 use crate::wire::{Kind, Outcome, Request, Tag};
@@ -177,6 +178,7 @@ pub struct SmartClient {
     slow: BTreeMap<ReplicaId, Instant>,
     draining: bool,
     budget: Budget,
+    reads: ReadDesk,
 }
 
 impl SmartClient {
@@ -196,14 +198,19 @@ impl SmartClient {
             links: BTreeSet::new(),
             slow: BTreeMap::new(),
             draining: false,
+            reads: ReadDesk::default(),
         }
     }
 
     /// The only door in.
     pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
+            Input::Ask { ticket, request, deadline } if request.tag().kind == Kind::Read => {
+                self.on_read(now, ticket, request, deadline, out);
+            }
             Input::Ask { ticket, request, deadline } => self.on_ask(now, ticket, request, deadline, out),
             Input::Gone(ticket) => self.on_gone(ticket),
+            Input::Answer { from, answer } if answer.tag.kind == Kind::Read => self.on_read_answer(from, answer, out),
             Input::Answer { from, answer } => {
                 let Answer { tag, slot, form, outcome, signed } = answer;
                 self.on_vote(now, from, Vote { tag, slot, form, signed }, Some(outcome), out);
@@ -213,6 +220,7 @@ impl SmartClient {
                     self.on_vote(now, from, vote, None, out);
                 }
             }
+            Input::Steer { from, tag, steer } if tag.kind == Kind::Read => self.on_unread(now, from, tag, steer, out),
             Input::Steer { from, tag, steer } => self.on_steer(now, from, tag, steer, out),
             Input::Roster { from, roster } => self.on_roster(now, from, roster, out),
             Input::Up(server) => self.on_up(now, server, out),
@@ -226,13 +234,13 @@ impl SmartClient {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.wakes.first().map(|(at, _)| *at)
+        self.wakes.first().map(|(at, _)| *at).into_iter().chain(self.reads.deadline()).min()
     }
 
     /// Requests that wait for an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.reads.len()
     }
 
     /// Whether a majority of the servers is reachable, and any that could answer.
@@ -301,6 +309,44 @@ impl SmartClient {
         self.set_wake(tag);
     }
 
+    /// Some reads of one connection. Where every server must agree on a reply, one server's word is not enough.
+    fn on_read(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
+        let tag = request.tag();
+        let server = self.reads.choose(now, &tag, self.answering());
+        let full = self.waiting() >= self.config.held;
+        let until = Instant::from_nanos(deadline.as_nanos().saturating_sub(self.config.margin.as_nanos() as u64));
+        let told = match server {
+            _ if self.config.vote == ReplyVote::All => Told::Unread(Unread::Never),
+            Some(server) if !self.draining && !full && self.reads.put(tag, ticket, server, until) => {
+                self.tickets.insert(ticket, tag);
+                return out.push(Output::Send { to: server, request, whole: true });
+            }
+            _ => Told::Unread(Unread::Now),
+        };
+        out.push(Output::Tell { ticket, told });
+    }
+
+    fn on_read_answer(&mut self, from: ReplicaId, answer: Answer, out: &mut Vec<Output>) {
+        if let Some(read) = self.reads.take_of(&answer.tag, from) {
+            self.tickets.remove(&read.ticket);
+            out.push(Output::Tell { ticket: read.ticket, told: Told::unsigned(answer.outcome) });
+        }
+    }
+
+    /// A server does not answer a read: it is asked for none for a moment, since its reason may last.
+    fn on_unread(&mut self, now: Instant, from: ReplicaId, tag: Tag, steer: Steer, out: &mut Vec<Output>) {
+        let why = if steer == Steer::NoRead { Unread::Never } else { Unread::Now };
+        self.reads.avoid(from, now + self.config.resend / 4);
+        self.end_read(&tag, why, out);
+    }
+
+    fn end_read(&mut self, tag: &Tag, why: Unread, out: &mut Vec<Output>) {
+        if let Some(read) = self.reads.take(tag) {
+            self.tickets.remove(&read.ticket);
+            out.push(Output::Tell { ticket: read.ticket, told: Told::Unread(why) });
+        }
+    }
+
     /// Sends a request to every linked server that has not voted on it.
     fn send_all(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let whole = self.pick_whole(now, &tag);
@@ -345,6 +391,7 @@ impl SmartClient {
 
     fn on_gone(&mut self, ticket: Ticket) {
         let Some(tag) = self.tickets.remove(&ticket) else { return };
+        self.reads.take(&tag);
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.tickets.retain(|other| *other != ticket);
         if pending.tickets.is_empty() {
@@ -448,7 +495,7 @@ impl SmartClient {
             Steer::OtherBody => Some(Unknown::OtherBody),
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Rejected(why) => Some(Unknown::Rejected(why)),
-            Steer::Busy | Steer::OutOfWindow | Steer::NotReady => None,
+            Steer::Busy | Steer::OutOfWindow | Steer::NotReady | Steer::Unread | Steer::NoRead => None,
         };
         let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
         // A session that some have ended already is unknown to them when they are asked again.
@@ -541,6 +588,7 @@ impl SmartClient {
     /// It is not asked any more. What it still says counts.
     fn unlink(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
         self.links.remove(&server);
+        self.reads.of(server).iter().for_each(|tag| self.end_read(tag, Unread::Now, out));
         let bereft: Vec<Tag> =
             self.pending.iter().filter(|(_, pending)| pending.whole == Some(server)).map(|(tag, _)| *tag).collect();
         for tag in bereft {
@@ -582,6 +630,13 @@ impl SmartClient {
     }
 
     fn on_timers(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some(tag) = self.reads.late(now) {
+            if let Some(read) = self.reads.take(&tag) {
+                self.reads.avoid(read.server, now + self.config.resend);
+                self.tickets.remove(&read.ticket);
+                out.push(Output::Tell { ticket: read.ticket, told: Told::Unread(Unread::Now) });
+            }
+        }
         while let Some((_, tag)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.pending.get_mut(&tag) else { return };
             let majority = majority(self.electorate.answering());

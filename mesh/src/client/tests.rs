@@ -38,6 +38,7 @@ fn doubting(window: u16, doubts: bool) -> Sender {
         resend,
         resends_saved: 1000,
         doubts,
+        reads: false,
     };
     Sender::new(config, [1, 2, 3, 4])
 }
@@ -50,7 +51,7 @@ fn feed(sender: &mut Sender, millis: u64, input: sender::Input) -> Vec<Sent> {
 
 fn call(sender: &mut Sender, millis: u64, body: &'static str, deadline: u64) -> Vec<Sent> {
     let bytes = Bytes::from_static(body.as_bytes());
-    feed(sender, millis, sender::Input::Call { connection: C, bytes, deadline: at(deadline) })
+    feed(sender, millis, sender::Input::Call { connection: C, bytes, read: false, deadline: at(deadline) })
 }
 
 fn told(sender: &mut Sender, millis: u64, endpoint: Endpoint, request: &Request, told: Told) -> Vec<Sent> {
@@ -122,13 +123,14 @@ fn narrow_holding(sessions: usize, turn: u32, held: usize) -> Sender {
         resend,
         resends_saved: 2,
         doubts: false,
+        reads: false,
     };
     Sender::new(config, [1, 2, 3, 4])
 }
 
 fn call_of(sender: &mut Sender, millis: u64, connection: u64, body: &'static str, deadline: u64) -> Vec<Sent> {
     let (connection, bytes) = (Connection(connection), Bytes::from_static(body.as_bytes()));
-    feed(sender, millis, sender::Input::Call { connection, bytes, deadline: at(deadline) })
+    feed(sender, millis, sender::Input::Call { connection, bytes, read: false, deadline: at(deadline) })
 }
 
 fn done() -> Told {

@@ -9,12 +9,14 @@ mod http;
 mod length;
 mod line;
 mod names;
+mod read_only;
 mod resp;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use names::UnknownName;
+pub use read_only::{NoReadOnly, ReadOnly};
 pub use state::{ConnectionState, Replayed};
 
 use crate::ids::Digest;

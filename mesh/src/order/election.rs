@@ -441,6 +441,7 @@ impl Replica {
         let confirms = slot == decided.next() && self.confirms();
         if let State::Leader(leading) = &mut self.state {
             leading.confirming = confirms;
+            leading.rounds.reported = last;
         }
         self.start_leading_intake();
         self.propose(now, out);

@@ -2,7 +2,7 @@
 
 use super::Image;
 use crate::auth::Verified;
-use crate::ids::{Ballot, Digest, Life, Lsn, Position, ReplicaId, Run, Slot};
+use crate::ids::{Ballot, Digest, Life, Lsn, Position, ReadId, ReplicaId, Run, Slot};
 use crate::wire::Message;
 use crate::wire::peer::{Batch, Change};
 use bytes::Bytes;
@@ -29,6 +29,16 @@ pub enum Input {
     },
     /// Requests of SMaRtClients, all that came since the last step, so that they make one batch.
     Requests(Vec<Verified>),
+    /// Reads of clients, which enter no log (rule 32). Each ends with [`super::Output::ReadAnswer`] or
+    /// [`super::Output::ReadVoid`]. What they ask, and that they change nothing, is the driver's to know.
+    Reads(Vec<ReadId>),
+    /// The application answered a read, behind everything that it was given before.
+    ReadDone {
+        /// The run in which it did.
+        run: Run,
+        /// Which.
+        read: ReadId,
+    },
     /// The application runs: in the state that [`super::Output::Reset`] asked for, or as [`super::Output::Resume`] found
     /// it.
     Restored {

@@ -96,8 +96,8 @@ impl Replica {
         if request.call_bytes() > self.configuration.cluster.request_bytes as usize || !request.is_bounded() {
             return Err(Steer::TooLarge);
         }
-        // Only a leader makes these, out of a call of that number.
-        if matches!(request.body, Body::Refused(_)) {
+        // Only a leader makes the former, out of a call of that number; the latter are no requests to be ordered.
+        if matches!(request.body, Body::Refused(_) | Body::Read(_)) {
             return Err(Steer::Rejected(Rejected::NotForClients));
         }
         // Checked before it came, unless its session was opened meanwhile or a member forwarded it.
@@ -148,7 +148,8 @@ impl Replica {
     /// Puts a held request in the queue if it is its turn, and those behind it that waited for it (rule 20).
     fn queue(&mut self, tag: Tag) {
         match tag.kind {
-            Kind::Open | Kind::Close => self.intake.queue.push_back(tag),
+            // The latter are not held.
+            Kind::Open | Kind::Close | Kind::Read => self.intake.queue.push_back(tag),
             Kind::Cancel => {
                 self.intake.note_proposed(tag.client, tag.seq);
                 self.intake.queue.push_back(tag);
@@ -193,7 +194,7 @@ impl Replica {
         let tag = request.tag();
         self.intake.release(&tag);
         let through = match request.body {
-            Body::Call(_) | Body::Open { .. } | Body::Refused(_) => None,
+            Body::Call(_) | Body::Open { .. } | Body::Refused(_) | Body::Read(_) => None,
             Body::Cancel => Some(request.seq),
             Body::Close => Some(Seq(u64::MAX)),
         };
@@ -257,6 +258,7 @@ impl Replica {
             Kind::Cancel => self.sessions.get(&tag).is_some_and(|session| session.last < tag.seq),
             Kind::Close => self.sessions.get(&tag).is_some(),
             Kind::Open => true,
+            Kind::Read => false,
         }
     }
 

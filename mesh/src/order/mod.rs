@@ -16,6 +16,7 @@ mod log;
 pub mod mutant;
 mod normal;
 mod output;
+mod reads;
 mod reconfigure;
 mod recovery;
 mod sessions;
@@ -27,6 +28,8 @@ mod tests;
 #[cfg(test)]
 mod tests_generation;
 #[cfg(test)]
+mod tests_reads;
+#[cfg(test)]
 mod tests_reconfigure;
 #[cfg(test)]
 mod tests_recovery;
@@ -37,6 +40,7 @@ pub use image::Image;
 pub use input::{AppReply, Input, Record, Recovered, Resumed};
 pub use mutant::Mutant;
 pub use output::{Event, Operation, Output, To};
+pub use reads::Unread;
 pub use reconfigure::ChangeRefused;
 pub use recovery::{Behind, Fault, Scan, Segment, Verdict, judge};
 pub use status::{Role, Status};
@@ -55,6 +59,7 @@ use image::Work;
 use intake::Intake;
 use log::Log;
 use normal::Leading;
+use reads::{Indexed, Reads};
 use reconfigure::Pending;
 use sessions::{Admitted, Known, Sessions};
 use snapshot::Transfer;
@@ -148,6 +153,7 @@ pub struct Replica {
     bootstrap: ClusterConfig,
     intake: Intake,
     execution: Execution,
+    reads: Reads,
     /// Until when this replica neither proposes nor stands: it said that it stops.
     draining: Option<Instant>,
 }
@@ -198,6 +204,8 @@ impl Replica {
         let image =
             recovered.image.take().filter(|image| !(image.hollow && application)).map_or(genesis, |image| *image);
         let mut replica = Self {
+            // Another chance than that of time-outs, so that they do not depend on what is read.
+            reads: Reads::new(Rng::from_seed(!seed).next_u64()),
             rng: Rng::from_seed(seed),
             timers: Timers::default(),
             voting: false,
@@ -333,6 +341,8 @@ impl Replica {
                 }
                 self.propose(now, out);
             }
+            Input::Reads(reads) => self.on_reads(now, reads, out),
+            Input::ReadDone { run, read } => self.on_read_done(run, read),
             Input::Restored { run } => self.on_restored(now, run, out),
             Input::Executed { run, slot, replies } => self.on_executed(now, run, slot, replies, out),
             Input::AppLost { run } => self.on_lost(run, out),
@@ -364,6 +374,8 @@ impl Replica {
                 Timer::Heartbeat => self.on_heartbeat_due(now, out),
                 Timer::Repair => self.on_repair(now, out),
                 Timer::Waiting => self.on_waiting(now, out),
+                // Looked after at the end of each step.
+                Timer::Reads => {}
             }
         }
         self.drop_change(now, out);
@@ -371,6 +383,7 @@ impl Replica {
         self.settle_silence(out);
         self.judge_fresh(now, out);
         self.look_after_snapshots(now, out);
+        self.look_after_reads(now, out);
         self.check();
     }
 
@@ -422,6 +435,13 @@ impl Replica {
                 }
             }
             Message::Following { ballot, marks } => self.on_following(now, from, ballot, marks, out),
+            Message::ReadIndex { ballot, question } => self.on_read_index(now, from, ballot, question, out),
+            Message::Confirm { ballot, round } => self.on_confirm(now, from, ballot, round, out),
+            Message::Confirmed { ballot, round, marks } => self.on_confirmed(now, from, (ballot, round), marks, out),
+            Message::ReadIndexed { ballot, question, index, decided, settled, beyond } => {
+                let indexed = Indexed { question, index, settled, beyond };
+                self.on_read_indexed(now, (from, ballot), decided, indexed, out);
+            }
             Message::Fetch { from: first, to } => self.on_fetch(from, first, to, out),
             Message::Fetched { from: first, entries, decided } => {
                 self.on_fetched(now, from, first, entries, decided, out);
@@ -483,14 +503,18 @@ impl Replica {
                 assert!(self.voting && ballot.replica == self.config.id && *ballot == self.promised);
                 assert!(*slot > Slot(0) && *decided == self.log.decided());
             }
-            Message::Accepted { ballot, .. } => {
+            Message::Accepted { ballot, .. } | Message::Confirmed { ballot, .. } => {
                 assert!(self.voting && *ballot == self.promised);
                 assert!(matches!(to, To::One(leader) if leader == ballot.replica));
             }
             Message::Promise { ballot, .. } | Message::Promised { ballot, .. } => {
                 assert!(self.voting && *ballot == self.promised && *ballot > Ballot::NONE);
             }
-            Message::Prepare { ballot, .. } | Message::Heartbeat { ballot, .. } | Message::TakeOver { ballot } => {
+            Message::Prepare { ballot, .. }
+            | Message::Heartbeat { ballot, .. }
+            | Message::TakeOver { ballot }
+            | Message::Confirm { ballot, .. }
+            | Message::ReadIndexed { ballot, .. } => {
                 assert!(self.voting && *ballot == self.promised && ballot.replica == self.config.id);
             }
             Message::PreVote { .. } | Message::PreVoteGranted { .. } => assert!(self.voting),
@@ -526,7 +550,7 @@ impl Replica {
         }
         let key = match &request.body {
             // A leader's own.
-            Body::Refused(_) => None,
+            Body::Refused(_) | Body::Read(_) => None,
             Body::Open { .. } => auth::opening(request, self.configuration.cluster.request_signatures)?,
             Body::Call(_) | Body::Cancel | Body::Close => self.owner(request),
         };

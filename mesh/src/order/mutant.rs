@@ -37,11 +37,19 @@ pub enum Mutant {
     LearnerCounted,
     /// A change of the configuration is ordered while another one is under way, and taken whatever it was ordered against.
     TwoChanges,
+    /// A leader takes its own word for it that it leads (rule 32).
+    ReadUnconfirmed,
+    /// The read index is the leader's decided mark (rule 32).
+    ReadDecidedIndex,
+    /// A read that comes during a round is answered by it (rule 32).
+    ReadJoinsRound,
+    /// A read is answered from executions that an abort may take back (rule 32).
+    ReadUnsettled,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
@@ -58,6 +66,10 @@ impl Mutant {
         (Self::OldQuorum, "old-quorum"),
         (Self::LearnerCounted, "learner-counted"),
         (Self::TwoChanges, "two-changes"),
+        (Self::ReadUnconfirmed, "read-unconfirmed"),
+        (Self::ReadDecidedIndex, "read-decided-index"),
+        (Self::ReadJoinsRound, "read-joins-round"),
+        (Self::ReadUnsettled, "read-unsettled"),
     ];
 }
 

@@ -1,5 +1,6 @@
 //! The normal case: the leader proposes, followers vote, decisions ride on what is sent anyway.
 
+use super::reads::Rounds;
 use super::{AfterDisk, Event, Message, Mutant, Output, Record, Replica, State, Timer, To, mutant};
 use crate::ids::{Ballot, Digest, Epoch, Position, ReplicaId, Slot};
 use crate::quorum::{MemberSet, reached_by};
@@ -44,6 +45,8 @@ pub(super) struct Leading {
     pub urged: Option<Digest>,
     /// Whose turn it is to take a snapshot, by place in the member list.
     pub turn: Option<usize>,
+    /// Who wants to know that it leads.
+    pub rounds: Rounds,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -107,7 +110,13 @@ impl Leading {
             agreed: None,
             urgent: false,
             turn: None,
+            rounds: Rounds::default(),
         }
+    }
+
+    /// The highest slot that was proposed, or decided before this replica led.
+    pub(super) fn proposed(&self) -> Slot {
+        self.next.previous()
     }
 
     /// Whether a change of the configuration is proposed and not decided.

@@ -2,11 +2,11 @@
 //! produced when `Input::Persisted` comes back, never before.
 
 use super::input::{AppReply, Record};
-use super::{ChangeRefused, Image};
+use super::{ChangeRefused, Image, Unread};
 use crate::auth::Rejected;
 use crate::config::Configuration;
 use crate::ids::{
-    Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Lsn, Opening, Position, ReplicaId, Run, Slot,
+    Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Lsn, Opening, Position, ReadId, ReplicaId, Run, Slot,
 };
 use crate::wire::peer::Change;
 use crate::wire::submit::Steer;
@@ -58,8 +58,30 @@ pub enum Output {
         /// So many of the first calls have no time limit: a majority executed them already (rule 23).
         patient: usize,
     },
+    /// Let the application answer a read, behind everything that it was given before; then say [`super::Input::ReadDone`]. No
+    /// time limit of a call is its: an application that does not answer is lost ([`super::Input::AppLost`]).
+    Read {
+        /// The run.
+        run: Run,
+        /// Which.
+        read: ReadId,
+    },
+    /// What the application answered to a read may be given to whoever asked.
+    ReadAnswer {
+        /// Which.
+        read: ReadId,
+        /// The slot behind which it was read.
+        slot: Slot,
+    },
+    /// A read has no answer and will have none, whatever the application says: it must go through the log.
+    ReadVoid {
+        /// Which.
+        read: ReadId,
+        /// Why.
+        why: Unread,
+    },
     /// Take a snapshot: the application has executed exactly up to its slot, and gets nothing until
-    /// [`super::Input::Dumped`] or [`super::Input::DumpFailed`].
+    /// [`super::Input::Dumped`] or [`super::Input::DumpFailed`]. Reads that it has are void.
     Dump {
         /// The run.
         run: Run,

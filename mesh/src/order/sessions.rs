@@ -195,8 +195,8 @@ impl Sessions {
             _ if tag.seq > session.last => Known::New,
             Body::Cancel => done(session.active, Outcome::Settled),
             Body::Call(bytes) => session.number(tag.seq).map_or(Known::TooOld, |number| number.known(bytes)),
-            // The latter is refused before it is looked up, and the ordered one came as a call.
-            Body::Open { .. } | Body::Refused(_) => Known::New,
+            // The latter are refused before they are looked up, and an ordered refusal came as a call.
+            Body::Open { .. } | Body::Refused(_) | Body::Read(_) => Known::New,
         }
     }
 
@@ -237,7 +237,8 @@ impl Sessions {
                 self.table.remove(&tag.client);
                 Admitted::Done(Outcome::Closed, Some((tag.client, tag.opened)))
             }
-            Body::Open { .. } => Admitted::Skipped,
+            // No leader orders the latter.
+            Body::Open { .. } | Body::Read(_) => Admitted::Skipped,
         }
     }
 

@@ -78,6 +78,8 @@ pub struct Status {
     pub divergences: u64,
     /// Slots that a peer is known to have decided and this replica has not.
     pub behind: u64,
+    /// Rounds by which it confirmed for reads that it leads.
+    pub read_rounds: u64,
 }
 
 impl Replica {
@@ -120,6 +122,7 @@ impl Replica {
             quarantined: self.execution.judgement.is_quarantined(),
             divergences: self.execution.judgement.divergences(),
             behind: self.known_decided.0.saturating_sub(self.log.decided().0),
+            read_rounds: self.reads.rounds(),
         }
     }
 }

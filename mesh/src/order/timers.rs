@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Repair,
     /// Held requests are looked at: forward them, suspect the leader, drop the stale.
     Waiting,
+    /// Reads are late, or what was asked for them is to be asked again.
+    Reads,
 }
 
 /// When each is due.
@@ -20,7 +22,7 @@ pub(super) enum Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timer {
-    pub(super) const ALL: [Self; 4] = [Self::Election, Self::Heartbeat, Self::Repair, Self::Waiting];
+    pub(super) const ALL: [Self; 5] = [Self::Election, Self::Heartbeat, Self::Repair, Self::Waiting, Self::Reads];
 }
 
 impl Timers {

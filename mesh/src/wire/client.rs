@@ -29,6 +29,17 @@ pub enum Told {
     NothingSent(NothingSent),
     /// It may have run or not, or may yet run.
     Unknown(Unknown),
+    /// A read has no answer: it changed nothing, and goes through the log.
+    Unread(Unread),
+}
+
+/// Why a read has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Unread {
+    /// Not now.
+    Now,
+    /// Nor will one here soon: the servers, or the SMaRtClient's vote, want all requests in the log.
+    Never,
 }
 
 impl Told {

@@ -292,6 +292,44 @@ pub enum Message {
         /// Whether it has an application.
         application: bool,
     },
+    /// "Which slot must my reads not be below?" For all reads that the sender has by now (rule 32).
+    ReadIndex {
+        /// The ballot of the leader that is asked.
+        ballot: Ballot,
+        /// Names the question in the answer. No other question of the sender had that name.
+        question: u64,
+    },
+    /// "Has nobody promised you a higher ballot?" The leader asks because reads wait.
+    Confirm {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// Which time it asks.
+        round: u64,
+    },
+    /// "Nobody has": it was so after the round began.
+    Confirmed {
+        /// The ballot followed.
+        ballot: Ballot,
+        /// The round.
+        round: u64,
+        /// How far the sender is.
+        marks: Marks,
+    },
+    /// The answer to a [`Message::ReadIndex`], when a majority has confirmed a round that began after it.
+    ReadIndexed {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The question.
+        question: u64,
+        /// The highest slot that was proposed or recovered when the round began.
+        index: Slot,
+        /// The leader's decided mark.
+        decided: Slot,
+        /// The settled mark.
+        settled: Slot,
+        /// So many requests of the slot after it were executed by a majority too.
+        beyond: u32,
+    },
 }
 
 impl Message {
@@ -306,6 +344,7 @@ impl Message {
                 | Self::Promised { .. }
                 | Self::Accepted { .. }
                 | Self::Following { .. }
+                | Self::Confirmed { .. }
         )
     }
 
@@ -332,6 +371,10 @@ impl Message {
             Self::ForwardRefused { .. } => "forward_refused",
             Self::Behind { .. } => "behind",
             Self::Join { .. } => "join",
+            Self::ReadIndex { .. } => "read_index",
+            Self::Confirm { .. } => "confirm",
+            Self::Confirmed { .. } => "confirmed",
+            Self::ReadIndexed { .. } => "read_indexed",
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::auth::{CERTIFICATE_BYTES_MAX, Owner, SharedProof};
 use crate::ids::{ClientId, Digest, Opening, Seq};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 
 /// One request of a session, as it is sent, ordered and journaled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,6 +41,36 @@ pub enum Body {
     /// What a leader orders in the place of a [`Body::Call`] that it cannot take: the number is consumed, and the
     /// outcome is a refusal. Clients do not send it.
     Refused(Refusal),
+    /// Requests in the application's own protocol that change nothing, of one connection, one behind the other: to be
+    /// answered without the log (rule 32). Never ordered, nor part of a session: client and number only name it on the links.
+    Read(#[serde(deserialize_with = "some_together")] Vec<Bytes>),
+}
+
+/// Requests that one [`Body::Read`] may have.
+pub const READS_TOGETHER: usize = 64;
+/// Bytes of all of them, unless there is only one.
+pub const READS_TOGETHER_BYTES: usize = 64 << 10;
+
+/// What is more than any of us sends is refused before there is memory for it: an empty request takes a byte on the wire.
+fn some_together<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Bytes>, D::Error> {
+    struct Together;
+    impl<'de> Visitor<'de> for Together {
+        type Value = Vec<Bytes>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{READS_TOGETHER} requests at most")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut requests: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(request) = requests.next_element()? {
+                if all.len() >= READS_TOGETHER {
+                    return Err(A::Error::custom("too many requests in one"));
+                }
+                all.push(request);
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_seq(Together)
 }
 
 /// What kind of request a [`Tag`] names: a call and the cancel that settles it have the same number.
@@ -52,6 +84,8 @@ pub enum Kind {
     Cancel,
     /// [`Body::Close`].
     Close,
+    /// [`Body::Read`].
+    Read,
 }
 
 /// The name of a request on the links: who waits for what.
@@ -83,6 +117,7 @@ impl Request {
             Body::Call(_) | Body::Refused(_) => Kind::Call,
             Body::Cancel => Kind::Cancel,
             Body::Close => Kind::Close,
+            Body::Read(_) => Kind::Read,
         };
         Tag { client: self.client, opened: self.opened, seq: self.seq, kind }
     }
@@ -92,6 +127,7 @@ impl Request {
     pub fn call_bytes(&self) -> usize {
         match &self.body {
             Body::Call(bytes) => bytes.len(),
+            Body::Read(requests) => requests.iter().map(Bytes::len).sum(),
             _ => 0,
         }
     }
@@ -111,7 +147,7 @@ impl Request {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         let body = match &self.body {
-            Body::Call(bytes) => bytes.len(),
+            Body::Call(_) | Body::Read(_) => self.call_bytes(),
             Body::Open { owner: Some(owner), .. } => 48 + owner.certificate.len(),
             _ => 0,
         };
@@ -141,6 +177,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// The applications of a majority fell silent on it: undone where it ran, and it never will be run (rule 23).
     Aborted,
+    /// The application's replies to a [`Body::Read`]: no ordered outcome, but one replica's word.
+    Read(Vec<Bytes>),
 }
 
 impl Outcome {
@@ -153,6 +191,7 @@ impl Outcome {
             Self::Settled => kind == Kind::Cancel,
             Self::Closed => kind == Kind::Close,
             Self::Refused(_) => matches!(kind, Kind::Call | Kind::Open),
+            Self::Read(_) => kind == Kind::Read,
         }
     }
 

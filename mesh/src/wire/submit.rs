@@ -104,4 +104,8 @@ pub enum Steer {
     NotReady,
     /// It does not believe who made the request.
     Rejected(Rejected),
+    /// A read is not answered here now.
+    Unread,
+    /// It is no read, or reads are not answered past the log here.
+    NoRead,
 }

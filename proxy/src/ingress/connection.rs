@@ -12,7 +12,7 @@ use super::room::{self, Admitted, FREE, Rooms, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::client::running::Event;
 use mesh::client::sender::{Answer, Connection, Refused};
-use mesh::framing::{Adapter, Connections, FramingError, Handling, Manner};
+use mesh::framing::{Adapter, Connections, FramingError, Handling, Manner, ReadOnly};
 use mesh::node::counts::Counts;
 use mesh::wire::client::Unknown;
 use std::collections::VecDeque;
@@ -40,6 +40,8 @@ const PARTING: Duration = Duration::from_secs(1);
 pub(super) struct Shared {
     /// The protocol.
     pub(super) adapter: Adapter,
+    /// What changes nothing, if that is asked past the log.
+    pub(super) read_only: Option<ReadOnly>,
     /// The way to the sender.
     pub(super) events: mpsc::Sender<Event>,
     /// What all connections may hold together.
@@ -365,9 +367,11 @@ impl Conversation {
         self.expected += expected;
         let rooms = self.shared.rooms.clone();
         let events = self.shared.events.clone();
+        let adapter = &self.shared.adapter;
+        let read = self.shared.read_only.as_ref().is_some_and(|read_only| read_only.is_read(adapter, &bytes));
         let handing_on = move |admitted: Admitted| {
             let (bytes, share) = room::held(bytes, admitted, large);
-            (Event::Call { connection, bytes, answer }, share)
+            (Event::Call { connection, bytes, read, answer }, share)
         };
         let until = Instant::now() + self.shared.deadline;
         let admission = match rooms.try_admit(lacks) {

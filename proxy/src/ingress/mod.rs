@@ -20,7 +20,7 @@ use mesh::auth::Signatures;
 use mesh::client::ReplyVote;
 use mesh::client::running::{self, Running, Signing};
 use mesh::client::sender::Lending;
-use mesh::framing::{Adapter, Connections};
+use mesh::framing::{Adapter, Connections, ReadOnly};
 use mesh::net::{Endpoint, Files, OutsideFiles, Role, kept};
 use mesh::node::counts;
 use mesh::node::identity::{self, Expected};
@@ -71,6 +71,8 @@ pub struct Config {
     pub inside: Option<InsideConfig>,
     /// The clients' protocol.
     pub adapter: Adapter,
+    /// Which requests change nothing, and are asked past the log; `None`: all go through it.
+    pub read_only: Option<ReadOnly>,
     /// After this a client is told what is known.
     pub deadline: Duration,
     /// How long what is outstanding may take after a SIGTERM.
@@ -107,6 +109,8 @@ impl Config {
             "protocol": self.adapter.name(),
             "request_bytes": self.adapter.request_bytes,
             "reply_bytes": self.adapter.reply_bytes,
+            "reads": if self.read_only.is_some() { "index" } else { "log" },
+            "read_only": self.read_only.as_ref().map(|read_only| read_only.words().collect::<Vec<_>>()),
             "deadline_seconds": self.deadline.as_secs_f64(),
             "drain_timeout_seconds": self.drain_timeout.as_secs_f64(),
             "drain_delay_seconds": self.drain_delay.as_secs_f64(),
@@ -138,7 +142,11 @@ impl Config {
             Connections::Shared | Connections::PerRequest => Lending::Pooled,
         };
         let window = if self.adapter.closes_after_reply() { 1 } else { WINDOW };
-        mesh::client::sender::Config::new(lending, window, SESSIONS, HELD, self.deadline)
+        let reads = self.read_only.is_some();
+        mesh::client::sender::Config {
+            reads,
+            ..mesh::client::sender::Config::new(lending, window, SESSIONS, HELD, self.deadline)
+        }
     }
 }
 
@@ -174,6 +182,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let rooms = Rooms::new(HELD, LARGE_BYTES, ANSWER_BYTES);
     let shared = Arc::new(Shared {
         adapter: config.adapter,
+        read_only: config.read_only.clone(),
         events: running.events.clone(),
         rooms: rooms.clone(),
         limits: config.limits,

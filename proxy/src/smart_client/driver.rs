@@ -235,6 +235,8 @@ impl Around {
             failpoint::reach(Some(&self.pki), failpoint::AFTER_FORWARD_BEFORE_ANSWER);
         }
         let how = match &told {
+            // It comes again as a request, and is counted then.
+            Told::Unread(_) => return asker.tell(told),
             Told::Outcome { outcome: Outcome::Refused(_) | Outcome::Aborted | Outcome::Cancelled, .. }
             | Told::NothingSent(_) => Ended::Refused,
             Told::Outcome { .. } => Ended::Ok,

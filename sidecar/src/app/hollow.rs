@@ -25,7 +25,7 @@ pub(super) async fn run(
             Some(Command::Reset { run, .. } | Command::Resume { run }) => Event::Restored { run },
             // The core of a witness hands nothing over to be executed.
             Some(Command::Execute { run, .. }) => Event::Lost { run },
-            Some(Command::Answered { .. }) => continue,
+            Some(Command::Answered { .. } | Command::Read { .. }) => continue,
         };
         if events.send(event).await.is_err() {
             return;

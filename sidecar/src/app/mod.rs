@@ -34,8 +34,9 @@ pub(crate) use worker::{Handle, spawn};
 use crate::config::{Probe, SnapshotMode};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
+use bytes::Bytes;
 use mesh::framing::Adapter;
-use mesh::ids::{Run, Slot};
+use mesh::ids::{ReadId, Run, Slot};
 use mesh::order::{AppReply, Image, Operation};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -53,7 +54,9 @@ pub(crate) enum Command {
     Resume { run: Run },
     /// Execute, after everything before; the first `patient` calls without a time limit.
     Execute { run: Run, slot: Slot, operations: Vec<Operation>, patient: usize },
-    /// Take a snapshot.
+    /// Answer reads, after everything before; nothing of them is kept.
+    Read { run: Run, read: ReadId, requests: Vec<Bytes> },
+    /// Take a snapshot. Reads that were asked for before are not answered.
     Dump { run: Run, image: Box<Image> },
 }
 
@@ -64,6 +67,8 @@ pub(crate) enum Event {
     Restored { run: Run },
     /// One reply for each call of the slot, in order.
     Executed { run: Run, slot: Slot, replies: Vec<AppReply> },
+    /// The replies to reads.
+    Read { run: Run, read: ReadId, replies: Vec<Bytes> },
     /// No answer to a call of this slot, after so many that were answered; nothing more will come of this run.
     Silent { run: Run, slot: Slot, answered: usize },
     /// Nothing more will come of this run.

@@ -2,7 +2,8 @@
 
 use super::Command;
 use super::worker::End;
-use mesh::ids::{Run, Slot};
+use bytes::Bytes;
+use mesh::ids::{ReadId, Run, Slot};
 use mesh::order::{Image, Operation};
 use std::collections::VecDeque;
 use tokio::sync::mpsc;
@@ -12,6 +13,8 @@ use tokio::sync::mpsc;
 pub(super) enum Task {
     /// Execute a slot; the first `patient` calls without a time limit.
     Execute { slot: Slot, operations: Vec<Operation>, patient: usize },
+    /// Answer reads.
+    Read { read: ReadId, requests: Vec<Bytes> },
     /// Take a snapshot.
     Dump(Box<Image>),
 }
@@ -112,8 +115,9 @@ impl Orders {
             Command::Execute { run, slot, operations, patient } if Some(run) == current => {
                 Taken::Task(Task::Execute { slot, operations, patient })
             }
+            Command::Read { run, read, requests } if Some(run) == current => Taken::Task(Task::Read { read, requests }),
             Command::Dump { run, image } if Some(run) == current => Taken::Task(Task::Dump(image)),
-            Command::Execute { .. } | Command::Dump { .. } => Taken::Stale,
+            Command::Execute { .. } | Command::Read { .. } | Command::Dump { .. } => Taken::Stale,
             Command::Answered { through } => {
                 self.answered = Some(through);
                 Taken::Stale

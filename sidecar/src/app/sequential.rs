@@ -8,7 +8,7 @@ use super::worker::{End, Left, Live};
 use super::{Event, Settings, dump};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::Connections;
-use mesh::ids::Slot;
+use mesh::ids::{ReadId, Slot};
 use mesh::order::{AppReply, Operation};
 use std::time::Instant;
 
@@ -52,8 +52,44 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
                     return end;
                 }
             }
+            Task::Read { read, requests } => {
+                if let Err(end) = answer(live, read, &requests).await {
+                    return end;
+                }
+            }
         }
     }
+}
+
+/// Answers reads, and tells the driver. Whatever goes wrong is no call's fault: the application is lost.
+async fn answer(live: &mut Live<'_>, read: ReadId, requests: &[Bytes]) -> Result<(), End> {
+    let mut replies = Vec::with_capacity(requests.len());
+    let (settings, address) = (live.settings, live.keeper.address());
+    *live.left = Left::Busy;
+    for request in requests {
+        let exchanged = async {
+            let mut stream = connect(address, settings.timeout).await?;
+            exchange(&mut stream, &settings.adapter, request, &mut BytesMut::new(), Some(settings.timeout)).await
+        };
+        let Answer { reply, .. } = tokio::select! {
+            biased;
+            answer = exchanged => answer.map_err(|loss| {
+                if matches!(loss, Loss::Silent(_)) {
+                    *live.left = Left::Hung;
+                }
+                End::Lost(loss)
+            })?,
+            ended = live.keeper.exited() => return Err(End::Lost(Loss::Ended(ended))),
+            end = live.orders.watch(live.run) => return Err(end),
+        };
+        replies.push(reply.bytes);
+    }
+    // Each connection was new: nothing but this proves that all of them met the application of the calls before (rule 24).
+    if !live.keeper.same() {
+        return Err(End::Lost(Loss::Restarted));
+    }
+    *live.left = Left::Clean;
+    live.read(read, replies).await
 }
 
 /// Makes the connections that must be there before anything is executed.
@@ -178,6 +214,12 @@ fn failure(loss: Loss, answered: usize, ended_by_close: bool) -> Failure {
 }
 
 impl Live<'_> {
+    /// Tells the driver. No marker knows of reads: whether one was under way changes nothing.
+    pub(super) async fn read(&mut self, read: ReadId, replies: Vec<Bytes>) -> Result<(), End> {
+        let event = Event::Read { run: self.run, read, replies };
+        self.events.send(event).await.map_err(|_| End::Stopped)
+    }
+
     /// Before anything of a slot is sent: from now on only a reset brings the initial state.
     pub(super) fn intend(&mut self, slot: Slot) -> Result<(), End> {
         self.keeper.mark_used().map_err(|error| End::Lost(Loss::Local(format!("{error:#}"))))?;

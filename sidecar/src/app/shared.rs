@@ -6,7 +6,7 @@ use super::orders::{Orders, Task};
 use super::worker::{End, Left, Live};
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::framing::{Adapter, Scan};
-use mesh::ids::{Run, Slot};
+use mesh::ids::{ReadId, Run, Slot};
 use mesh::order::{AppReply, Image, Operation};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,9 +18,18 @@ use tokio::time::Instant;
 /// Nothing further is handed to the connection while so many bytes wait to be written to the application.
 const OUTPUT_BYTES: usize = 4 << 20;
 
-/// A slot whose replies are not all here.
+/// What replies are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// The calls of a slot.
+    Slot(Slot),
+    /// Reads, which leave nothing behind. They may be asked again, `once` on another connection.
+    Read { read: ReadId, once: bool },
+}
+
+/// A slot, or reads, whose replies are not all here.
 struct Pending {
-    slot: Slot,
+    of: Of,
     begun: Instant,
     /// So many of the first calls have no time limit.
     patient: usize,
@@ -98,15 +107,22 @@ async fn serve_connection(live: &mut Live<'_>, pipeline: &mut Pipeline, stream: 
         let turned = turn(live, pipeline, &mut reader, &mut writer).await;
         // What was answered whole counts, however the turn ended.
         while let Some(done) = pipeline.next_done() {
-            live.settings.metrics.execute.observe(done.begun.elapsed().as_secs_f64());
-            live.executed(done.slot, done.requests.iter(), done.replies).await?;
+            match done.of {
+                Of::Slot(slot) => {
+                    live.settings.metrics.execute.observe(done.begun.elapsed().as_secs_f64());
+                    live.executed(slot, done.requests.iter(), done.replies).await?;
+                }
+                Of::Read { read, .. } => {
+                    live.read(read, done.replies.into_iter().map(|reply| reply.bytes).collect()).await?;
+                }
+            }
         }
         *live.left = if pipeline.slots.is_empty() { Left::Clean } else { Left::Busy };
         match turned {
             Ok(Turn::On) => {}
             Ok(Turn::Last) => return Ok(Leave::Last),
             Ok(Turn::Dump(image)) => return Ok(Leave::Dump(image)),
-            Ok(Turn::Closed) if pipeline.slots.is_empty() => return Ok(Leave::Closed),
+            Ok(Turn::Closed) if pipeline.may_ask_again() => return Ok(Leave::Closed),
             Ok(Turn::Closed) => return Err(pipeline.blame(live, Loss::Closed(pipeline.unanswered()))),
             Err(Broken::End(end)) => return Err(end),
             Err(Broken::Loss(loss)) => return Err(pipeline.blame(live, loss)),
@@ -184,6 +200,7 @@ async fn turn(
             while let Some(task) = next {
                 match task {
                     Task::Execute { slot, operations, patient } => pipeline.take(live, slot, operations, patient)?,
+                    Task::Read { read, requests } => pipeline.read(read, requests),
                     Task::Dump(image) => return Ok(pipeline.dump(live, image).await?),
                 }
                 let full = pipeline.output.len() >= OUTPUT_BYTES;
@@ -222,19 +239,37 @@ impl Pipeline {
             Operation::Call { bytes, .. } => Some(bytes),
             Operation::End { .. } => None,
         });
-        let requests: Vec<Bytes> = calls.collect();
+        self.put(Of::Slot(slot), begun, patient, calls.collect());
+        Ok(())
+    }
+
+    /// Behind everything that the connection was given before. Nothing of a read is marked: it changes nothing.
+    fn read(&mut self, read: ReadId, requests: Vec<Bytes>) {
+        self.put(Of::Read { read, once: false }, Instant::now(), 0, requests);
+    }
+
+    fn put(&mut self, of: Of, begun: Instant, patient: usize, requests: Vec<Bytes>) {
         for request in &requests {
             self.output.extend_from_slice(request);
         }
         if !requests.is_empty() {
             self.since.get_or_insert(begun);
         }
-        self.slots.push_back(Pending { slot, begun, patient, replies: Vec::with_capacity(requests.len()), requests });
-        Ok(())
+        self.slots.push_back(Pending { of, begun, patient, replies: Vec::with_capacity(requests.len()), requests });
     }
 
-    /// The core asks for a snapshot only when everything before is executed.
-    async fn dump(&self, live: &Live<'_>, image: Box<Image>) -> Result<Turn, End> {
+    /// Whether nothing is under way on a connection that the application closed, or reads alone, which are then asked
+    /// again; but no read closes one connection after the other.
+    fn may_ask_again(&mut self) -> bool {
+        self.slots.iter_mut().all(|pending| match &mut pending.of {
+            Of::Slot(_) => false,
+            Of::Read { once, .. } => !std::mem::replace(once, true),
+        })
+    }
+
+    /// The core asks for a snapshot only when everything before is executed. Reads are void then.
+    async fn dump(&mut self, live: &Live<'_>, image: Box<Image>) -> Result<Turn, End> {
+        self.slots.retain(|pending| matches!(pending.of, Of::Slot(_)));
         if self.slots.is_empty() {
             return Ok(Turn::Dump(image));
         }
@@ -291,7 +326,11 @@ impl Pipeline {
                 if matches!(loss, Loss::Silent(_)) {
                     *live.left = Left::Hung;
                 }
-                End::Silent { slot: pending.slot, answered: pending.replies.len(), loss }
+                match pending.of {
+                    Of::Slot(slot) => End::Silent { slot, answered: pending.replies.len(), loss },
+                    // No ordered call is to blame: it is lost, and the reads are void.
+                    Of::Read { .. } => End::Lost(loss),
+                }
             }
             _ => End::Lost(loss),
         }

@@ -145,6 +145,13 @@ impl<R> Waiters<R> {
         }
     }
 
+    /// Answers a stream that was not registered.
+    pub(crate) fn say(&mut self, link: LinkId, stream: R, bytes: Bytes) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            deliver(&self.metrics, entry, Delivery::Answer(stream, bytes));
+        }
+    }
+
     /// The ordered outcome of a request.
     pub(crate) fn on_reply(&mut self, tag: Tag, slot: Slot, form: Digest, outcome: Option<Outcome>) {
         let Some(waiters) = self.waiting.remove(&tag) else { return };

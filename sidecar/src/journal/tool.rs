@@ -257,6 +257,7 @@ fn request_value(request: &Request, payloads: bool) -> Value {
         Body::Cancel => "cancel",
         Body::Close => "close",
         Body::Refused(_) => "refused",
+        Body::Read(_) => "read",
     };
     let mut value = json!({ "client": client.to_string(), "opened": opened.to_string(), "seq": seq.0, "kind": kind, "bytes": request.call_bytes(), "signed": proof.is_some() });
     match body {

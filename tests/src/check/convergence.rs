@@ -90,6 +90,7 @@ mod tests {
             quarantined: false,
             divergences: 0,
             behind: 0,
+            read_rounds: 0,
         }
     }
 

@@ -93,6 +93,12 @@ counters! {
     native_replies,
     /// Leaders suspected because of a waiting request.
     suspicions,
+    /// Groups of reads answered past the log.
+    reads,
+    /// Of those, such that had to go through the log after all.
+    unread,
+    /// Of those that servers were asked for, void.
+    void_reads,
     /// Snapshots stored.
     snapshots,
     /// Snapshots that could not be taken.

@@ -21,6 +21,7 @@ pub mod membership;
 pub mod model;
 pub mod promises;
 pub mod quorum;
+pub mod reads;
 pub mod refusals;
 pub mod settled;
 pub mod spinning;
@@ -303,7 +304,14 @@ impl Checks {
                 self.quorum.on_mark(who, *decided)?;
                 self.settled.on_mark(who, *settled, &self.execution, &self.membership)
             }
-            Message::Accepted { marks, .. } | Message::Following { marks, .. } => self.on_marks(who, marks),
+            Message::Accepted { marks, .. } | Message::Following { marks, .. } | Message::Confirmed { marks, .. } => {
+                self.on_marks(who, marks)
+            }
+            Message::ReadIndexed { ballot, decided, settled, .. } => {
+                self.ballots.on_leader(who, *ballot)?;
+                self.quorum.on_mark(who, *decided)?;
+                self.settled.on_mark(who, *settled, &self.execution, &self.membership)
+            }
             Message::Fetched { from, entries, decided } => self.on_fetched(who, *from, entries, *decided),
             _ => Ok(()),
         }
@@ -523,6 +531,8 @@ impl Checks {
                     self.holds(who, slot, value)
                 })
             }
+            // It may have been answered past the log: judged at the end, when it is known what else was.
+            (Some((_, Answer::Reply(_))), None) if call.op.is_read() => Ok(()),
             (Some((_, Answer::Reply(_))), None) => {
                 Violation::raise("linearizable", format!("call {} ({:?}) was answered and did not run", id.0, call.op))
             }
@@ -540,6 +550,7 @@ impl Checks {
     pub fn at_end(&self) -> Verdict {
         let ordered: Vec<CallId> = self.ordered.iter().map(|(call, _)| *call).collect();
         linearizable::check(&self.calls, &ordered)?;
+        reads::check(&self.calls, &ordered)?;
         refusals::check(&self.calls, &ordered)?;
         connection_order::check(&self.calls, &ordered)?;
         self.divergence.at_end(&self.membership)

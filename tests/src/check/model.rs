@@ -34,6 +34,12 @@ pub struct Poison {
 }
 
 impl MapOp {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::Size)
+    }
+
     /// The request's bytes: one line, filled up to at least `bytes` bytes.
     #[must_use]
     pub fn encode(&self, call: CallId, bytes: usize) -> Bytes {

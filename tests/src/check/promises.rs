@@ -31,6 +31,11 @@ pub fn on_send(who: usize, covered: Slot, ledger: &Ledger, quorum: &Quorum, mess
             let mut open = slots.iter().filter(|slot| **slot > covered);
             open.try_for_each(|slot| vote(who, ledger, quorum, *ballot, *slot))
         }
+        // So it is whatever else happens: what is promised later was not promised then.
+        Message::Confirmed { ballot, .. } if ledger.promised() > *ballot => {
+            let promised = ledger.promised();
+            Violation::raise(NAME, format!("replica {who} confirms {ballot} after it promised {promised}"))
+        }
         _ => Ok(()),
     }
 }

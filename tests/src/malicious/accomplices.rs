@@ -144,5 +144,6 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Closed => "closed",
         Outcome::Refused(_) => "refused",
         Outcome::Aborted => "aborted",
+        Outcome::Read(_) => "read",
     }
 }

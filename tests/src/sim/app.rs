@@ -3,7 +3,7 @@
 
 use crate::check::model::Store;
 use bytes::Bytes;
-use mesh::ids::{Digest, Run, Slot};
+use mesh::ids::{Digest, ReadId, Run, Slot};
 use mesh::order::{AppReply, Operation};
 use mesh::time::Duration;
 use std::collections::VecDeque;
@@ -42,13 +42,15 @@ impl AppFaults {
     }
 }
 
-/// A slot that waits for its execution.
+/// A slot that waits for its execution; or a read past the log, for its answer.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// The run.
     pub run: Run,
-    /// The slot.
+    /// The slot; none of a read.
     pub slot: Slot,
+    /// The read.
+    pub read: Option<ReadId>,
     /// What to execute.
     pub operations: Vec<Operation>,
     /// So many calls have no time limit.
@@ -63,6 +65,21 @@ impl Waiting {
             Operation::End { .. } => None,
         })
     }
+}
+
+/// What was executed.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The run.
+    pub run: Run,
+    /// The slot.
+    pub slot: Slot,
+    /// Or the read.
+    pub read: Option<ReadId>,
+    /// One for each call.
+    pub replies: Vec<AppReply>,
+    /// Sessions that ended.
+    pub ends: u64,
 }
 
 /// What an application executed, as its execution marker has it.
@@ -115,7 +132,13 @@ impl App {
     /// Slots that wait.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.queue.len()
+        self.queue.iter().filter(|waiting| waiting.read.is_none()).count()
+    }
+
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// The server asks for a new run: nothing of the old one counts any more.
@@ -138,7 +161,8 @@ impl App {
 
     /// The server's process ended, and it is left alone. True if it can be used on.
     pub fn is_left(&mut self) -> bool {
-        let idle = self.alive && self.running && self.queue.is_empty() && !self.dumping;
+        let idle = self.alive && self.running && self.outstanding() == 0 && !self.dumping;
+        self.queue.clear();
         self.running = false;
         self.life += 1;
         idle
@@ -160,22 +184,27 @@ impl App {
     }
 
     /// Executes the first slot. `None` if there is none.
-    pub fn execute(&mut self) -> Option<(Run, Slot, Vec<AppReply>, u64)> {
+    pub fn execute(&mut self) -> Option<Done> {
         let first = self.queue.pop_front()?;
         let mut replies = Vec::new();
         for bytes in first.calls() {
             let mut reply = self.store.execute(bytes);
             if self.wrong {
                 // Its state goes wrong too.
-                self.store.0.insert(u64::MAX, first.slot.0);
+                if first.read.is_none() {
+                    self.store.0.insert(u64::MAX, first.slot.0);
+                }
                 reply = Bytes::from([b"WRONG ", reply.as_ref()].concat());
                 self.tainted = true;
             }
             replies.push(AppReply { form: Digest::of(&reply), bytes: reply });
         }
-        self.marker.outcomes.push((first.slot, replies.clone()));
+        if first.read.is_none() {
+            self.marker.outcomes.push((first.slot, replies.clone()));
+        }
         let ends = (first.operations.len() - replies.len()) as u64;
-        Some((first.run, first.slot, replies, ends))
+        let Waiting { run, slot, read, .. } = first;
+        Some(Done { run, slot, read, replies, ends })
     }
 
     /// The first slot that waits.
@@ -193,7 +222,7 @@ mod tests {
     fn put(slot: u64) -> Waiting {
         let bytes = MapOp::Put(slot, 1).encode(CallId(slot), 0);
         let operations = vec![Operation::Call { session: (mesh::ids::ClientId(1), mesh::ids::Opening::NONE), bytes }];
-        Waiting { run: Run(1), slot: Slot(slot), operations, patient: 0 }
+        Waiting { run: Run(1), slot: Slot(slot), read: None, operations, patient: 0 }
     }
 
     fn app() -> App {

@@ -2,7 +2,7 @@
 //! saw.
 
 use super::World;
-use super::app::Waiting;
+use super::app::{Done, Waiting};
 use super::event::Event;
 use crate::check::Verdict;
 use crate::check::model::{MapOp, Poison};
@@ -90,7 +90,7 @@ impl World {
         Ok(())
     }
 
-    fn begin_execution(&mut self, index: usize) {
+    pub(super) fn begin_execution(&mut self, index: usize) {
         let Some(first) = self.servers[index].app.first().cloned() else { return };
         let life = self.servers[index].app.life;
         match self.fate(index, &first) {
@@ -150,12 +150,15 @@ impl World {
 
     pub(super) fn on_app_done(&mut self, index: usize) -> Verdict {
         let server = &mut self.servers[index];
-        let Some((run, slot, replies, ends)) = server.app.execute() else { return Ok(()) };
+        let Some(Done { run, slot, read, replies, ends }) = server.app.execute() else { return Ok(()) };
+        if let Some(read) = read {
+            return self.on_app_read(index, run, read, replies);
+        }
         server.answered = server.answered.max(slot);
         server.differed |= server.app.tainted;
         server.stuck = None;
         self.counters.ends += ends;
-        if server.app.outstanding() > 0 {
+        if server.app.is_busy() {
             self.begin_execution(index);
         }
         self.checks.on_executed(index, slot);
@@ -167,6 +170,12 @@ impl World {
         let server = &mut self.servers[index];
         let Some(first) = server.app.first() else { return Ok(()) };
         let (run, slot) = (first.run, first.slot);
+        if first.read.is_some() {
+            // No call is to blame.
+            server.app.die();
+            self.answer_late(index, run, None);
+            return self.step_server(index, Input::AppLost { run });
+        }
         // With no limit to its time a call that kills is still one that was not answered.
         let blamed = self.options.app.patience.is_some();
         server.app.die();
@@ -193,11 +202,12 @@ impl World {
         }
         let run = server.app.run;
         let stuck = server.stuck.as_ref().map(|(_, bytes)| bytes);
-        let under_way = server.app.first().filter(|first| first.calls().count() > 0).map(|first| {
-            // It has not come beyond the call that it hangs on.
-            let hangs = first.calls().position(|bytes| Some(bytes) == stuck);
-            (first.slot, hangs.unwrap_or_else(|| self.chance.below(first.calls().count() as u64) as usize))
-        });
+        let under_way =
+            server.app.first().filter(|first| first.calls().count() > 0 && first.read.is_none()).map(|first| {
+                // It has not come beyond the call that it hangs on.
+                let hangs = first.calls().position(|bytes| Some(bytes) == stuck);
+                (first.slot, hangs.unwrap_or_else(|| self.chance.below(first.calls().count() as u64) as usize))
+            });
         server.orphan = false;
         server.app.die();
         self.answer_late(index, run, under_way.map(|(slot, _)| slot));

@@ -231,9 +231,20 @@ impl World {
         self.queue.push(back, Event::LinkCheck { client, server });
     }
 
+    /// Who leads, where that is to be struck.
+    fn rather_the_leader(&mut self) -> Option<usize> {
+        if !self.options.reading || self.chance.chance(400) {
+            return None;
+        }
+        let leads =
+            |server: &super::server::Server| server.replica.as_ref().is_some_and(|replica| replica.status().ready);
+        self.servers.iter().position(leads)
+    }
+
     fn pause(&mut self) {
         let processes = self.processes();
         let Some(victim) = self.chance.choose(&processes).copied() else { return };
+        let victim = self.rather_the_leader().map_or(victim, Process::Server);
         let until = self.now + self.chance.duration(Duration::from_millis(2500));
         let paused = self.paused_until_mut(victim);
         *paused = (*paused).max(until);
@@ -246,6 +257,7 @@ impl World {
         let stop = self.now + self.chance.duration(Duration::from_millis(800));
         if self.chance.chance(700) {
             let victim = self.chance.below(self.servers.len() as u64) as usize;
+            let victim = self.rather_the_leader().unwrap_or(victim);
             let server = &self.servers[victim];
             if !self.may_crash(victim, false) || server.replica.is_none() || server.paused_until > self.now {
                 return Ok(());

@@ -16,6 +16,7 @@ pub mod native;
 pub mod network;
 pub mod operator;
 pub mod options;
+pub mod reads;
 pub mod sender;
 pub mod server;
 pub mod smart;
@@ -289,7 +290,10 @@ impl World {
             }
             let paused = *self.paused_until_mut(process);
             if paused > self.now {
-                self.queue.push(paused, event);
+                // Links do not wait for each other: what came first over one may be looked at after what came over another.
+                let late = self.options.reading && matches!(event, Event::Peer { .. });
+                let late = if late { self.chance.duration(Duration::from_millis(30)) } else { Duration::ZERO };
+                self.queue.push(paused + late, event);
                 return Ok(());
             }
         }

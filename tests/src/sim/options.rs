@@ -66,6 +66,8 @@ pub struct Options {
     pub late_answers: u32,
     /// How long faults strike.
     pub trouble: Duration,
+    /// Whether the run is about reads past the log, and whoever leads is what faults strike most.
+    pub reading: bool,
     /// Whether bounds are so tight that a call may be refused, or its outcome unknown, although nothing is broken.
     pub tight: bool,
 }
@@ -132,6 +134,7 @@ impl Options {
             timer_faults: if rng.chance(300) { 100 } else { 0 },
             late_answers: if rng.chance(500) { 500 } else { 0 },
             trouble,
+            reading: false,
             tight,
             cluster,
             replicas: witnesses.len(),
@@ -145,7 +148,35 @@ impl Options {
         if rng.chance(250) {
             options.cluster.request_signatures = Signatures::Required;
         }
+        options.sender.reads = rng.chance(700);
+        if rng.chance(200) && n > 1 && durability != Durability::Memory {
+            options.read_much(rng, silences);
+        }
         options
+    }
+
+    /// Nearly all is read past the log, of few keys, while leaders give way to others that they hear of late; in half of the
+    /// runs applications are so slow that calls are aborted which one of them has executed.
+    fn read_much(&mut self, rng: &mut Rng, silences: bool) {
+        self.reading = true;
+        (self.sender.reads, self.sender.lending) = (true, Lending::Pooled);
+        self.sender.resend = ms(1_000);
+        self.cluster.request_signatures = Signatures::Off;
+        if self.smart_client.vote == ReplyVote::All {
+            self.smart_client.vote = ReplyVote::Majority;
+        }
+        (self.workload.keys, self.workload.calls) = (rng.between(1, 2), 400);
+        self.workload.clients = self.workload.clients.max(3);
+        self.workload.think_max = ms(rng.between(2, 20));
+        self.network.delay_max = ms(rng.between(1, 5));
+        (self.network.tail, self.network.tail_max) = (rng.between(50, 300) as u32, ms(rng.between(100, 2_000)));
+        self.faults.retain(|(fault, _)| !matches!(fault, Fault::Drain | Fault::Pause | Fault::Partition));
+        let often = self.trouble / 100 * rng.between(4, 12) as u32;
+        self.faults.extend([Fault::Drain, Fault::Pause, Fault::Partition].map(|fault| (fault, often)));
+        if silences && rng.chance(500) {
+            self.app.patience = Some(ms(rng.between(50, 200)));
+            (self.app.slow, self.app.slow_max) = (rng.between(100, 400) as u32, ms(1_000));
+        }
     }
 
     /// Members of the cluster at first.
@@ -310,6 +341,7 @@ fn sender(rng: &mut Rng, window: u16, clients: usize, tight: &mut bool) -> sende
         resend: ms(rng.between(50, 1_000)),
         resends_saved: if rng.chance(200) { rng.between(1, 5) as u32 } else { 1000 },
         doubts: false,
+        reads: false,
     }
 }
 

@@ -121,6 +121,8 @@ impl World {
                 Output::Answer { connection, answer } => self.on_answer(index, connection.0, answer)?,
                 Output::Resent => self.counters.resends += 1,
                 Output::Withheld => {}
+                Output::Read { answered: true } => self.counters.reads += 1,
+                Output::Read { answered: false } => self.counters.unread += 1,
             }
         }
         self.rearm(Process::Sender(index));

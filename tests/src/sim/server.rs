@@ -5,6 +5,7 @@ use super::clock::{Clock, Time};
 use super::disk::Disk;
 use super::event::{Epoch, Event, Life, Served};
 use super::options::Options;
+use super::reads::Reads;
 use super::snapshots::Snapshot;
 use super::transfer::{Fetch, Serving};
 use super::{Process, World};
@@ -12,7 +13,7 @@ use crate::check::{Verdict, Violation, bounds};
 use bytes::Bytes;
 use mesh::auth::Verified;
 use mesh::config::Configuration;
-use mesh::ids::{Digest, Lsn, ReplicaId, Slot};
+use mesh::ids::{Digest, Lsn, ReadId, ReplicaId, Slot};
 use mesh::order::{Event as Told, Input, Output, Replica, Role, To};
 use mesh::time::Duration;
 use mesh::wire::submit::{Answer, Steer, Vote};
@@ -94,6 +95,8 @@ pub struct Server {
     inbox: Vec<Verified>,
     turn_planned: bool,
     votes: BTreeMap<(usize, Epoch), Vec<Vote>>,
+    /// Reads past the log.
+    pub(super) reads: Reads,
 }
 
 impl Server {
@@ -117,6 +120,7 @@ impl Server {
             draining: false,
             member_life: mesh::ids::Life(0),
             learner: false,
+            reads: Reads::default(),
             granted_at: 0,
             disk,
             full_until: Time::ZERO,
@@ -177,6 +181,7 @@ impl Server {
         self.waiters.clear();
         self.inbox.clear();
         self.votes.clear();
+        self.reads = Reads::default();
         self.turn_planned = false;
         self.fetch = None;
         self.serving.clear();
@@ -189,6 +194,7 @@ impl Server {
             waiters.retain(|waiter| waiter.smart != smart);
         }
         self.waiters.retain(|_, waiters| !waiters.is_empty());
+        self.reads.forget(smart);
     }
 }
 
@@ -287,8 +293,15 @@ impl World {
                         self.forger.on_call(bytes)?;
                     }
                 }
-                return self.hand_over(index, (slot, time), super::app::Waiting { run, slot, operations, patient });
+                return self.hand_over(
+                    index,
+                    (slot, time),
+                    super::app::Waiting { run, slot, read: None, operations, patient },
+                );
             }
+            Output::Read { run, read } => self.read(index, run, read),
+            Output::ReadAnswer { read, slot } => return self.answer_read(index, read, slot),
+            Output::ReadVoid { read, .. } => self.void_read(index, read),
             Output::Dump { run, image } => return self.dump(index, run, image),
             Output::Cut { through } => return self.cut(index, through),
             Output::Transfer { from, least } => self.transfer(index, from, least),
@@ -422,6 +435,10 @@ impl World {
     /// A SMaRtClient's request came.
     pub(super) fn on_submit(&mut self, index: usize, smart: usize, epoch: Epoch, (request, whole): (Request, bool)) {
         let tag = request.tag();
+        if let mesh::wire::Body::Read(requests) = request.body {
+            self.on_submit_read(index, (smart, epoch), tag, requests);
+            return self.plan_turn(index);
+        }
         let forged = self.forge(&request).and_then(|forged| self.believe(index, forged).ok());
         let verified = self.believe(index, request);
         let server = &mut self.servers[index];
@@ -433,6 +450,10 @@ impl World {
             }
             Err(why) => self.send_served(index, smart, epoch, Served::Steer(tag, Steer::Rejected(why))),
         }
+        self.plan_turn(index);
+    }
+
+    fn plan_turn(&mut self, index: usize) {
         let server = &mut self.servers[index];
         if !std::mem::replace(&mut server.turn_planned, true) {
             let event = Event::Turn { server: index, life: server.life };
@@ -445,7 +466,11 @@ impl World {
         let server = &mut self.servers[index];
         server.turn_planned = false;
         let requests = std::mem::take(&mut server.inbox);
+        let reads: Vec<ReadId> = server.reads.take_fresh();
         self.step_server(index, Input::Requests(requests))?;
+        if !reads.is_empty() {
+            self.step_server(index, Input::Reads(reads))?;
+        }
         match &self.servers[index].replica {
             Some(replica) => bounds::on_status(index, &replica.status(), &self.options.limits),
             None => Ok(()),
@@ -473,7 +498,7 @@ impl World {
         }
     }
 
-    fn send_served(&mut self, server: usize, smart: usize, epoch: Epoch, served: Served) {
+    pub(super) fn send_served(&mut self, server: usize, smart: usize, epoch: Epoch, served: Served) {
         let blocked = self.network.blocked(Process::Server(server), Process::Smart(smart));
         if blocked || self.network.loses_stream() {
             return;

@@ -142,6 +142,7 @@ impl World {
                     victim: Some(victim).filter(|victim| *victim < self.servers.len() as u64),
                 })
             }
+            3..=6 if self.options.reading => MapOp::Get(key),
             0..=4 => MapOp::Put(key, self.values),
             5..=7 => MapOp::Get(key),
             8 => MapOp::Remove(key),
@@ -157,6 +158,7 @@ impl World {
         };
         let connection = self.senders[sender].clients[client].connection;
         let id = self.checks.on_call(connection, op.clone(), oversized);
+        let read = op.is_read();
         let bytes = op.encode(id, if oversized { workload.request_bytes + 1 } else { 0 });
         self.counters.calls += 1;
         let state = &mut self.senders[sender].clients[client];
@@ -172,7 +174,7 @@ impl World {
         let overdue = state.overdue;
         self.queue.push(overdue, Event::Overdue { sender, life, connection, call: id });
         self.trace.line(self.now, format_args!("client {connection} calls {} {op:?} within {patience:?}", id.0));
-        self.step_sender(sender, Input::Call { connection: Connection(connection), bytes, deadline })
+        self.step_sender(sender, Input::Call { connection: Connection(connection), bytes, read, deadline })
     }
 
     /// A sender answers a connection's oldest call.

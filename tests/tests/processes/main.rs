@@ -26,6 +26,7 @@ mod native;
 mod operator;
 mod poison;
 mod ports;
+mod reads;
 mod recovery;
 mod redis;
 mod resp;

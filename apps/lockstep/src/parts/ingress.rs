@@ -3,6 +3,7 @@
 use super::adapter::{self, Connections, Protocol, Sizes, Vote};
 use super::addresses::{Target, servers, target, tcp_address};
 use super::common::{Identity, Life, Logging, Patience, begin, flag};
+use super::reads::{Reads, Words};
 use super::signatures::Modes;
 use crate::exit::Failure;
 use mesh::net::OutsideFiles;
@@ -49,6 +50,12 @@ pub(crate) struct Args {
     app_connections: Option<Connections>,
     #[command(flatten)]
     sizes: Sizes,
+    /// How requests that change nothing are answered. Where anything is signed, or --reply-vote is all, they go through the
+    /// log in any case
+    #[arg(long, value_enum, value_name = "WAY", default_value = "index")]
+    reads: Reads,
+    #[command(flatten)]
+    words: Words,
     /// After this a client is told what is known of its request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = human::parse_positive_duration)]
     deadline: Duration,
@@ -171,6 +178,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
     let mut problems = Problems::default();
     args.clients.check(args.protocol, &mut problems);
+    let read_only = args.words.check(args.protocol, &mut problems);
     let id = flag(&mut problems, "id", args.identity.id());
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
@@ -190,6 +198,7 @@ fn config(args: &Args) -> Result<proxy::ingress::Config, SettingsError> {
         listen: args.listen,
         smart_clients: args.smart_clients.iter().cloned().map(|target| (target.id, target.address)).collect(),
         adapter,
+        read_only: (args.reads == Reads::Index).then_some(read_only),
         deadline: args.deadline,
         drain_timeout: args.life.drain_timeout,
         drain_delay: args.drain_delay,

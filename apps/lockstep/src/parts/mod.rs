@@ -5,6 +5,7 @@ pub(crate) mod addresses;
 pub(crate) mod common;
 pub(crate) mod exec;
 pub(crate) mod ingress;
+pub(crate) mod reads;
 pub(crate) mod recovery;
 pub(crate) mod sidecar;
 pub(crate) mod signatures;

@@ -3,6 +3,7 @@
 use super::adapter::{self, Connections, Durability, Protocol, Sizes};
 use super::addresses::{Target, advertised, app_address, quic_address, servers, target};
 use super::common::{Identity, Life, Logging, Patience, begin, flag};
+use super::reads::Words;
 use super::recovery::{LOG_GROWS, Recovery};
 use super::signatures::Modes;
 use crate::exit::Failure;
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     app_connections: Option<Connections>,
     #[command(flatten)]
     sizes: Sizes,
+    #[command(flatten)]
+    words: Words,
     /// How writes reach the disk before they are acknowledged
     #[arg(long, value_enum, value_name = "MODE", default_value = "sync")]
     durability: Durability,
@@ -116,6 +119,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
     problems.check(!needs_disk || args.data_dir.is_some(), goes_without);
     let adapter =
         flag(&mut problems, "app-connections", adapter::adapter(args.protocol, args.app_connections, args.sizes));
+    let read_only = args.words.check(args.protocol, &mut problems);
     let app = app(args, id.unwrap_or_default(), &mut problems);
     let recovery = args.recovery.check(args.protocol, args.data_dir.is_some(), &mut problems);
     if let Some(recovery) = &recovery {
@@ -137,6 +141,7 @@ fn config(args: &Args) -> Result<sidecar::Config, SettingsError> {
             data_dir: args.data_dir.clone(),
             app,
             adapter,
+            read_only,
             durability: args.durability.into(),
             request_signatures: args.signatures.requests.into(),
             reply_signatures: args.signatures.replies.into(),

@@ -5,9 +5,10 @@ use crate::parts::adapter::{self, Connections, Durability, Protocol, Sizes, Vote
 use crate::parts::addresses::tcp_address;
 use crate::parts::common::{Logging, cluster_name, flag, link_max_age};
 use crate::parts::ingress::{Clients, ListenTls};
+use crate::parts::reads::{Reads, Words};
 use crate::parts::recovery::{self, Dialect, Recovery};
 use crate::parts::signatures::{Mode, Modes};
-use mesh::framing::Adapter;
+use mesh::framing::{Adapter, ReadOnly};
 use mesh::limits::MEMBERS_MAX;
 use mesh::net::OutsideFiles;
 use mesh::node::config::{Problems, SettingsError};
@@ -44,6 +45,12 @@ pub(crate) struct Args {
     app_connections: Option<Connections>,
     #[command(flatten)]
     sizes: Sizes,
+    /// How requests that change nothing are answered. Where anything is signed, or --reply-vote is all, they go through the
+    /// log in any case
+    #[arg(long, value_enum, value_name = "WAY", default_value = "index")]
+    reads: Reads,
+    #[command(flatten)]
+    words: Words,
     #[command(flatten)]
     clients: Clients,
     #[command(flatten)]
@@ -115,6 +122,8 @@ pub(crate) struct Settings {
     pub(crate) protocol: Protocol,
     pub(crate) connections: Connections,
     pub(crate) adapter: Adapter,
+    pub(crate) reads: Reads,
+    pub(crate) read_only: ReadOnly,
     pub(crate) clients: Clients,
     pub(crate) tls: Option<OutsideFiles>,
     pub(crate) link_max_age: Duration,
@@ -175,6 +184,8 @@ impl Args {
         );
         self.check_snapshots(protocol, &mut problems);
         self.clients.check(protocol, &mut problems);
+        let read_only = std::mem::take(&mut self.words).or_hashmap(self.command.is_empty(), protocol);
+        let read_only = read_only.check(protocol, &mut problems);
         let app_timeout = self.checked_app_timeout(&mut problems);
         let connections = self.app_connections.unwrap_or_else(|| protocol.default_connections());
         let adapter = flag(&mut problems, "app-connections", adapter::adapter(protocol, Some(connections), self.sizes));
@@ -187,6 +198,8 @@ impl Args {
             protocol,
             connections,
             adapter,
+            reads: self.reads,
+            read_only,
             clients: self.clients,
             tls: self.tls.files(),
             link_max_age: self.link_max_age,

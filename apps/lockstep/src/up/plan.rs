@@ -7,6 +7,7 @@ use super::state::Role;
 use crate::exit::Failure;
 use crate::parts::adapter;
 use crate::parts::adapter::Protocol;
+use crate::parts::reads;
 use anyhow::Context;
 use mesh::node::human;
 use std::ffi::OsString;
@@ -185,6 +186,7 @@ impl Builder<'_> {
                 line.flag("listen", part.listen.unwrap_or(settings.listen).to_string());
                 line.flag("deadline", human::format_duration(settings.deadline));
                 line.flag("reply-vote", adapter::name(&settings.reply_vote));
+                line.flag("reads", adapter::name(&settings.reads));
                 for (name, value) in settings.signatures.flags() {
                     line.flag(name, value);
                 }
@@ -239,6 +241,9 @@ impl Builder<'_> {
         line.flag("app-connections", adapter::name(&self.settings.connections));
         line.flag("request-bytes", human::format_size(self.settings.adapter.request_bytes as u64));
         line.flag("reply-bytes", human::format_size(self.settings.adapter.reply_bytes as u64));
+        if let Some((name, words)) = reads::flag(&self.settings.read_only) {
+            line.flag(name, words);
+        }
     }
 
     /// What a part may use of the whole time to end.

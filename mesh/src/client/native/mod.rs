@@ -162,7 +162,7 @@ impl Client {
         let events = &self.inner.running.events;
         let connection = Connection(self.inner.connections.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        if events.send(Event::Call { connection, bytes, answer }).await.is_err() {
+        if events.send(Event::Call { connection, bytes, read: false, answer }).await.is_err() {
             return Err(NotRun::Refused(Refused::NoSmartClient).into());
         }
         let unheard = Unheard { events, event: Some(Event::Gone(connection)) };

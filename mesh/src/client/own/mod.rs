@@ -214,7 +214,7 @@ fn without_reply(outcome: &Outcome) -> InvokeError {
         Outcome::Cancelled => NotRun::Refused(Refused::Cancelled).into(),
         Outcome::Aborted => NotRun::Refused(Refused::Aborted).into(),
         // Of another kind of request: no server that is whole says so.
-        Outcome::Executed(_) | Outcome::Opened { .. } | Outcome::Settled | Outcome::Closed => {
+        Outcome::Executed(_) | Outcome::Opened { .. } | Outcome::Settled | Outcome::Closed | Outcome::Read(_) => {
             Unknown::Disagreement.into()
         }
     }

@@ -45,6 +45,8 @@ pub enum Event {
         connection: Connection,
         /// The request.
         bytes: Bytes,
+        /// Whether it changes nothing, by the protocol's adapter: it may be asked past the log.
+        read: bool,
         /// Where its answer goes.
         answer: oneshot::Sender<Answer>,
     },
@@ -203,6 +205,7 @@ struct Around {
     /// SMaRtClients that are asked, as of the last turn.
     ready: usize,
     requests: Requests,
+    reads: Counts,
     refused: Counts,
     signature_failures: Counts,
 }
@@ -212,9 +215,9 @@ impl Shell<Sender> for Around {
 
     fn on_event(&mut self, now: Instant, event: Event, inputs: &mut Vec<Input>) {
         inputs.push(match event {
-            Event::Call { connection, bytes, answer } => {
+            Event::Call { connection, bytes, read, answer } => {
                 self.calls.entry(connection).or_default().push_back(Waiting { answer, since: now });
-                Input::Call { connection, bytes, deadline: now + self.patience }
+                Input::Call { connection, bytes, read, deadline: now + self.patience }
             }
             Event::Carry { request, within, key, end } => {
                 self.carried.insert(request.tag(), Carrying { end, key, since: now });
@@ -270,6 +273,7 @@ impl Shell<Sender> for Around {
             Output::Withheld => {
                 self.requests.withheld.inc();
             }
+            Output::Read { answered } => self.reads.count(if answered { "index" } else { "log" }),
         }
     }
 
@@ -401,6 +405,8 @@ fn reason(why: &Refused) -> &'static str {
 pub struct Metrics {
     /// Calls.
     pub requests: Requests,
+    /// Reads that were asked past the log, and whether they were answered so or went through the log after all.
+    pub reads: Counts,
     /// What was refused, and why.
     pub refused: Counts,
     /// Signatures that are missing or do not hold, by whose they are.
@@ -432,6 +438,13 @@ impl Metrics {
         let help = "Requests and connections that were refused, and messages that were dropped, by reason";
         Self {
             requests: Requests::new(registry),
+            reads: Counts::new(
+                registry,
+                "reads",
+                "Groups of reads that were asked past the log, and how they were answered after all",
+                "result",
+                &["index", "log"],
+            ),
             refused: Counts::new(registry, "refused", help, "reason", &reasons),
             signature_failures: Counts::new(
                 registry,
@@ -561,6 +574,7 @@ pub fn start(
         view: view.clone(),
         ready: 0,
         requests: metrics.requests.clone(),
+        reads: metrics.reads.clone(),
         refused: metrics.refused.clone(),
         signature_failures: metrics.signature_failures.clone(),
     };
@@ -569,6 +583,8 @@ pub fn start(
         tasks.spawn(follow_trust(trust, events.clone()));
     }
     config.doubts = signing.replies != Signatures::Off;
+    // One server's word, which nobody has signed, is enough only where all who carry it are believed.
+    config.reads &= signing.signer.is_none() && !config.doubts && signing.vote != ReplyVote::All;
     let mut sender = Sender::new(config, seed);
     if let Some((signer, followed)) = signing.signer {
         sender.step(clock.now(), Input::Signer(signer.card()), &mut Vec::new());

@@ -127,7 +127,9 @@ impl Witness {
                 }
             }
             // What the sender makes of these is never definite here: it has been told that SMaRtClients may lie.
-            Told::NothingSent(_) | Told::Unknown(Unknown::Deadline | Unknown::Lost) => Judged::Believed(told),
+            Told::NothingSent(_) | Told::Unknown(Unknown::Deadline | Unknown::Lost) | Told::Unread(_) => {
+                Judged::Believed(told)
+            }
             Told::Unknown(word) => {
                 let single = self.mode == Signatures::Required;
                 if single && !self.doubts.said(now, endpoint, *tag, *word, reachable) {

@@ -4,14 +4,21 @@ use super::{Answer, Call, Client, Connection, Lending, Output, Refused, Sender, 
 use crate::ids::ClientId;
 use crate::time::Instant;
 use crate::wire::{Body, Request};
-use bytes::Bytes;
+
+/// How a call is sent.
+enum Way {
+    /// With a number of that session.
+    In(ClientId),
+    /// With so many more that are reads as well: past the log.
+    Past(usize),
+}
 
 impl Sender {
     pub(super) fn on_call(
         &mut self,
         now: Instant,
         connection: Connection,
-        bytes: Bytes,
+        call: Call,
         deadline: Instant,
         out: &mut Vec<Output>,
     ) {
@@ -21,7 +28,7 @@ impl Sender {
         self.outstanding += 1;
         let own = self.config.lending == Lending::Own;
         let client = self.clients.entry(connection).or_default();
-        client.calls.push_back(Call::Waiting { bytes, deadline });
+        client.calls.push_back(call);
         if full || hopeless || client.broken {
             client.end(client.calls.len() - 1, Answer::Refused(Refused::Overloaded), own);
             self.set_wait(connection);
@@ -33,21 +40,26 @@ impl Sender {
 
     /// Sends a connection's waiting calls, as far as its session and the pace have room; sees to a session first.
     pub(super) fn serve(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) {
-        while let Some(session) = self.able(now, connection, out) {
+        while let Some(way) = self.able(now, connection, out) {
             // Also while the last in line are served: who comes by their end waits for its turn, however short that is.
             if self.lined || self.in_flight >= self.pace.limit() {
                 return self.stand_in_line(connection);
             }
-            self.send_next(now, connection, session, out);
+            self.send_next(now, connection, way, out);
         }
     }
 
-    /// The session in which a connection's next waiting call could be sent now.
-    fn able(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) -> Option<ClientId> {
+    /// How a connection's next waiting call could be sent now.
+    fn able(&mut self, now: Instant, connection: Connection, out: &mut Vec<Output>) -> Option<Way> {
         let client = self.clients.get(&connection)?;
-        if !client.has_waiting() {
+        if !client.has_waiting() || client.calls.iter().any(Call::is_reading) {
             return None;
         }
+        let reads = self.readable(now, connection);
+        if reads > 0 {
+            return Some(Way::Past(reads));
+        }
+        let client = self.clients.get(&connection)?;
         let idle = !client.calls.iter().any(Call::is_sent);
         let Some(id) = client.session else {
             // Earlier calls run in a session that takes no more: theirs first, so that the order is kept.
@@ -63,7 +75,7 @@ impl Sender {
             return None;
         }
         let session = self.sessions.get(&id)?;
-        (session.opened.is_some() && session.has_room()).then_some(id)
+        (session.opened.is_some() && session.has_room()).then_some(Way::In(id))
     }
 
     /// Whether a session was used for long enough while others wait for one.
@@ -94,8 +106,8 @@ impl Sender {
             let Some(connection) = self.line.pop_front() else { break };
             let Some(client) = self.clients.get_mut(&connection) else { continue };
             client.in_line = false;
-            if let Some(session) = self.able(now, connection, out) {
-                self.send_next(now, connection, session, out);
+            if let Some(way) = self.able(now, connection, out) {
+                self.send_next(now, connection, way, out);
                 if self.able(now, connection, out).is_some() {
                     self.stand_in_line(connection);
                 }
@@ -106,8 +118,12 @@ impl Sender {
         }
     }
 
-    /// Gives a connection's next waiting call a number and sends it.
-    fn send_next(&mut self, now: Instant, connection: Connection, id: ClientId, out: &mut Vec<Output>) {
+    /// Gives a connection's next waiting call a number and sends it; or the reads that it has in front, without one.
+    fn send_next(&mut self, now: Instant, connection: Connection, way: Way, out: &mut Vec<Output>) {
+        let id = match way {
+            Way::In(id) => id,
+            Way::Past(reads) => return self.send_reads(now, connection, reads, out),
+        };
         let (Some(client), Some(session)) = (self.clients.get_mut(&connection), self.sessions.get(&id)) else {
             return;
         };
@@ -115,7 +131,7 @@ impl Sender {
             return;
         };
         let call = std::mem::replace(&mut client.calls[index], Call::Sent);
-        let Call::Waiting { bytes, deadline } = call else { return };
+        let Call::Waiting { bytes, deadline, .. } = call else { return };
         let own = self.config.lending == Lending::Own;
         let in_time = self.pace.in_time(deadline.since(now));
         if !in_time {
@@ -138,11 +154,11 @@ impl Sender {
     }
 
     /// Brings a connection's entry in the table of waits up to date.
-    fn set_wait(&mut self, connection: Connection) {
+    pub(super) fn set_wait(&mut self, connection: Connection) {
         let Some(client) = self.clients.get_mut(&connection) else { return };
         let deadline = |call: &Call| match call {
             Call::Waiting { deadline, .. } => Some(*deadline),
-            Call::Sent | Call::Ended(_) => None,
+            Call::Sent | Call::Reading { .. } | Call::Ended(_) => None,
         };
         let wait = client.calls.iter().filter_map(deadline).min();
         if let Some(old) = client.wait {
@@ -257,5 +273,9 @@ impl Call {
 
     pub(super) fn is_sent(&self) -> bool {
         matches!(self, Self::Sent)
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self, Self::Reading { .. })
     }
 }

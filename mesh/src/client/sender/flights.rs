@@ -1,8 +1,9 @@
 //! Requests on their way: asked, asked again elsewhere, answered, given up.
 
 use super::{Answer, Carried, Endpoint, Flight, Output, Refused, Sender, Whom};
+use crate::auth::Rejected;
 use crate::time::Instant;
-use crate::wire::client::{NothingSent, Told, Unknown};
+use crate::wire::client::{NothingSent, Told, Unknown, Unread};
 use crate::wire::{Kind, Outcome, Request, Tag};
 
 /// How often a resend's interval doubles at most.
@@ -11,6 +12,11 @@ const DOUBLINGS: u32 = 3;
 impl Sender {
     pub(super) fn on_carry(&mut self, now: Instant, request: Request, deadline: Instant, out: &mut Vec<Output>) {
         let tag = request.tag();
+        if tag.kind == Kind::Read {
+            // It is nobody's session's.
+            let why = Unknown::Rejected(Rejected::NotForClients);
+            return out.push(Output::Carried { tag, end: Carried::Unknown(why) });
+        }
         match self.flights.get_mut(&tag) {
             Some(flight) if flight.request == request => {
                 flight.deadline = Some(deadline);
@@ -52,7 +58,7 @@ impl Sender {
             resend_at: now,
             wake: now,
         };
-        self.in_flight += usize::from(matches!(whom, Whom::Call(..)));
+        self.in_flight += usize::from(whom.is_a_connection());
         self.serving += usize::from(whom == Whom::Session);
         self.flights.insert(tag, flight);
         self.budget.earn();
@@ -142,7 +148,11 @@ impl Sender {
         }
         // In the place of the lost attempts, not beside them: no matter of the budget.
         for tag in bereft {
-            self.ask(now, tag, out);
+            if tag.kind == Kind::Read {
+                self.on_unread(now, tag, Unread::Now, out);
+            } else {
+                self.ask(now, tag, out);
+            }
         }
     }
 
@@ -164,6 +174,11 @@ impl Sender {
         }
         self.nothing_sent = if let Told::NothingSent(reason) = &told { Some(*reason) } else { None };
         match told {
+            Told::Outcome { outcome: Outcome::Read(replies), .. } if tag.kind == Kind::Read => {
+                self.on_read(now, tag, replies, out);
+            }
+            Told::Unread(why) if tag.kind == Kind::Read => self.on_unread(now, tag, why, out),
+            _ if tag.kind == Kind::Read => self.on_unread(now, tag, Unread::Now, out),
             Told::Outcome { outcome, .. } => self.on_outcome(now, tag, outcome, out),
             Told::NothingSent(reason) => {
                 flight.nothing_sent = Some(reason);
@@ -179,7 +194,8 @@ impl Sender {
                     self.retry_soon(now, tag);
                 }
             }
-            Told::Unknown(Unknown::Deadline | Unknown::Lost) => {
+            // The latter is no word on anything but a read.
+            Told::Unknown(Unknown::Deadline | Unknown::Lost) | Told::Unread(_) => {
                 flight.unsure = true;
                 self.retry_soon(now, tag);
             }
@@ -225,7 +241,7 @@ impl Sender {
     pub(super) fn land(&mut self, tag: &Tag) -> Option<Flight> {
         let flight = self.flights.remove(tag)?;
         self.wakes.remove(&(flight.wake, *tag));
-        self.in_flight -= usize::from(matches!(flight.whom, Whom::Call(..)));
+        self.in_flight -= usize::from(flight.whom.is_a_connection());
         self.serving -= usize::from(flight.whom == Whom::Session);
         for (endpoint, _) in &flight.asked {
             self.endpoints.released(*endpoint);
@@ -279,6 +295,8 @@ impl Sender {
             }
             (Kind::Open | Kind::Close, _) => self.drop_session(now, tag.client, out),
             (Kind::Cancel, _) => self.on_settled(now, tag, out),
+            // Answered where it is told: a read has no ordered outcome.
+            (Kind::Read, _) => {}
         }
     }
 
@@ -323,7 +341,11 @@ impl Sender {
         while let Some((_, tag)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             let overdue = |flight: &Flight| flight.deadline.is_some_and(|deadline| deadline <= now);
             if self.flights.get(&tag).is_some_and(overdue) {
-                self.on_deadline(now, tag, out);
+                if tag.kind == Kind::Read {
+                    self.on_read_late(now, tag, out);
+                } else {
+                    self.on_deadline(now, tag, out);
+                }
             } else {
                 self.ask_again(now, tag, out);
             }
@@ -351,8 +373,15 @@ impl Sender {
                 let answer = if sent_nothing { Answer::Refused(refused) } else { unknown };
                 self.end_call(now, connection, number, answer, out);
             }
-            Whom::Session => {}
+            Whom::Session | Whom::Reads(..) => {}
         }
+    }
+}
+
+impl Whom {
+    /// Whether it is for a connection.
+    fn is_a_connection(self) -> bool {
+        matches!(self, Self::Call(..) | Self::Reads(..))
     }
 }
 

@@ -10,6 +10,7 @@ mod flights;
 mod names;
 mod pace;
 mod pool;
+mod reads;
 
 use super::budget::Budget;
 use crate::auth::{Owner, PublicKey};
@@ -65,6 +66,8 @@ pub struct Config {
     pub resends_saved: u32,
     /// Whether SMaRtClients may lie: then "nothing sent" is not definite (rule 22).
     pub doubts: bool,
+    /// Whether reads are asked past the log (rule 32): of pooled sessions only, and not where requests are signed.
+    pub reads: bool,
 }
 
 impl Config {
@@ -83,6 +86,7 @@ impl Config {
             resend: Duration::from_secs(1),
             resends_saved: super::RESENDS_SAVED,
             doubts: false,
+            reads: false,
         }
     }
 }
@@ -96,6 +100,8 @@ pub enum Input {
         connection: Connection,
         /// The request.
         bytes: Bytes,
+        /// By the adapter it changes nothing, and may be asked past the log. Each replica judges that for itself.
+        read: bool,
         /// When the client is told, whatever is known then.
         deadline: Instant,
     },
@@ -241,6 +247,11 @@ pub enum Output {
     Resent,
     /// A request did not, because the retry budget is spent: counted.
     Withheld,
+    /// Reads past the log ended, with an answer or not: counted.
+    Read {
+        /// Whether they have an answer; else they go through the log.
+        answered: bool,
+    },
 }
 
 /// What a signer shows of itself.
@@ -300,9 +311,11 @@ struct Client {
 #[derive(Debug)]
 enum Call {
     /// Not given to anybody.
-    Waiting { bytes: Bytes, deadline: Instant },
+    Waiting { bytes: Bytes, deadline: Instant, read: bool },
     /// A [`Flight`] knows of it.
     Sent,
+    /// The same, past the log: nothing else of the connection is sent meanwhile.
+    Reading { deadline: Instant },
     /// Ended; it waits for those before it.
     Ended(Answer),
 }
@@ -312,6 +325,8 @@ enum Call {
 enum Whom {
     /// A connection's call of that number.
     Call(Connection, u64),
+    /// A connection's reads, from the call of that number on.
+    Reads(Connection, u64),
     /// A session of ours: it is opened, settled or closed.
     Session,
     /// Whoever had it carried.
@@ -377,6 +392,11 @@ pub struct Sender {
     /// Each connection's first deadline of a call that was not sent.
     waits: BTreeSet<(Instant, Connection)>,
     outstanding: usize,
+    /// Names reads, which have no session, with a number.
+    reader: ClientId,
+    reads_asked: u64,
+    /// Reads go through the log until then.
+    reads_rest: Instant,
 }
 
 impl Sender {
@@ -384,11 +404,15 @@ impl Sender {
     /// never be used twice.
     #[must_use]
     pub fn new(config: Config, seed: [u64; 4]) -> Self {
+        let mut ids = Names::new(seed);
         Self {
+            reader: ClientId::unowned(ids.next()),
+            reads_asked: 0,
+            reads_rest: Instant::ZERO,
             pace: Pace::new(config.in_flight, config.within),
             budget: Budget::new(config.resends_saved),
             config,
-            ids: Names::new(seed),
+            ids,
             choices: Rng::from_seed(seed[2]),
             signer: None,
             endpoints: Endpoints::default(),
@@ -413,7 +437,9 @@ impl Sender {
     /// The only door in.
     pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Call { connection, bytes, deadline } => self.on_call(now, connection, bytes, deadline, out),
+            Input::Call { connection, bytes, read, deadline } => {
+                self.on_call(now, connection, Call::Waiting { bytes, deadline, read }, deadline, out);
+            }
             Input::Carry { request, deadline } => self.on_carry(now, request, deadline, out),
             Input::Drop(tag) => self.on_drop(&tag),
             Input::Gone(connection) => self.on_gone(now, connection, out),

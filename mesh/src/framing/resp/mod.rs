@@ -2,7 +2,7 @@
 //!
 //! [`request`] and [`reply`] find the boundaries, [`args`] reads a whole request, [`commands`] is the table of all
 //! commands, [`classify`] applies it to one request, [`form`] makes replies comparable, [`connection`] knows what requests do to
-//! a connection.
+//! a connection, [`reads`] what may be answered without the log.
 
 mod args;
 mod classify;
@@ -10,12 +10,14 @@ mod commands;
 mod connection;
 mod form;
 mod header;
+mod reads;
 mod reply;
 mod request;
 
 pub(super) use classify::in_transaction;
 pub(super) use connection::{executed, instead, is_error, watch_answer, watch_question};
 pub(super) use form::form;
+pub(super) use reads::is_read;
 pub(super) use reply::next_reply;
 pub(super) use request::next_request;
 

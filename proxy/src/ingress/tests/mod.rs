@@ -90,6 +90,7 @@ impl Bench {
             rooms: setting.rooms,
             limits: setting.limits,
             deadline: DEADLINE,
+            read_only: None,
             refused: refused.clone(),
         });
         let (reader, writer) = tokio::io::split(server);
@@ -105,7 +106,7 @@ impl Bench {
     /// The next call's request and where its answer goes.
     async fn call(&mut self) -> (String, oneshot::Sender<Answer>) {
         match self.calls.recv().await {
-            Some(Event::Call { connection: Connection(7), bytes, answer }) => {
+            Some(Event::Call { connection: Connection(7), bytes, answer, .. }) => {
                 (String::from_utf8_lossy(&bytes).into_owned(), answer)
             }
             other => panic!("expected a call, got {other:?}"),

@@ -11,7 +11,7 @@ use mesh::time::{Duration, Instant};
 use mesh::wire::client::{NothingSent, Told, Unknown};
 use mesh::wire::roster::Roster;
 use mesh::wire::submit::{self, Steer, Vote};
-use mesh::wire::{Kind, Outcome, Request, Tag, decode, encode};
+use mesh::wire::{Body, Kind, Outcome, Request, Tag, decode, encode};
 use std::collections::{BTreeMap, BTreeSet};
 
 const BOUND: Bound = Bound { per_byte: 1024, base: 1 << 20 };
@@ -110,6 +110,9 @@ impl Ingress {
         if let sender::Input::Told { told: Told::Outcome { outcome: Outcome::Executed(bytes), .. }, .. } = &input {
             self.replies.insert(bytes.clone());
         }
+        if let sender::Input::Told { told: Told::Outcome { outcome: Outcome::Read(replies), .. }, .. } = &input {
+            self.replies.extend(replies.iter().cloned());
+        }
         self.sender.step(self.now, input, &mut self.out);
         assert!(self.out.len() < OUTPUTS, "one input, a storm of outputs");
         for output in std::mem::take(&mut self.out) {
@@ -132,6 +135,7 @@ impl Ingress {
                 }
                 sender::Output::Carried { end, .. } => seen.shape("carried", &end),
                 sender::Output::Resent | sender::Output::Withheld => {}
+                sender::Output::Read { answered } => seen.note(("read", answered)),
             }
         }
         self.asked.truncate(256);
@@ -153,7 +157,7 @@ impl Ingress {
 fn told_anything(script: &[u8], seen: &mut Seen) {
     let Some((&own, script)) = script.split_first() else { return };
     let lending = if own & 1 == 1 { Lending::Own } else { Lending::Pooled };
-    let config = sender::Config::new(lending, 2, 3, 16, PATIENCE);
+    let config = sender::Config { reads: own & 2 == 0, ..sender::Config::new(lending, 2, 3, 16, PATIENCE) };
     let now = Instant::from_nanos(1_000_000_000);
     let mut ingress = Ingress {
         sender: Sender::new(config, [1, 2, 3, 4]),
@@ -172,6 +176,7 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
             CALL => {
                 *ingress.calls.entry(connection).or_default() += 1;
                 sender::Input::Call {
+                    read: bytes.starts_with(b"G"),
                     connection,
                     bytes: Bytes::copy_from_slice(bytes),
                     deadline: ingress.now + PATIENCE,
@@ -230,6 +235,10 @@ fn answer(request: &Request) -> Outcome {
         Kind::Call => Outcome::Executed(Bytes::from_static(b"OK\n")),
         Kind::Cancel => Outcome::Settled,
         Kind::Close => Outcome::Closed,
+        Kind::Read => match &request.body {
+            Body::Read(requests) => Outcome::Read(vec![Bytes::from_static(b"OK\n"); requests.len()]),
+            _ => Outcome::Read(Vec::new()),
+        },
     }
 }
 

@@ -123,6 +123,8 @@ impl Member {
                 assert!(!full, "the log is far from full: a refusal that no leader made was ordered");
             }
             Output::Changed { .. } | Output::Reconfigured(_) => {}
+            Output::Read { run, read } => inputs.push_back(Input::ReadDone { run, read }),
+            Output::ReadAnswer { .. } | Output::ReadVoid { .. } => {}
             Output::Cut { .. } | Output::Discard { .. } | Output::Steer { .. } | Output::Event(_) => {}
         }
     }

@@ -222,6 +222,10 @@ pub(super) fn messages() -> Vec<Message> {
         Message::ForwardRefused { tag },
         Message::Behind { decided: Slot(9) },
         Message::Join { application: true },
+        Message::ReadIndex { ballot, question: 7 },
+        Message::Confirm { ballot, round: 3 },
+        Message::Confirmed { ballot, round: 3, marks },
+        Message::ReadIndexed { ballot, question: 7, index: slot, decided, settled: Slot(1), beyond: 1 },
     ]
 }
 
@@ -269,6 +273,7 @@ pub(super) fn outcomes() -> Vec<Outcome> {
         Outcome::Closed,
         Outcome::Refused(Refusal::SessionsFull),
         Outcome::Aborted,
+        Outcome::Read(vec![Bytes::from_static(b"OK\n"); 2]),
     ]
 }
 
@@ -276,7 +281,7 @@ fn reply_seeds() -> Vec<Vec<u8>> {
     let (tag, slot) = (requests()[1].tag(), Slot(7));
     let answer = |outcome: Outcome| Reply::Whole(Answer { tag, slot, form: outcome.form(), outcome, signed: None });
     let mut seeds = all(&outcomes().into_iter().map(answer).collect::<Vec<_>>());
-    seeds.extend(all(&[Reply::Steer(Steer::Busy), Reply::Steer(Steer::NotReady)]));
+    seeds.extend(all(&[Reply::Steer(Steer::Busy), Reply::Steer(Steer::Unread)]));
     let vote = Vote { tag, slot, form: Digest::of(b"z"), signed: None };
     let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
     let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
