@@ -1,0 +1,225 @@
+//! The load generator: one thread with one event loop, so that it costs little on the cores that it shares with what it
+//! measures. Closed loop: each connection asks as soon as it was answered. Open loop: requests are due by a timetable, and
+//! latencies count from there, so that a service that stands still does not hide those that would have come meanwhile.
+
+mod connection;
+mod pace;
+mod tally;
+mod workload;
+
+pub(crate) use tally::{Latencies, Latency, Outcome};
+pub(crate) use workload::Mix;
+
+use crate::stop;
+use crate::wire::{Protocol, Speech};
+use anyhow::Context;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tally::{Tally, Window};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use workload::{Draws, Keys};
+
+/// Connections that are opened at the same time.
+const OPENING: usize = 128;
+/// From the end to when requests without a reply are given up.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// All connections must be there within this.
+const CONNECTING: Duration = Duration::from_secs(60);
+
+/// What load.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    /// Where to; connections are spread over them.
+    pub(crate) to: Vec<SocketAddr>,
+    /// How it speaks.
+    pub(crate) protocol: Protocol,
+    /// Connections.
+    pub(crate) clients: usize,
+    /// Requests in flight on each.
+    pub(crate) pipeline: usize,
+    /// Requests a second over all; `None`: a closed loop.
+    pub(crate) rate: Option<f64>,
+    /// A connection for each request.
+    pub(crate) per_request: bool,
+    /// Bytes of a value.
+    pub(crate) value_bytes: usize,
+    /// Shares of the operations.
+    pub(crate) mix: Mix,
+    /// Different keys.
+    pub(crate) keys: u64,
+    /// How much the first keys are preferred.
+    pub(crate) skew: f64,
+    /// Write every key once, first.
+    pub(crate) fill: bool,
+    /// Not measured.
+    pub(crate) warmup: Duration,
+    /// Measured.
+    pub(crate) time: Duration,
+    /// Keep each client's latencies.
+    pub(crate) samples: bool,
+}
+
+impl Spec {
+    /// Where `to` (HOST:PORT, several with commas) is.
+    ///
+    /// # Errors
+    /// It is no address, or the name has none.
+    pub(crate) fn addresses(to: &str) -> anyhow::Result<Vec<SocketAddr>> {
+        to.split(',')
+            .map(|one| {
+                let found = one.to_socket_addrs().with_context(|| format!("--to {one}: give HOST:PORT"))?.next();
+                found.with_context(|| format!("--to {one}: this name has no address"))
+            })
+            .collect()
+    }
+}
+
+/// What the connections share.
+struct Shared {
+    spec: Spec,
+    speech: Speech,
+    keys: Keys,
+    tally: RefCell<Tally>,
+    /// The next key to fill in; past the last one when that is done.
+    filling: Cell<u64>,
+    /// When a closed loop asks no more.
+    end: Cell<Option<Instant>>,
+    /// Requests of an open loop that are due, by connection.
+    due: Vec<(RefCell<VecDeque<Instant>>, Notify)>,
+    opening: tokio::sync::Semaphore,
+    opened: Cell<usize>,
+    news: Notify,
+    go: tokio::sync::Semaphore,
+}
+
+impl Shared {
+    fn queue(&self, connection: usize, due: Instant) {
+        let (queue, notify) = &self.due[connection];
+        queue.borrow_mut().push_back(due);
+        notify.notify_one();
+    }
+}
+
+/// A running load.
+pub(crate) struct Running {
+    thread: std::thread::JoinHandle<anyhow::Result<Outcome>>,
+    window: Window,
+}
+
+/// Opens the connections, fills in the keys, and begins.
+///
+/// # Errors
+/// Nobody is there.
+pub(crate) fn start(spec: Spec) -> anyhow::Result<Running> {
+    more_files(spec.clients as u64 + 200);
+    let (begun, begins) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, run(spec, begun))
+    })?;
+    match begins.recv() {
+        Ok(window) => Ok(Running { thread, window }),
+        Err(_) => match join(thread) {
+            Ok(_) => anyhow::bail!("the load ended before it began"),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn join(thread: std::thread::JoinHandle<anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {
+    thread.join().map_err(|_| anyhow::anyhow!("the load's thread ended"))?
+}
+
+impl Running {
+    /// Waits for the end. What `look` says at the beginning and at the end of what is measured comes with it.
+    ///
+    /// # Errors
+    /// It was stopped, or the load failed.
+    pub(crate) fn finish<S>(self, mut look: impl FnMut() -> S) -> anyhow::Result<(Outcome, S, S)> {
+        stop::sleep_until(self.window.from)?;
+        let before = look();
+        stop::sleep_until(self.window.to)?;
+        let after = look();
+        Ok((join(self.thread)?, before, after))
+    }
+
+    /// When it ends.
+    pub(crate) fn end(&self) -> Instant {
+        self.window.to
+    }
+}
+
+async fn run(spec: Spec, begun: mpsc::SyncSender<Window>) -> anyhow::Result<Outcome> {
+    let clients = spec.clients;
+    let shared = Rc::new(Shared {
+        speech: Speech::new(spec.protocol, spec.value_bytes, !spec.per_request),
+        keys: Keys::new(spec.keys, spec.skew),
+        tally: RefCell::new(Tally::new(clients, spec.rate.is_some(), spec.samples)),
+        filling: Cell::new(if spec.fill { 0 } else { u64::MAX }),
+        end: Cell::new(None),
+        due: (0..clients).map(|_| (RefCell::default(), Notify::new())).collect(),
+        opening: tokio::sync::Semaphore::new(OPENING),
+        opened: Cell::new(0),
+        news: Notify::new(),
+        go: tokio::sync::Semaphore::new(0),
+        spec,
+    });
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..clients {
+        let draws = Draws::new(index as u64 + 1, shared.spec.mix);
+        tasks.spawn_local(connection::Connection::new(shared.clone(), index, draws).run());
+    }
+    await_opened(&shared, clients).await?;
+    // From here on nobody is late because others were still connecting.
+    let start = Instant::now();
+    let from = start + shared.spec.warmup;
+    let window = Window { from, to: from + shared.spec.time };
+    shared.tally.borrow_mut().open(window);
+    shared.end.set(Some(window.to));
+    shared.go.add_permits(clients);
+    let _ = begun.send(window);
+    if let Some(rate) = shared.spec.rate {
+        pace::hand_out(&shared, pace::Timetable::new(start, rate), window.to).await?;
+        shared.due.iter().for_each(|(_, notify)| notify.notify_one());
+    }
+    let rest = window.to.saturating_duration_since(Instant::now()) + PATIENCE;
+    let all = async { while tasks.join_next().await.is_some() {} };
+    // Who was not answered in time is given up, and counted by the connection's end.
+    let _ = tokio::time::timeout(rest, all).await;
+    tasks.shutdown().await;
+    let shared = Rc::try_unwrap(shared).map_err(|_| anyhow::anyhow!("a connection is still there"))?;
+    Ok(shared.tally.into_inner().outcome())
+}
+
+/// Waits until every connection is there, and the keys are filled in.
+async fn await_opened(shared: &Shared, clients: usize) -> anyhow::Result<()> {
+    let all = async {
+        while shared.opened.get() < clients {
+            shared.news.notified().await;
+        }
+    };
+    let within = if shared.spec.fill { 10 * CONNECTING } else { CONNECTING };
+    if tokio::time::timeout(within, all).await.is_ok() {
+        return Ok(());
+    }
+    let why = shared.tally.borrow().error().unwrap_or("no word why").to_owned();
+    anyhow::bail!("only {} of {clients} connections were opened: {why}", shared.opened.get())
+}
+
+/// Lets this process have so many files more, as far as it may.
+fn more_files(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let current = match (limit.current, limit.maximum) {
+        (Some(current), _) if current >= wanted => return,
+        (_, Some(maximum)) => wanted.min(maximum),
+        (_, None) => wanted,
+    };
+    // If it may not, connecting says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+}

@@ -1,0 +1,75 @@
+//! The load generator, and the experiments made with it: `lockstep bench`.
+//!
+//! [`load`] loads any address, [`run`] a cluster that it starts ([`cluster`]), both by the [`generator`], which speaks what
+//! [`wire`] knows. What processes and the machine did meanwhile is read from /proc ([`procfs`]) and admin ports
+//! ([`http`], [`metrics`]).
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cluster;
+mod generator;
+mod http;
+mod load;
+mod metrics;
+mod procfs;
+mod run;
+mod stop;
+mod wire;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Settings of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// Load any address, and say what clients see
+    Load(load::Args),
+    /// Start a cluster, load it, and say what a request costs in each part
+    ///
+    /// What stands behind -- are the settings of `lockstep up`, such as `lockstep bench run -- -n 5 --protocol resp --
+    /// redis-server --port {port} --save "" --appendonly no`.
+    Run(run::Args),
+}
+
+/// Measures; SIGINT and SIGTERM end what was started for it, and then it.
+///
+/// # Errors
+/// In words that say what to do.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    // It waits a lot, and must not hold up the signals.
+    std::thread::Builder::new().name("bench".into()).spawn(move || {
+        let _ = done.send(dispatch(&args.command));
+    })?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop::stop();
+        // Another one changes nothing: what runs is being ended.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        result = ended => result.context("the measuring thread ended")?,
+        () = stopped => Ok(()),
+    }
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Load(args) => load::run(args),
+        Command::Run(args) => run::run(args),
+    }
+}
