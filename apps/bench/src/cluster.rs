@@ -62,6 +62,8 @@ pub(crate) struct RoleUsage {
     pub(crate) processes: usize,
     /// What they used.
     pub(crate) usage: Usage,
+    /// Bytes of memory that they have in RAM now.
+    pub(crate) resident: u64,
 }
 
 /// All of a cluster at one instant.
@@ -186,6 +188,7 @@ impl Look {
         for pid in pids {
             all.processes += 1;
             all.usage = all.usage + procfs::usage(*pid);
+            all.resident += procfs::resident(*pid);
             for (thread, ticks) in procfs::by_thread(*pid) {
                 *self.threads.entry((role.to_owned(), thread)).or_default() += ticks;
             }

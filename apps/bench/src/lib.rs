@@ -2,17 +2,23 @@
 //!
 //! [`load`] loads any address, [`run`] a cluster that it starts ([`cluster`]), both by the [`generator`], which speaks what
 //! [`wire`] knows. What processes and the machine did meanwhile is read from /proc ([`procfs`]) and admin ports
-//! ([`http`], [`metrics`]).
+//! ([`http`], [`metrics`]). [`peers`], [`paper`], [`limits`] and [`soak`] are experiments, whose points are kept
+//! ([`results`]), drawn ([`plot`]) and held against each other ([`compare`]).
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod children;
 mod cluster;
 mod generator;
 mod http;
 mod load;
+mod machine;
 mod metrics;
+mod peers;
 mod procfs;
+mod progress;
+mod results;
 mod run;
 mod stop;
 mod wire;
@@ -38,6 +44,11 @@ enum Command {
     /// What stands behind -- are the settings of `lockstep up`, such as `lockstep bench run -- -n 5 --protocol resp --
     /// redis-server --port {port} --save "" --appendonly no`.
     Run(run::Args),
+    /// Measure what else could be used, side by side: the application alone and behind a proxy, etcd, ZooKeeper, Redis with
+    /// replicas, and Lockstep as sync, memory and with signatures, with three and five replicas
+    ///
+    /// What is not installed is left out. Run again with the same --out it goes on with what is missing.
+    Peers(peers::Args),
 }
 
 /// Measures; SIGINT and SIGTERM end what was started for it, and then it.
@@ -71,5 +82,6 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Load(args) => load::run(args),
         Command::Run(args) => run::run(args),
+        Command::Peers(args) => peers::run(args),
     }
 }

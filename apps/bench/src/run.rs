@@ -121,7 +121,7 @@ struct Everything {
 
 impl Everything {
     fn now(cluster: &Cluster) -> Self {
-        let own = RoleUsage { processes: 1, usage: procfs::usage(std::process::id()) };
+        let own = RoleUsage { processes: 1, usage: procfs::usage(std::process::id()), resident: 0 };
         let (host, loopback) = (Host::now(), Loopback::now());
         Self { at: Instant::now(), own, host, loopback, look: cluster.look() }
     }
@@ -254,7 +254,11 @@ mod tests {
 
     #[test]
     fn a_role_costs_what_its_processes_used_in_between() {
-        let used = |ticks, voluntary| RoleUsage { processes: 2, usage: Usage { ticks, voluntary, ..Usage::default() } };
+        let used = |ticks, voluntary| RoleUsage {
+            processes: 2,
+            usage: Usage { ticks, voluntary, ..Usage::default() },
+            resident: 0,
+        };
         let cost = Cost::of(used(100, 1000), used(150, 5000), 10_000.0);
         // 50 ticks are half a second.
         assert_eq!((cost.processes, cost.cpu_us, cost.voluntary), (2, 50.0, 0.4));

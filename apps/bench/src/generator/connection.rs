@@ -47,9 +47,15 @@ impl Connection {
         Self { shared, index, draws, asked: VecDeque::new() }
     }
 
-    /// Connects, fills in its share of the keys, waits for the others, and asks until the end.
+    /// Connects, waits for the others, and asks until the end.
     pub(super) async fn run(mut self) {
-        let mut link = self.prepare().await;
+        let mut link = None;
+        while link.is_none() && !self.shared.spec.per_request {
+            match self.open().await {
+                Ok(opened) => link = Some(opened),
+                Err(error) => self.again(&error).await,
+            }
+        }
         self.shared.opened.set(self.shared.opened.get() + 1);
         self.shared.news.notify_one();
         let Ok(permit) = self.shared.go.acquire().await else { return };
@@ -67,8 +73,7 @@ impl Connection {
                 Ok(false) => {}
                 Err(error) => {
                     link = None;
-                    self.lost(&error);
-                    tokio::time::sleep(AGAIN).await;
+                    self.again(&error).await;
                     if self.shared.end.get().is_some_and(|end| Instant::now() >= end) {
                         return;
                     }
@@ -77,26 +82,20 @@ impl Connection {
         }
     }
 
-    /// The connection, where one is kept, once this client's share of the keys is written.
-    async fn prepare(&mut self) -> Option<Link> {
-        loop {
-            match self.try_prepare().await {
-                Ok(link) => return link,
-                Err(error) => {
-                    self.lost(&error);
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
+    /// Writes keys for the first time, one after the other, until somebody has written the last one.
+    pub(super) async fn fill(mut self) {
+        while let Err(error) = self.try_fill().await {
+            self.again(&error).await;
         }
     }
 
-    async fn try_prepare(&mut self) -> io::Result<Option<Link>> {
+    async fn try_fill(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut link = if shared.spec.per_request { None } else { Some(self.open().await?) };
         loop {
             let key = shared.filling.get();
             if key >= shared.spec.keys {
-                return Ok(link);
+                return Ok(());
             }
             shared.filling.set(key + 1);
             let good = match &mut link {
@@ -111,6 +110,12 @@ impl Connection {
                 return Err(good.err().unwrap_or_else(|| io::Error::other("an error reply to a PUT")));
             }
         }
+    }
+
+    /// Notes what went wrong, and waits a little.
+    async fn again(&mut self, error: &io::Error) {
+        self.lost(error);
+        tokio::time::sleep(AGAIN).await;
     }
 
     /// A connection on which requests may be sent.
@@ -199,10 +204,7 @@ impl Connection {
             self.asked.push_back((op, since));
             match self.exchange_alone(op, key).await {
                 Ok(good) => self.answered(Instant::now(), good, &[]),
-                Err(error) => {
-                    self.lost(&error);
-                    tokio::time::sleep(AGAIN).await;
-                }
+                Err(error) => self.again(&error).await,
             }
         }
     }

@@ -7,19 +7,20 @@ mod pace;
 mod tally;
 mod workload;
 
-pub(crate) use tally::{Latencies, Latency, Outcome};
+pub(crate) use tally::{Latencies, Latency, Outcome, Window};
 pub(crate) use workload::Mix;
 
 use crate::stop;
 use crate::wire::{Protocol, Speech};
 use anyhow::Context;
+use connection::Connection;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tally::{Tally, Window};
+use tally::Tally;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use workload::{Draws, Keys};
@@ -28,6 +29,12 @@ use workload::{Draws, Keys};
 const OPENING: usize = 128;
 /// From the end to when requests without a reply are given up.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at whether somebody wants the end.
+const LOOK: Duration = Duration::from_millis(50);
+/// Connections that write the keys for the first time.
+const FILLING: usize = 64;
+/// All keys must be there within this.
+const FILLED: Duration = Duration::from_secs(600);
 /// All connections must be there within this.
 const CONNECTING: Duration = Duration::from_secs(60);
 
@@ -85,7 +92,7 @@ struct Shared {
     speech: Speech,
     keys: Keys,
     tally: RefCell<Tally>,
-    /// The next key to fill in; past the last one when that is done.
+    /// The next key to fill in.
     filling: Cell<u64>,
     /// When a closed loop asks no more.
     end: Cell<Option<Instant>>,
@@ -98,6 +105,29 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(spec: Spec) -> Self {
+        let clients = spec.clients;
+        Self {
+            speech: Speech::new(spec.protocol, spec.value_bytes, !spec.per_request),
+            keys: Keys::new(spec.keys, spec.skew),
+            // Who fills in keys may note what went wrong too.
+            tally: RefCell::new(Tally::new(clients.max(FILLING), spec.rate.is_some(), spec.samples)),
+            filling: Cell::new(0),
+            end: Cell::new(None),
+            due: (0..clients).map(|_| (RefCell::default(), Notify::new())).collect(),
+            opening: tokio::sync::Semaphore::new(OPENING),
+            opened: Cell::new(0),
+            news: Notify::new(),
+            go: tokio::sync::Semaphore::new(0),
+            spec,
+        }
+    }
+
+    /// Why the first of the failures was one.
+    fn why(&self) -> String {
+        self.tally.borrow().error().unwrap_or("no word why").to_owned()
+    }
+
     fn queue(&self, connection: usize, due: Instant) {
         let (queue, notify) = &self.due[connection];
         queue.borrow_mut().push_back(due);
@@ -122,12 +152,15 @@ pub(crate) fn start(spec: Spec) -> anyhow::Result<Running> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, run(spec, begun))
     })?;
-    match begins.recv() {
-        Ok(window) => Ok(Running { thread, window }),
-        Err(_) => match join(thread) {
-            Ok(_) => anyhow::bail!("the load ended before it began"),
-            Err(error) => Err(error),
-        },
+    loop {
+        match begins.recv_timeout(LOOK) {
+            Ok(window) => return Ok(Running { thread, window }),
+            Err(mpsc::RecvTimeoutError::Timeout) => stop::check()?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                join(thread)?;
+                anyhow::bail!("the load ended before it began");
+            }
+        }
     }
 }
 
@@ -148,33 +181,31 @@ impl Running {
         Ok((join(self.thread)?, before, after))
     }
 
-    /// When it ends.
-    pub(crate) fn end(&self) -> Instant {
-        self.window.to
+    /// What is measured.
+    pub(crate) fn window(&self) -> Window {
+        self.window
     }
 }
 
 async fn run(spec: Spec, begun: mpsc::SyncSender<Window>) -> anyhow::Result<Outcome> {
     let clients = spec.clients;
-    let shared = Rc::new(Shared {
-        speech: Speech::new(spec.protocol, spec.value_bytes, !spec.per_request),
-        keys: Keys::new(spec.keys, spec.skew),
-        tally: RefCell::new(Tally::new(clients, spec.rate.is_some(), spec.samples)),
-        filling: Cell::new(if spec.fill { 0 } else { u64::MAX }),
-        end: Cell::new(None),
-        due: (0..clients).map(|_| (RefCell::default(), Notify::new())).collect(),
-        opening: tokio::sync::Semaphore::new(OPENING),
-        opened: Cell::new(0),
-        news: Notify::new(),
-        go: tokio::sync::Semaphore::new(0),
-        spec,
-    });
+    let shared = Rc::new(Shared::new(spec));
+    if shared.spec.fill {
+        fill(&shared).await?;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     for index in 0..clients {
         let draws = Draws::new(index as u64 + 1, shared.spec.mix);
-        tasks.spawn_local(connection::Connection::new(shared.clone(), index, draws).run());
+        tasks.spawn_local(Connection::new(shared.clone(), index, draws).run());
     }
-    await_opened(&shared, clients).await?;
+    let all = async {
+        while shared.opened.get() < clients {
+            shared.news.notified().await;
+        }
+    };
+    if tokio::time::timeout(CONNECTING, all).await.is_err() {
+        anyhow::bail!("only {} of {clients} connections were opened: {}", shared.opened.get(), shared.why());
+    }
     // From here on nobody is late because others were still connecting.
     let start = Instant::now();
     let from = start + shared.spec.warmup;
@@ -196,19 +227,24 @@ async fn run(spec: Spec, begun: mpsc::SyncSender<Window>) -> anyhow::Result<Outc
     Ok(shared.tally.into_inner().outcome())
 }
 
-/// Waits until every connection is there, and the keys are filled in.
-async fn await_opened(shared: &Shared, clients: usize) -> anyhow::Result<()> {
-    let all = async {
-        while shared.opened.get() < clients {
-            shared.news.notified().await;
-        }
-    };
-    let within = if shared.spec.fill { 10 * CONNECTING } else { CONNECTING };
-    if tokio::time::timeout(within, all).await.is_ok() {
-        return Ok(());
+/// Writes every key once, by more connections than there may be clients, so that it does not take long.
+async fn fill(shared: &Rc<Shared>) -> anyhow::Result<()> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..FILLING {
+        let draws = Draws::new(0, shared.spec.mix);
+        tasks.spawn_local(Connection::new(shared.clone(), index, draws).fill());
     }
-    let why = shared.tally.borrow().error().unwrap_or("no word why").to_owned();
-    anyhow::bail!("only {} of {clients} connections were opened: {why}", shared.opened.get())
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(FILLED, all).await.is_err() {
+        let key = shared.filling.get();
+        anyhow::bail!(
+            "only {key} of {} keys were written in {} s: {}",
+            shared.spec.keys,
+            FILLED.as_secs(),
+            shared.why()
+        );
+    }
+    Ok(())
 }
 
 /// Lets this process have so many files more, as far as it may.

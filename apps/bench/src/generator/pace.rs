@@ -1,12 +1,11 @@
-//! The timetable of an open loop: requests are due at a fixed rate, whatever became of those before. A timer of the kernel
-//! wakes it, since the runtime's are as coarse as a millisecond.
+//! The timetable of an open loop: requests are due at a fixed rate, whatever became of those before. A thread sleeps until
+//! each is due, since the runtime's timers are as coarse as a millisecond.
 
 use super::Shared;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 /// When each request is due.
 #[derive(Clone, Copy, Debug)]
@@ -27,36 +26,40 @@ impl Timetable {
     }
 }
 
-/// Hands the requests out to the connections in turn, each when it is due, until `end`.
-pub(super) async fn hand_out(shared: &Shared, timetable: Timetable, end: Instant) -> std::io::Result<()> {
-    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-    let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-    let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
-    let mut number = 0_u64;
-    loop {
-        let now = Instant::now();
-        let mut due = timetable.due(number);
-        while due <= now.min(end) {
-            shared.queue(number as usize % shared.spec.clients, due);
-            number += 1;
-            due = timetable.due(number);
-        }
-        if due > end {
-            return Ok(());
-        }
-        wait(&timer, due.saturating_duration_since(now)).await?;
-    }
+/// How many requests are due so far.
+#[derive(Debug, Default)]
+struct Clock {
+    due: AtomicU64,
+    news: Notify,
 }
 
-async fn wait(timer: &AsyncFd<OwnedFd>, time: Duration) -> std::io::Result<()> {
-    // No time at all would stop the timer.
-    let time = time.max(Duration::from_nanos(1));
-    let value = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
-    timer.readable().await?.clear_ready();
-    // Setting it anew takes back that it has expired: there is nothing that would have to be read.
+/// Hands the requests out to the connections in turn, each when it is due, until `end`.
+pub(super) async fn hand_out(shared: &Shared, timetable: Timetable, end: Instant) -> std::io::Result<()> {
+    let clock = Arc::new(Clock::default());
+    let ticking = clock.clone();
+    std::thread::Builder::new().name("pace".into()).spawn(move || tick(&ticking, timetable, end))?;
+    let mut number = 0;
+    while timetable.due(number) < end {
+        clock.news.notified().await;
+        for next in number..clock.due.load(Ordering::Acquire) {
+            shared.queue(next as usize % shared.spec.clients, timetable.due(next));
+            number = next + 1;
+        }
+    }
     Ok(())
+}
+
+fn tick(clock: &Clock, timetable: Timetable, end: Instant) {
+    let mut number = 0;
+    while timetable.due(number) < end {
+        std::thread::sleep(timetable.due(number).saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        while timetable.due(number) <= now && timetable.due(number) < end {
+            number += 1;
+        }
+        clock.due.store(number, Ordering::Release);
+        clock.news.notify_one();
+    }
 }
 
 #[cfg(test)]

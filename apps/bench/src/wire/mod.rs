@@ -7,7 +7,7 @@ mod etcd;
 mod http;
 mod length;
 mod line;
-pub(crate) mod resp;
+mod resp;
 mod zookeeper;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(crate) enum Protocol {
     Http,
     /// Redis: SET, GET, DEL, DBSIZE
     Resp,
+    /// The same, each SET followed by WAIT 1 and answered when a replica has it
+    RespWait,
     /// etcd, version 3: Put, linearizable Range, DeleteRange
     Etcd,
     /// ZooKeeper: setData, getData, delete
@@ -126,9 +128,12 @@ pub(crate) struct Speech {
 
 /// What is remembered of a connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Conversation {
+pub(crate) struct Conversation(Memory);
+
+#[derive(Clone, Debug)]
+enum Memory {
     /// Nothing.
-    Plain,
+    None,
     /// Streams and windows.
     Etcd(etcd::State),
     /// Whether there is a session.
@@ -138,10 +143,10 @@ pub(crate) enum Conversation {
 impl Conversation {
     /// Whether requests may be sent: what was said first is answered.
     pub(crate) fn is_ready(&self) -> bool {
-        match self {
-            Self::Plain => true,
-            Self::Etcd(state) => state.ready,
-            Self::Zookeeper(ready) => *ready,
+        match &self.0 {
+            Memory::None => true,
+            Memory::Etcd(state) => state.ready,
+            Memory::Zookeeper(ready) => *ready,
         }
     }
 }
@@ -155,6 +160,7 @@ impl Speech {
             Protocol::Length => length::request(op, &value),
             Protocol::Http => http::request(op, &value, keep),
             Protocol::Resp => resp::request(op, &value),
+            Protocol::RespWait => resp::request_and_wait(op, &value),
             Protocol::Etcd => etcd::request(op, &value),
             Protocol::Zookeeper => zookeeper::request(op, &value),
         };
@@ -164,24 +170,24 @@ impl Speech {
 
     /// A new connection; what is said first is appended to `out`.
     pub(crate) fn begin(&self, out: &mut Vec<u8>) -> Conversation {
-        match self.protocol {
+        Conversation(match self.protocol {
             Protocol::Etcd => {
                 etcd::hello(out);
-                Conversation::Etcd(etcd::State::default())
+                Memory::Etcd(etcd::State::default())
             }
             Protocol::Zookeeper => {
                 zookeeper::hello(out);
-                Conversation::Zookeeper(false)
+                Memory::Zookeeper(false)
             }
-            _ => Conversation::Plain,
-        }
+            _ => Memory::None,
+        })
     }
 
     /// Appends a request.
     pub(crate) fn ask(&self, conversation: &mut Conversation, op: Op, key: u64, out: &mut Vec<u8>) {
         let start = out.len();
         self.templates[op as usize].write(key, out);
-        if let Conversation::Etcd(state) = conversation {
+        if let Memory::Etcd(state) = &mut conversation.0 {
             state.number(&mut out[start..]);
         }
     }
@@ -199,13 +205,14 @@ impl Speech {
         if bytes.is_empty() {
             return Step::More;
         }
-        match (self.protocol, conversation) {
-            (Protocol::Etcd, Conversation::Etcd(state)) => state.hear(bytes, out),
-            (Protocol::Zookeeper, Conversation::Zookeeper(ready)) => zookeeper::hear(ready, bytes),
+        match (self.protocol, &mut conversation.0) {
+            (Protocol::Etcd, Memory::Etcd(state)) => state.hear(bytes, out),
+            (Protocol::Zookeeper, Memory::Zookeeper(ready)) => zookeeper::hear(ready, bytes),
             (Protocol::Line, _) => line::reply(bytes),
             (Protocol::Length, _) => length::reply(bytes),
             (Protocol::Http, _) => http::reply(bytes),
             (Protocol::Resp, _) => resp::reply(bytes),
+            (Protocol::RespWait, _) => resp::reply_and_wait(bytes),
             (Protocol::Close | Protocol::Etcd | Protocol::Zookeeper, _) => Step::More,
         }
     }
@@ -234,6 +241,7 @@ impl Protocol {
             Self::Length => "length",
             Self::Http => "http",
             Self::Resp => "resp",
+            Self::RespWait => "resp-wait",
             Self::Etcd => "etcd",
             Self::Zookeeper => "zookeeper",
         }
@@ -241,9 +249,7 @@ impl Protocol {
 
     /// The one of this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Line, Self::Close, Self::Length, Self::Http, Self::Resp, Self::Etcd, Self::Zookeeper]
-            .into_iter()
-            .find(|protocol| protocol.name() == name)
+        <Self as clap::ValueEnum>::value_variants().iter().copied().find(|protocol| protocol.name() == name)
     }
 }
 
@@ -253,7 +259,7 @@ mod tests {
 
     fn asked(protocol: Protocol, op: Op, key: u64) -> String {
         let mut out = b"before".to_vec();
-        Speech::new(protocol, 3, true).ask(&mut Conversation::Plain, op, key, &mut out);
+        Speech::new(protocol, 3, true).ask(&mut Conversation(Memory::None), op, key, &mut out);
         String::from_utf8(out).expect("text").split_off(6)
     }
 
@@ -270,7 +276,7 @@ mod tests {
     #[test]
     fn a_reply_without_an_end_of_its_own_ends_with_the_connection() {
         let close = Speech::new(Protocol::Close, 1, true);
-        assert_eq!(close.hear(&mut Conversation::Plain, b"OK\n", &mut Vec::new()), Step::More);
+        assert_eq!(close.hear(&mut Conversation(Memory::None), b"OK\n", &mut Vec::new()), Step::More);
         assert!(close.is_good_end(b"OK\n") && !close.is_good_end(b"") && !close.is_good_end(b"ERR x\n"));
         assert!(!Speech::new(Protocol::Line, 1, true).is_good_end(b"OK"));
     }

@@ -14,12 +14,25 @@ pub(super) fn request(op: Op, value: &str) -> Vec<u8> {
 }
 
 /// A command of these words.
-pub(crate) fn command(words: &[&str]) -> Vec<u8> {
+fn command(words: &[&str]) -> Vec<u8> {
     let mut text = format!("*{}\r\n", words.len());
     for word in words {
         text += &format!("${}\r\n{word}\r\n", word.len());
     }
     text.into_bytes()
+}
+
+/// A command that is to be on a replica too before it counts.
+pub(super) fn request_and_wait(op: Op, value: &str) -> Vec<u8> {
+    [request(op, value), command(&["WAIT", "1", "5000"])].concat()
+}
+
+/// Both replies: the command's, and how many replicas have it.
+pub(super) fn reply_and_wait(bytes: &[u8]) -> Step {
+    let Some(first) = end(bytes) else { return Step::More };
+    let Some(second) = end(&bytes[first..]) else { return Step::More };
+    let kept = bytes[first] == b':' && bytes[first + 1] != b'0';
+    Step::Reply { used: first + second, good: bytes[0] != b'-' && kept }
 }
 
 /// One line, or a text of a length that is said, or several of these.
@@ -53,6 +66,13 @@ fn end(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_that_no_replica_has_is_not_good() {
+        assert_eq!(reply_and_wait(b"+OK\r\n"), Step::More);
+        assert_eq!(reply_and_wait(b"+OK\r\n:2\r\n"), Step::Reply { used: 9, good: true });
+        assert_eq!(reply_and_wait(b"+OK\r\n:0\r\n"), Step::Reply { used: 9, good: false });
+    }
 
     #[test]
     fn replies_end_where_redis_ends_them() {
