@@ -10,8 +10,10 @@
 mod args;
 mod children;
 mod cluster;
+mod compare;
 mod generator;
 mod http;
+mod limits;
 mod load;
 mod machine;
 mod metrics;
@@ -49,6 +51,11 @@ enum Command {
     ///
     /// What is not installed is left out. Run again with the same --out it goes on with what is missing.
     Peers(peers::Args),
+    /// Measure the best that this machine can do for the shape of our work: QUIC streams, an echo quorum, syncs, signatures,
+    /// hashes
+    Limits(limits::Args),
+    /// Tell a change from noise between two runs of the same experiment
+    Compare(compare::Args),
 }
 
 /// Measures; SIGINT and SIGTERM end what was started for it, and then it.
@@ -83,5 +90,7 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Load(args) => load::run(args),
         Command::Run(args) => run::run(args),
         Command::Peers(args) => peers::run(args),
+        Command::Limits(args) => limits::run(args),
+        Command::Compare(args) => compare::run(args),
     }
 }
