@@ -17,11 +17,14 @@ mod limits;
 mod load;
 mod machine;
 mod metrics;
+mod paper;
 mod peers;
+mod plot;
 mod procfs;
 mod progress;
 mod results;
 mod run;
+mod soak;
 mod stop;
 mod wire;
 
@@ -51,6 +54,15 @@ enum Command {
     ///
     /// What is not installed is left out. Run again with the same --out it goes on with what is missing.
     Peers(peers::Args),
+    /// Measure again what the paper measured, and draw its Figures 3 to 6
+    ///
+    /// Run again with the same --out it goes on with what is missing.
+    Paper(paper::Args),
+    /// Load a cluster for hours at a fixed rate, and draw its memory, disk and latencies over the time
+    ///
+    /// Run again with the same --out it goes on with what is missing, on the same data. What stands behind -- are the
+    /// settings of `lockstep up`.
+    Soak(soak::Args),
     /// Measure the best that this machine can do for the shape of our work: QUIC streams, an echo quorum, syncs, signatures,
     /// hashes
     Limits(limits::Args),
@@ -90,6 +102,8 @@ fn dispatch(command: &Command) -> anyhow::Result<()> {
         Command::Load(args) => load::run(args),
         Command::Run(args) => run::run(args),
         Command::Peers(args) => peers::run(args),
+        Command::Paper(args) => paper::run(args),
+        Command::Soak(args) => soak::run(args),
         Command::Limits(args) => limits::run(args),
         Command::Compare(args) => compare::run(args),
     }
