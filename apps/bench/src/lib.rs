@@ -1,9 +1,9 @@
 //! The load generator, and the experiments made with it: `lockstep bench`.
 //!
-//! [`load`] loads any address, [`run`] a cluster that it starts ([`cluster`]), both by the [`generator`], which speaks what
-//! [`wire`] knows. What processes and the machine did meanwhile is read from /proc ([`procfs`]) and admin ports
-//! ([`http`], [`metrics`]). [`peers`], [`paper`], [`limits`] and [`soak`] are experiments, whose points are kept
-//! ([`results`]), drawn ([`plot`]) and held against each other ([`compare`]).
+//! `load` loads any address, `run` a cluster that it starts (`cluster`), both by the `generator`, which speaks what
+//! `wire` knows. What processes and the machine did meanwhile is read from /proc (`procfs`) and admin ports
+//! (`http`, `metrics`). `peers`, `paper`, `limits` and `soak` are experiments, whose points are kept
+//! (`results`), drawn (`plot`) and held against each other (`compare`).
 
 #![forbid(unsafe_code)]
 

@@ -9,6 +9,7 @@ use crate::plot::{Chart, Line, Page};
 use crate::procfs::Host;
 use crate::progress::Progress;
 use crate::results::{Point, Run, Store};
+use crate::stop;
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         for window in first..=windows {
             progress.begin(&format!("window {window}"));
             // Only the very first one has nothing to read yet.
-            store.keep(&measure(&cluster, &shape, window, window == 1)?)?;
+            store.keep(&stop::thrice(|| measure(&cluster, &shape, window, window == 1))?)?;
             progress.done();
         }
     }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Before something is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// From now on nobody waits.
@@ -21,6 +24,24 @@ pub(crate) fn stop() {
 pub(crate) fn check() -> anyhow::Result<()> {
     anyhow::ensure!(!STOPPED.load(Ordering::Relaxed), "stopped; what was finished is kept");
     Ok(())
+}
+
+/// Tries something up to three times: a long run is not to end because the machine was busy for a moment.
+///
+/// # Errors
+/// Those of the last try, or somebody asked for the end.
+pub(crate) fn thrice<T>(mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 0..2 {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error) => {
+                check()?;
+                eprintln!("trying again: {error:#}");
+                sleep(AGAIN)?;
+            }
+        }
+    }
+    attempt()
 }
 
 /// Sleeps.

@@ -154,7 +154,12 @@ impl Connection {
         }
         loop {
             if link.read().await? == 0 {
-                return Ok(self.shared.speech.is_good_end(&link.input));
+                let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a reply");
+                return if link.input.is_empty() {
+                    Err(closed())
+                } else {
+                    Ok(self.shared.speech.is_good_end(&link.input))
+                };
             }
             loop {
                 match self.shared.speech.hear(&mut link.conversation, &link.input, &mut link.output) {
@@ -184,7 +189,7 @@ impl Connection {
         }
         match self.shared.due[self.index].0.borrow_mut().pop_front() {
             Some(due) => Next::Ask(due),
-            None if ended => Next::End,
+            None if ended || self.shared.handed_out.get() => Next::End,
             None => Next::Wait,
         }
     }
@@ -203,7 +208,7 @@ impl Connection {
             let (op, key) = self.draws.next(&self.shared.keys);
             self.asked.push_back((op, since));
             match self.exchange_alone(op, key).await {
-                Ok(good) => self.answered(Instant::now(), good, &[]),
+                Ok(good) => self.answered(Instant::now(), good, b"on a connection of its own"),
                 Err(error) => self.again(&error).await,
             }
         }
@@ -262,7 +267,7 @@ impl Connection {
         if good {
             tally.answered(self.index, op, since, now);
         } else {
-            tally.failed(since, now, || format!("an error reply {:?}", String::from_utf8_lossy(reply)));
+            tally.failed(since, now, || format!("an error reply: {:?}", String::from_utf8_lossy(reply)));
         }
     }
 

@@ -98,6 +98,8 @@ struct Shared {
     end: Cell<Option<Instant>>,
     /// Requests of an open loop that are due, by connection.
     due: Vec<(RefCell<VecDeque<Instant>>, Notify)>,
+    /// Nothing more will be due.
+    handed_out: Cell<bool>,
     opening: tokio::sync::Semaphore,
     opened: Cell<usize>,
     news: Notify,
@@ -115,6 +117,7 @@ impl Shared {
             filling: Cell::new(0),
             end: Cell::new(None),
             due: (0..clients).map(|_| (RefCell::default(), Notify::new())).collect(),
+            handed_out: Cell::new(false),
             opening: tokio::sync::Semaphore::new(OPENING),
             opened: Cell::new(0),
             news: Notify::new(),
@@ -216,6 +219,8 @@ async fn run(spec: Spec, begun: mpsc::SyncSender<Window>) -> anyhow::Result<Outc
     let _ = begun.send(window);
     if let Some(rate) = shared.spec.rate {
         pace::hand_out(&shared, pace::Timetable::new(start, rate), window.to).await?;
+        // Who waits for the next one need not.
+        shared.handed_out.set(true);
         shared.due.iter().for_each(|(_, notify)| notify.notify_one());
     }
     let rest = window.to.saturating_duration_since(Instant::now()) + PATIENCE;
@@ -258,4 +263,92 @@ fn more_files(wanted: u64) {
     };
     // If it may not, connecting says so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    /// Answers lines, or one request a connection; lives as long as the test.
+    fn service(close: bool) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || if close { answer_once(stream) } else { answer_lines(stream) });
+            }
+        });
+        address
+    }
+
+    fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {
+        let mut request = String::new();
+        stream.read_to_string(&mut request)?;
+        stream.write_all(if request.starts_with("PUT k") { b"OK\n" } else { b"ERR\n" })
+    }
+
+    fn answer_lines(stream: TcpStream) -> std::io::Result<()> {
+        let mut writer = stream.try_clone()?;
+        for line in BufReader::new(stream).lines() {
+            writer.write_all(if line?.starts_with("REMOVE") { b"ERR\n" } else { b"OK\n" })?;
+        }
+        Ok(())
+    }
+
+    fn spec(to: SocketAddr, protocol: Protocol) -> Spec {
+        Spec {
+            to: vec![to],
+            protocol,
+            clients: 4,
+            pipeline: 2,
+            rate: None,
+            per_request: protocol == Protocol::Close,
+            value_bytes: 10,
+            mix: Mix::reads(0.0),
+            keys: 200,
+            skew: 0.0,
+            fill: true,
+            warmup: Duration::from_millis(50),
+            time: Duration::from_millis(300),
+            samples: true,
+        }
+    }
+
+    fn load(spec: Spec) -> Outcome {
+        start(spec).and_then(|running| running.finish(|| ())).expect("the service is there").0
+    }
+
+    #[test]
+    fn a_closed_loop_asks_as_soon_as_it_was_answered() {
+        for protocol in [Protocol::Line, Protocol::Close] {
+            let outcome = load(spec(service(protocol == Protocol::Close), protocol));
+            assert!(outcome.answered > 20 && outcome.failed == 0, "{outcome:?}");
+            assert_eq!(outcome.answered, outcome.within);
+            let samples: usize = outcome.samples.iter().flatten().map(Vec::len).sum();
+            assert_eq!(samples as u64, outcome.answered, "each latency is kept by its client");
+        }
+    }
+
+    #[test]
+    fn an_open_loop_asks_at_its_rate_and_ends_when_all_is_answered() {
+        for protocol in [Protocol::Line, Protocol::Close] {
+            let begun = Instant::now();
+            let to = service(protocol == Protocol::Close);
+            let outcome = load(Spec { rate: Some(200.0), time: Duration::from_millis(500), ..spec(to, protocol) });
+            // 100 are due in half a second.
+            assert!((95..=105).contains(&outcome.answered) && outcome.failed == 0, "{outcome:?}");
+            assert!(begun.elapsed() < PATIENCE, "nobody is waited for");
+        }
+    }
+
+    #[test]
+    fn errors_are_no_answers_and_nobody_there_is_said() {
+        let outcome = load(Spec { mix: Mix([0, 0, 1000, 0]), ..spec(service(false), Protocol::Line) });
+        assert!(outcome.answered == 0 && outcome.failed > 0, "{outcome:?}");
+        assert!(outcome.error.is_some_and(|error| error.contains("ERR")));
+        assert_eq!(Spec::addresses("127.0.0.1:1,127.0.0.1:2").expect("two addresses").len(), 2);
+        assert!(Spec::addresses("nowhere").is_err_and(|error| error.to_string().contains("HOST:PORT")));
+    }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 /// Two throughputs or latencies that differ by less are alike.
 const ALIKE: f64 = 0.10;
+/// Units.
+const THROUGHPUT: &str = "requests/s";
+const LATENCY: &str = "µs";
 
 /// A number (throughput or latency) by the scenario's parameter and the number of clients.
 pub(super) type Grid = BTreeMap<(u32, u32), f64>;
@@ -39,11 +42,11 @@ pub(super) fn all(throughput: [&Grid; 2], latency: [&Grid; 2]) -> Vec<Conclusion
         all.push(tier("Throughput grows with the SMaRtClients until their tier is no bottleneck", first, true));
         all.push(saturation("Throughput grows with the clients and saturates", first));
         all.push(tier("Latency falls with the SMaRtClients until their tier is no bottleneck", latency[0], false));
-        all.push(trend("Latency grows with the clients", &by_clients(latency[0]), true));
+        all.push(trend("Latency grows with the clients", &by_clients(latency[0]), true, LATENCY));
     }
     if !second.is_empty() {
-        all.push(trend("Throughput falls with the servers", &at_most_clients(second), false));
-        all.push(trend("Latency grows with the servers", &at_most_clients(latency[1]), true));
+        all.push(trend("Throughput falls with the servers", &at_most_clients(second), false, THROUGHPUT));
+        all.push(trend("Latency grows with the servers", &at_most_clients(latency[1]), true, LATENCY));
     }
     all
 }
@@ -75,16 +78,20 @@ fn tier(claim: &'static str, grid: &Grid, more_is_better: bool) -> Conclusion {
         return Conclusion { claim, holds: None, measured: "Nothing was measured.".to_owned() };
     };
     let gain = better(best, first) - 1.0;
+    let unit = if more_is_better { THROUGHPUT } else { LATENCY };
+    let last = values.last().map_or(first, |(_, value)| *value);
     let enough =
         values.iter().find(|(_, value)| better(best, *value) < 1.0 + ALIKE).map_or(least, |(enough, _)| *enough);
     let measured = if gain < ALIKE {
         format!(
-            "With the most clients {least} is within {:.0} % of the best number ({}): one is no bottleneck on this machine.",
+            "With the most clients {least} is within {:.0} % of the best number, and the highest number changes it by {:+.0} % \
+             ({}): one is no bottleneck on this machine.",
             gain * 100.0,
-            series(&values)
+            (last / first - 1.0) * 100.0,
+            series(&values, unit)
         )
     } else {
-        format!("With the most clients ({}): from {enough} on it is within 10 % of the best.", series(&values))
+        format!("With the most clients ({}): from {enough} on it is within 10 % of the best.", series(&values, unit))
     };
     Conclusion { claim, holds: if gain < ALIKE { None } else { Some(true) }, measured }
 }
@@ -105,13 +112,13 @@ fn saturation(claim: &'static str, grid: &Grid) -> Conclusion {
         last.0,
         whole * 100.0,
         end * 100.0,
-        series(&values)
+        series(&values, THROUGHPUT)
     );
     Conclusion { claim, holds: Some(holds), measured }
 }
 
 /// Whether it goes one way from the first to the last, but for what is alike.
-fn trend(claim: &'static str, values: &[(u32, f64)], grows: bool) -> Conclusion {
+fn trend(claim: &'static str, values: &[(u32, f64)], grows: bool, unit: &str) -> Conclusion {
     let (Some(first), Some(last)) = (values.first(), values.last()) else {
         return Conclusion { claim, holds: None, measured: "Nothing was measured.".to_owned() };
     };
@@ -119,14 +126,14 @@ fn trend(claim: &'static str, values: &[(u32, f64)], grows: bool) -> Conclusion 
     let whole = along(first.1, last.1) > 1.0 + ALIKE;
     let steps = values.windows(2).all(|pair| along(pair[0].1, pair[1].1) > 1.0 - ALIKE);
     let change = (last.1 / first.1 - 1.0) * 100.0;
-    let measured = format!("From {} to {}: {change:+.0} % ({}).", first.0, last.0, series(values));
+    let measured = format!("From {} to {}: {change:+.0} % ({}).", first.0, last.0, series(values, unit));
     let holds = if values.len() < 2 { None } else { Some(whole && steps) };
     Conclusion { claim, holds, measured }
 }
 
-fn series(values: &[(u32, f64)]) -> String {
+fn series(values: &[(u32, f64)], unit: &str) -> String {
     let each: Vec<String> = values.iter().map(|(parameter, value)| format!("{parameter}: {value:.0}")).collect();
-    each.join(", ")
+    format!("{} {unit}", each.join(", "))
 }
 
 #[cfg(test)]

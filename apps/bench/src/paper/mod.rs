@@ -13,6 +13,7 @@ use crate::peers::values;
 use crate::procfs::Host;
 use crate::progress::Progress;
 use crate::results::{Point, Run, Store};
+use crate::stop;
 use anyhow::Context;
 use sample::{EVERY, Sampler, throughputs, trimmed_mean};
 use std::collections::BTreeMap;
@@ -172,7 +173,8 @@ fn measure_cluster(
     for clients in open {
         let name = scenario.point(parameter, clients);
         progress.begin(&format!("round {round}, {servers} servers, {smart_clients} SMaRtClients, {clients} clients"));
-        store.keep(&measure(args, &cluster, clients, &name, round).with_context(|| name.clone())?)?;
+        let point = stop::thrice(|| measure(args, &cluster, clients, &name, round));
+        store.keep(&point.with_context(|| name.clone())?)?;
         progress.done();
     }
     drop(cluster);

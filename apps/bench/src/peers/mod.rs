@@ -96,7 +96,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let started = subject.start(&programs, &dir.canonicalize()?).with_context(|| subject.name())?;
             for (index, cell) in open.into_iter().enumerate() {
                 progress.begin(&format!("round {round}, {}", cell.name()));
-                store.keep(&measure(args, &started, cell, round, index == 0).with_context(|| cell.name())?)?;
+                let point = stop::thrice(|| measure(args, &started, cell, round, index == 0));
+                store.keep(&point.with_context(|| cell.name())?)?;
                 progress.done();
             }
             drop(started);

@@ -93,10 +93,15 @@ impl Programs {
     }
 }
 
-/// The class path, with what a link in it leads to: that has the version in its name.
+/// What stands beside its jar, with the version in its name; else the class path.
 fn zookeeper_version(class_path: &str) -> String {
-    let real = std::fs::canonicalize(class_path).ok();
-    real.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or(class_path.to_owned())
+    let versioned = |name: &str| {
+        let version = name.strip_prefix("zookeeper-").and_then(|rest| rest.strip_suffix(".jar"))?;
+        version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
+    };
+    let folder = Path::new(class_path).parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let mut names = folder.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.find_map(|name| versioned(&name.to_string_lossy())).unwrap_or_else(|| class_path.to_owned())
 }
 
 impl Subject {
@@ -239,6 +244,17 @@ mod tests {
         assert_eq!(Subject::Application.missing(&some), None);
         assert_eq!(Subject::Proxy.missing(&some), Some("haproxy"));
         assert!(Subject::Zookeeper.missing(&some).is_some_and(|what| what.contains("zookeeper.jar")));
+    }
+
+    #[test]
+    fn the_version_of_zookeeper_is_in_the_name_of_its_jar() {
+        let dir = crate::results::tests::Dir::new("zookeeper");
+        let jar = dir.0.join("zookeeper.jar").display().to_string();
+        assert_eq!(zookeeper_version(&jar), jar, "nobody says");
+        for name in ["zookeeper-jute-3.8.0.jar", "zookeeper-3.8.0.jar"] {
+            std::fs::write(dir.0.join(name), "").expect("it can be written");
+        }
+        assert_eq!(zookeeper_version(&jar), "3.8.0");
     }
 
     #[test]
