@@ -41,9 +41,10 @@ pub(super) async fn hand_out(shared: &Shared, timetable: Timetable, end: Instant
     let mut number = 0;
     while timetable.due(number) < end {
         clock.news.notified().await;
-        for next in number..clock.due.load(Ordering::Acquire) {
-            shared.queue(next as usize % shared.spec.clients, timetable.due(next));
-            number = next + 1;
+        let due = clock.due.load(Ordering::Acquire);
+        while number < due {
+            shared.queue(number as usize % shared.spec.clients, timetable.due(number));
+            number += 1;
         }
     }
     Ok(())

@@ -42,9 +42,9 @@ fn one(name: &str, path: &Path, room: bool, data_only: bool) -> anyhow::Result<N
         file.write_all(&RECORD)?;
         at += RECORD.len() as u64;
         if data_only {
-            file.sync_data()?
+            file.sync_data()?;
         } else {
-            file.sync_all()?
+            file.sync_all()?;
         }
         let now = Instant::now();
         latencies.record(now - last);

@@ -10,6 +10,7 @@ mod quorum;
 use crate::args::{Format, seconds};
 use crate::generator::Latencies;
 use crate::machine::{Machine, is_in_memory};
+use crate::procfs::Host;
 use crate::progress::Progress;
 use crate::results::{Point, Run, Store, median, rounds};
 use crate::stop;
@@ -124,7 +125,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 continue;
             }
             progress.begin(&format!("round {round}, {}", part.name()));
-            for number in part.measure(&args.out, Duration::from_secs_f64(args.seconds))? {
+            let before = Host::now();
+            let numbers = part.measure(&args.out, Duration::from_secs_f64(args.seconds))?;
+            let busy = Host::now().busy_since(before);
+            for mut number in numbers {
+                number.values.insert("host_busy".to_owned(), busy);
                 store.keep(&Point::new(&number.name, round, number.values, serde_json::Value::Null))?;
             }
             store.keep(&Point::new(&mark, round, BTreeMap::new(), serde_json::Value::Null))?;
@@ -146,25 +151,20 @@ fn table(run: &Run, points: &[Point]) -> String {
     let mut text = format!("{}\nmedians of the rounds\n\n", run.machine.words());
     let _ = writeln!(
         text,
-        "{:<28} {:>12} {:>10} {:>10} {:>10} {:>10}",
-        "", "a second", "p50 µs", "p99 µs", "CPU µs", "each µs"
+        "{:<28} {:>12} {:>10} {:>10} {:>10} {:>10} {:>6}",
+        "", "a second", "p50 µs", "p99 µs", "CPU µs", "each µs", "busy"
     );
     let names: BTreeSet<&str> =
         points.iter().filter(|point| !point.values.is_empty()).map(|point| point.name.as_str()).collect();
-    let columns = ["rate", "p50_us", "p99_us", "cpu_us", "per_op_us"].map(|value| rounds(points, value));
+    let columns = ["rate", "p50_us", "p99_us", "cpu_us", "per_op_us", "host_busy"].map(|value| rounds(points, value));
     for name in names {
         let cell = |index: usize, width: usize, places: usize| match columns[index].get(name) {
             Some(values) => format!("{:>width$.places$}", median(values)),
             None => " ".repeat(width),
         };
-        let line = format!(
-            "{name:<28} {} {} {} {} {}",
-            cell(0, 12, 0),
-            cell(1, 10, 1),
-            cell(2, 10, 1),
-            cell(3, 10, 1),
-            cell(4, 10, 3)
-        );
+        let busy = columns[5].get(name).map_or(String::new(), |values| format!("{:>5.0}%", median(values) * 100.0));
+        let cells = [cell(0, 12, 0), cell(1, 10, 1), cell(2, 10, 1), cell(3, 10, 1), cell(4, 10, 3), busy];
+        let line = format!("{name:<28} {}", cells.join(" "));
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text.push_str(
