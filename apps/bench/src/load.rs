@@ -24,6 +24,7 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check(args.protocol, &args.shape)?;
     let spec = args.shape.spec(Spec::addresses(&args.to)?, args.protocol);
     let heading = heading(&spec);
     let (outcome, before, after) = generator::start(spec)?.finish(Host::now)?;
@@ -36,6 +37,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Format::Text => print!("{heading}\n{}host busy    {:.0} %\n", seen(&outcome), busy * 100.0),
     }
+    Ok(())
+}
+
+/// What the client of etcd cannot do: it neither waits for room in a window nor tells calls of one connection apart.
+fn check(protocol: Protocol, shape: &Shape) -> anyhow::Result<()> {
+    const ETCD_VALUE_MAX: u32 = 48_000;
+    let etcd = protocol == Protocol::Etcd;
+    anyhow::ensure!(!etcd || shape.pipeline == 1, "--pipeline: one at a time with etcd; give more --clients");
+    anyhow::ensure!(!etcd || shape.value_bytes <= ETCD_VALUE_MAX, "--value-bytes: at most {ETCD_VALUE_MAX} with etcd");
     Ok(())
 }
 
@@ -85,6 +95,24 @@ pub(crate) fn seen(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_client_of_etcd_cannot_do_is_refused() {
+        use clap::Parser;
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let checked = |words: &[&str]| {
+            let line = Line::parse_from([&["bench", "--to", "x:1", "--protocol"], words].concat());
+            check(line.args.protocol, &line.args.shape).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(&["etcd"]), Ok(()));
+        assert_eq!(checked(&["resp", "--pipeline", "8", "--value-bytes", "50000"]), Ok(()));
+        assert!(checked(&["etcd", "--pipeline", "8"]).is_err_and(|error| error.contains("--clients")));
+        assert!(checked(&["etcd", "--value-bytes", "50000"]).is_err_and(|error| error.contains("48000")));
+    }
 
     #[test]
     fn what_was_seen_is_said_in_milliseconds() {
