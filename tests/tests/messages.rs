@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is shipped.
-const SOURCES: [&str; 6] =
-    ["mesh/src", "sidecar/src", "proxy/src", "certs/src", "apps/hashmap/src", "apps/lockstep/src"];
+const SOURCES: [&str; 7] =
+    ["mesh/src", "sidecar/src", "proxy/src", "certs/src", "apps/bench/src", "apps/hashmap/src", "apps/lockstep/src"];
 /// The section of README.md.
 const SECTION: &str = "## Troubleshooting";
 /// In the place of what a message says anew each time.

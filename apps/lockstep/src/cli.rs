@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Smoke(smoke::Args),
     /// Pack status, configuration without secrets, metrics and the last logs into one file
     Debug(debug::Args),
+    /// Measure: load anything, a cluster of its own, or all that is compared with it
+    Bench(Box<bench::Args>),
     /// Send one request through the native client and print the reply
     Call(call::Args),
     /// Show the members, and change who takes part while the cluster serves

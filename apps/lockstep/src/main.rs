@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             Command::Man(args) => commands::generate::man(&args),
             Command::Check(args) => commands::check::run(args).await,
+            Command::Bench(args) => bench::run(*args).await.map_err(Failure::from),
             Command::Call(args) => commands::call::run(args).await,
             Command::Snapshot { command } => commands::snapshot::run(command).await,
             Command::Backup { command } => commands::backup::run(command).await,
