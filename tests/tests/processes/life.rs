@@ -4,6 +4,7 @@ use super::binary::lockstep;
 use super::hashmap::netcat;
 use super::up::{Up, lives, signal};
 use super::wait;
+use lockstep_tests::driver::http;
 use std::process::Command;
 
 fn nothing_is_left(pids: &[u64]) {
@@ -74,5 +75,23 @@ fn wrong_usage_ends_with_2_and_says_why() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(!said.trim().is_empty(), "{arguments:?} says nothing");
+    }
+}
+
+/// Mutants: an ingress that does not pass its answers on, or one that is ready without reaching the servers.
+#[test]
+fn an_ingress_with_a_smart_client_inside_serves_and_outlives_the_leader() {
+    for more in [&[][..], &["--spin", "100us"], &["--signatures"]] {
+        let arguments = [&["--smart-clients", "0"], more].concat();
+        let up = Up::start(&arguments);
+        assert!(up.role("smart-client").is_empty(), "{arguments:?}");
+        assert_eq!(netcat(up.listen(), "PUT a 1\nGET a\n").unwrap(), "OK\nVALUE 1\n", "{arguments:?}");
+        let (leader, _) = up.leader();
+        signal("KILL", leader.pid);
+        assert_eq!(netcat(up.listen(), "PUT a 2\nGET a\n").unwrap(), "OK\nVALUE 2\n", "{arguments:?}");
+        let ingress = &up.role("ingress")[0];
+        let status = http::json(&ingress.admin, "/status").unwrap();
+        assert_eq!(status["smart_client"]["quorum"], true, "{status}");
+        assert!(status["smart_client"]["requests"]["ok"].as_u64().is_some_and(|served| served >= 2), "{status}");
     }
 }

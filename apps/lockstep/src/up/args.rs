@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn numbers_of_parts_are_bounded() {
         assert!(
-            read(&["-n", "0"]).is_err() && read(&["-n", "64"]).is_err() && read(&["--smart-clients", "0"]).is_err()
+            read(&["-n", "0"]).is_err() && read(&["-n", "64"]).is_err() && read(&["--smart-clients", "65"]).is_err()
         );
         assert_eq!(read(&["-n", "11"]).expect("eleven replicas work").replicas, 11);
     }

@@ -3,6 +3,7 @@
 mod examine;
 mod messages;
 mod pki;
+mod questions;
 mod refusals;
 mod reloads;
 

@@ -21,6 +21,7 @@ use mesh::ids::{ClientId, ReplicaId, Run, Slot};
 use mesh::order::{Image, Operation};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -194,7 +195,16 @@ fn serve_as_the_application() {
 
 /// A port that was free a moment ago.
 async fn free_port() -> u16 {
-    listen().await.local_addr().expect("address").port()
+    // Each once: the kernel may give the same to two tests. And below what it gives to outgoing connections, so that none
+    // of those sits on it before the application does.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from(number % 20_000).expect("less than a port");
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 fn child(dir: &Path, port: u16) -> App {
