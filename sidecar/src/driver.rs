@@ -626,14 +626,10 @@ impl Driver {
                 }
                 Output::Cut { through } => {
                     self.journal.cut(through);
-                    if let Some(snapshots) = &self.snapshots {
-                        snapshots.cut(through);
-                    }
+                    self.snapshots.iter().for_each(|snapshots| snapshots.cut(through));
                 }
                 Output::Discard { after } => {
-                    if let Some(snapshots) = &self.snapshots {
-                        snapshots.discard(after);
-                    }
+                    self.snapshots.iter().for_each(|snapshots| snapshots.discard(after));
                 }
                 Output::Transfer { from, least } => self.transfers.fetch(from, least),
                 Output::Reply { tag, slot, form, outcome } => {

@@ -251,7 +251,7 @@ impl Waiting<'_> {
             intake::Event::Up(link, out) => self.waiters.link_up(link, out),
             intake::Event::Down(link) => self.waiters.link_down(link),
             intake::Event::Ask(ask) => {
-                self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady)
+                self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady);
             }
         }
     }

@@ -308,7 +308,7 @@ impl Shell<SmartClient> for Around {
                 self.view.draining.store(true, Ordering::Relaxed);
                 Input::Drain
             }
-        })
+        });
     }
 
     fn on_output(&mut self, now: Instant, output: Output) {

@@ -316,8 +316,11 @@ mod tests {
         Some(Outcome::Executed(Bytes::from_static(b"OK\n")))
     }
 
-    /// What a link was given: streams with their decoded replies, votes, and words that came without a stream.
-    fn all_given(out: &mut Out) -> (Vec<(u32, Reply)>, Vec<Vote>, Vec<(Tag, Steer)>) {
+    /// Streams with their decoded replies, votes, and words that came without a stream.
+    type Given = (Vec<(u32, Reply)>, Vec<Vote>, Vec<(Tag, Steer)>);
+
+    /// What a link was given.
+    fn all_given(out: &mut Out) -> Given {
         let (mut answers, mut votes, mut steers) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(delivery) = out.try_next() {
             match delivery {

@@ -142,7 +142,7 @@ impl Shell<SmartClient> for Around {
                 self.queues.remove(&server);
                 Input::Down(server)
             }
-        })
+        });
     }
 
     fn on_output(&mut self, now: Instant, output: Output) {

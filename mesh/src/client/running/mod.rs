@@ -256,7 +256,7 @@ impl Shell<Sender> for Around {
                 self.card.send_replace(Some(card.clone()));
                 Input::Signer(card)
             }
-        })
+        });
     }
 
     fn on_output(&mut self, now: Instant, output: Output) {
