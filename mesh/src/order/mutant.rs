@@ -41,8 +41,8 @@ pub enum Mutant {
     ReadUnconfirmed,
     /// The read index is the leader's decided mark (rule 32).
     ReadDecidedIndex,
-    /// A read that comes during a round is answered by it (rule 32).
-    ReadJoinsRound,
+    /// What was said in an earlier round confirms a later one (rule 32).
+    ReadAnyRound,
     /// A read is answered from executions that an abort may take back (rule 32).
     ReadUnsettled,
 }
@@ -68,7 +68,7 @@ impl Mutant {
         (Self::TwoChanges, "two-changes"),
         (Self::ReadUnconfirmed, "read-unconfirmed"),
         (Self::ReadDecidedIndex, "read-decided-index"),
-        (Self::ReadJoinsRound, "read-joins-round"),
+        (Self::ReadAnyRound, "read-any-round"),
         (Self::ReadUnsettled, "read-unsettled"),
     ];
 }

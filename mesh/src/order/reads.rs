@@ -339,10 +339,7 @@ impl Replica {
         if !member || leading.ballot != ballot {
             return;
         }
-        match &mut leading.rounds.running {
-            Some(round) if mutant::on(Mutant::ReadJoinsRound) => round.questions.insert(from, question),
-            _ => leading.rounds.waiting.insert(from, question),
-        };
+        leading.rounds.waiting.insert(from, question);
         self.begin_round(now, out);
     }
 
@@ -397,7 +394,8 @@ impl Replica {
         self.on_following(now, from, ballot, marks, out);
         let Some(index) = self.voter_index(from) else { return };
         let State::Leader(leading) = &mut self.state else { return };
-        if leading.ballot != ballot || leading.rounds.number != round {
+        let of_this = leading.rounds.number == round || mutant::on(Mutant::ReadAnyRound);
+        if leading.ballot != ballot || !of_this {
             return;
         }
         if let Some(running) = &mut leading.rounds.running {

@@ -127,7 +127,10 @@ impl World {
                 self.counters.sender_crashes += 1;
                 self.crash_sender(victim);
             }
-            Fault::Partition => self.partition(),
+            Fault::Partition => match self.rather_the_leader() {
+                Some(leader) => self.oust(leader)?,
+                None => self.partition(),
+            },
             Fault::LinkCut => self.cut_link(),
             Fault::Pause => self.pause(),
             Fault::AppLost => self.lose_app()?,
@@ -209,6 +212,23 @@ impl World {
         servers.chain(smarts).chain((0..self.senders.len()).map(Process::Sender)).collect()
     }
 
+    /// A leader lets another one lead, and hears nothing of it for a while, or late: clients still reach it.
+    fn oust(&mut self, leader: usize) -> Verdict {
+        if self.chance.chance(500) {
+            self.servers[leader].lags_until = self.now + Duration::from_millis(800);
+            self.counters.partitions += 1;
+            return self.step_server(leader, Input::Drain);
+        }
+        let servers: Vec<Process> = (0..self.servers.len()).map(Process::Server).collect();
+        let partition = self.network.deafen(Process::Server(leader), &servers);
+        let until = self.now + Duration::from_millis(100) + self.chance.duration(Duration::from_millis(900));
+        self.counters.partitions += 1;
+        self.trace.line(self.now, format_args!("partition {partition} until {until}: server {leader} hears no server"));
+        self.queue.push(until, Event::Mend { partition });
+        self.check_links();
+        self.step_server(leader, Input::Drain)
+    }
+
     fn partition(&mut self) {
         let processes = self.processes();
         let partition = self.network.part(&processes);
@@ -236,8 +256,10 @@ impl World {
         if !self.options.reading || self.chance.chance(400) {
             return None;
         }
-        let leads =
-            |server: &super::server::Server| server.replica.as_ref().is_some_and(|replica| replica.status().ready);
+        let now = self.now;
+        let leads = |server: &super::server::Server| {
+            server.paused_until <= now && server.replica.as_ref().is_some_and(|replica| replica.status().ready)
+        };
         self.servers.iter().position(leads)
     }
 

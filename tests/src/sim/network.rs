@@ -138,6 +138,14 @@ impl Network {
         self.numbers
     }
 
+    /// Lets a server hear none of these any more, and returns the partition's number.
+    pub fn deafen(&mut self, server: Process, peers: &[Process]) -> u32 {
+        self.numbers += 1;
+        let pairs = peers.iter().filter(|peer| **peer != server).map(|peer| (*peer, server)).collect();
+        self.partitions.push(Partition { number: self.numbers, pairs });
+        self.numbers
+    }
+
     fn draw_pairs(&mut self, processes: &[Process]) -> Vec<(Process, Process)> {
         let servers: Vec<Process> = processes.iter().copied().filter(|p| matches!(p, Process::Server(_))).collect();
         let Some(victim) = self.rng.choose(&servers).copied() else { return Vec::new() };

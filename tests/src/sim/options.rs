@@ -155,28 +155,36 @@ impl Options {
         options
     }
 
-    /// Nearly all is read past the log, of few keys, while leaders give way to others that they hear of late; in half of the
-    /// runs applications are so slow that calls are aborted which one of them has executed.
+    /// Much is read past the log, of few keys. Either leaders give way to others that they hear of late; or nothing is broken,
+    /// and applications are so slow that calls are aborted which one of them has executed.
     fn read_much(&mut self, rng: &mut Rng, silences: bool) {
-        self.reading = true;
         (self.sender.reads, self.sender.lending) = (true, Lending::Pooled);
-        self.sender.resend = ms(1_000);
+        self.sender.resend = ms(rng.between(300, 1_000));
         self.cluster.request_signatures = Signatures::Off;
         if self.smart_client.vote == ReplyVote::All {
             self.smart_client.vote = ReplyVote::Majority;
         }
-        (self.workload.keys, self.workload.calls) = (rng.between(1, 2), 400);
+        (self.workload.keys, self.workload.calls) = (rng.between(1, 2), 600);
         self.workload.clients = self.workload.clients.max(3);
-        self.workload.think_max = ms(rng.between(2, 20));
-        self.network.delay_max = ms(rng.between(1, 5));
-        (self.network.tail, self.network.tail_max) = (rng.between(50, 300) as u32, ms(rng.between(100, 2_000)));
-        self.faults.retain(|(fault, _)| !matches!(fault, Fault::Drain | Fault::Pause | Fault::Partition));
-        let often = self.trouble / 100 * rng.between(4, 12) as u32;
-        self.faults.extend([Fault::Drain, Fault::Pause, Fault::Partition].map(|fault| (fault, often)));
-        if silences && rng.chance(500) {
+        (self.workload.think_max, self.workload.pipeline) = (ms(rng.between(2, 20)), 1);
+        (self.network.loss, self.network.stream_loss) = (self.network.loss.min(20), 0);
+        self.network.delay_max = ms(rng.between(1, 3));
+        self.trouble = self.trouble.max(ms(5_000));
+        if silences && rng.chance(300) {
+            self.faults.clear();
+            (self.network.tail, self.workload.poison) = (0, 0);
             self.app.patience = Some(ms(rng.between(50, 200)));
-            (self.app.slow, self.app.slow_max) = (rng.between(100, 400) as u32, ms(1_000));
+            (self.app.slow, self.app.slow_max) = (rng.between(50, 150) as u32, ms(1_000));
+            return;
         }
+        self.reading = true;
+        // A leader that was told to let another one lead goes on as before soon.
+        self.timing.drain = ms(rng.between(200, 800));
+        (self.network.tail, self.network.tail_max) = (rng.between(0, 60) as u32, ms(rng.between(100, 1_000)));
+        self.faults.retain(|_| rng.chance(300));
+        self.faults.retain(|(fault, _)| !matches!(fault, Fault::Drain | Fault::Pause | Fault::Partition));
+        let often = self.trouble / 100 * rng.between(10, 25) as u32;
+        self.faults.extend([Fault::Pause, Fault::Partition].map(|fault| (fault, often)));
     }
 
     /// Members of the cluster at first.

@@ -41,6 +41,8 @@ pub struct Server {
     pub wake_at: Option<Time>,
     /// It stands still until then.
     pub paused_until: Time,
+    /// What other servers send it arrives late until then.
+    pub lags_until: Time,
     /// Its disk stands still until then.
     pub stalled_until: Time,
     /// It ends after so many outputs, with the power or without.
@@ -115,6 +117,7 @@ impl Server {
             clock,
             wake_at: None,
             paused_until: Time::ZERO,
+            lags_until: Time::ZERO,
             stalled_until: Time::ZERO,
             dies_after: None,
             draining: false,
@@ -398,7 +401,10 @@ impl World {
                 } else {
                     message.clone()
                 };
-                let at = self.now + self.network.delay();
+                let mut at = self.now + self.network.delay();
+                if self.servers[other].lags_until > self.now {
+                    at = at + self.chance.duration(Duration::from_millis(500));
+                }
                 let (member_life, life) = (self.servers[from].member_life, self.servers[other].life);
                 let from = ReplicaId(from as u32);
                 self.queue.push(at, Event::Peer { from, member_life, to: other, life, message });
