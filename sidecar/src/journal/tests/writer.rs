@@ -37,10 +37,11 @@ fn the_writer_says_what_is_durable_and_it_is() {
         assert_eq!(journal.take_completed(), None);
     });
     let (_, recovery) = open(dir.path());
+    // Segments without a vote may be gone: what is left has no gap.
     let mut expected = 0;
     for record in recovery.records {
         match record {
-            Record::Decided { slot } if slot.0 == expected + 1 => expected += 1,
+            Record::Decided { slot } if expected == 0 || slot.0 == expected + 1 => expected = slot.0,
             // What heads restate.
             Record::Decided { slot } => assert_eq!(slot.0, expected),
             record => assert_eq!(record, Record::Promised { ballot: Ballot::NONE }),
