@@ -46,7 +46,7 @@ pub(super) struct Leading {
     /// Whose turn it is to take a snapshot, by place in the member list.
     pub turn: Option<usize>,
     /// Who wants to know that it leads.
-    pub rounds: Rounds,
+    pub rounds: Box<Rounds>,
 }
 
 /// What a leader's heartbeat says of the cluster.
@@ -108,7 +108,7 @@ impl Leading {
             agreed: None,
             urgent: false,
             turn: None,
-            rounds: Rounds::default(),
+            rounds: Box::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::time::Instant;
 use crate::wire::{Body, Request};
 
 /// How a call is sent.
+#[derive(Clone, Copy)]
 enum Way {
     /// With a number of that session.
     In(ClientId),
