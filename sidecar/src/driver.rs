@@ -12,7 +12,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
 use crate::publish::Publisher;
-use crate::reads::Reads;
+use crate::reads::{Reads, Said};
 use crate::run::voice;
 use crate::snapshot::Snapshots;
 use crate::store::{Membership, set_aside};
@@ -644,16 +644,13 @@ impl Driver {
                     command(&self.app, app::Command::Read { run, read, requests });
                 }
                 Output::ReadAnswer { read, slot } => {
-                    if let Some((given, (link, stream, bytes))) = self.reads.answer(read, slot) {
-                        self.metrics.read(if given { "answered" } else { "too_large" });
-                        self.waiters.say(link, stream, bytes);
-                    }
+                    let answer = self.reads.answer(read, slot);
+                    let said = answer.map(|(given, said)| (if given { "answered" } else { "too_large" }, said));
+                    say(&mut self.waiters, &self.metrics, said);
                 }
                 Output::ReadVoid { read, why } => {
-                    if let Some((link, stream, bytes)) = self.reads.void(read) {
-                        self.metrics.read(unread(why));
-                        self.waiters.say(link, stream, bytes);
-                    }
+                    let said = self.reads.void(read).map(|said| (unread(why), said));
+                    say(&mut self.waiters, &self.metrics, said);
                 }
                 Output::Changed { token, result } => {
                     if let Some(ask) = self.changes.remove(&token) {
@@ -733,6 +730,14 @@ fn take_up(peers: &Peers, waiters: &mut Waiters<Responder>, configuration: &Conf
     let seats = configuration.cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
     peers.set_members(configuration.edition(), seats.collect());
     waiters.set_electorate(configuration.cluster.electorate());
+}
+
+/// Ends a read's stream, if anybody is there.
+fn say(waiters: &mut Waiters<Responder>, metrics: &Metrics, said: Option<(&'static str, Said<Responder>)>) {
+    if let Some((result, (link, stream, bytes))) = said {
+        metrics.read(result);
+        waiters.say(link, stream, bytes);
+    }
 }
 
 /// The label of a read without an answer.

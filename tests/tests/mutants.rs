@@ -34,8 +34,6 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ReadUnconfirmed => &["linearizable"],
         // What the leader before it acknowledged is proposed anew and not decided yet.
         Mutant::ReadDecidedIndex => &["linearizable"],
-        // The voters had said so before the read came, and elected another leader since.
-        Mutant::ReadAnyRound => &["linearizable"],
         // An execution is shown that an abort takes back.
         Mutant::ReadUnsettled => &["linearizable"],
     }

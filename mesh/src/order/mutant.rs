@@ -41,15 +41,13 @@ pub enum Mutant {
     ReadUnconfirmed,
     /// The read index is the leader's decided mark (rule 32).
     ReadDecidedIndex,
-    /// What was said in an earlier round confirms a later one (rule 32).
-    ReadAnyRound,
     /// A read is answered from executions that an abort may take back (rule 32).
     ReadUnsettled,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
@@ -68,7 +66,6 @@ impl Mutant {
         (Self::TwoChanges, "two-changes"),
         (Self::ReadUnconfirmed, "read-unconfirmed"),
         (Self::ReadDecidedIndex, "read-decided-index"),
-        (Self::ReadAnyRound, "read-any-round"),
         (Self::ReadUnsettled, "read-unsettled"),
     ];
 }

@@ -394,8 +394,7 @@ impl Replica {
         self.on_following(now, from, ballot, marks, out);
         let Some(index) = self.voter_index(from) else { return };
         let State::Leader(leading) = &mut self.state else { return };
-        let of_this = leading.rounds.number == round || mutant::on(Mutant::ReadAnyRound);
-        if leading.ballot != ballot || !of_this {
+        if leading.ballot != ballot || leading.rounds.number != round {
             return;
         }
         if let Some(running) = &mut leading.rounds.running {
