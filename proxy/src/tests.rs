@@ -11,7 +11,7 @@ use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{Digest, Generation, Seq, Slot};
 use mesh::names::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::net::{Credentials, Endpoint, Files, LINK_MAX_AGE, Link, LinkKind, OutsideFiles, Role};
-use mesh::wire::submit::{Answer, FromServer, Reply, Submit, Vote};
+use mesh::wire::submit::{Answer, FromServer, Said, ToServer, Vote};
 use mesh::wire::{Body, Outcome, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -96,21 +96,17 @@ async fn server(id: u32, endpoint: Endpoint) {
 }
 
 async fn serve(id: u32, link: Link) {
-    loop {
-        let (bytes, responder) = tokio::select! {
-            Ok((bytes, responder)) = link.accept_ask() => (bytes, Some(responder)),
-            Ok(bytes) = link.receive() => (bytes, None),
-            else => return,
-        };
-        let Submit { request } = mesh::wire::decode(&bytes).unwrap();
-        let answer = execute(&request);
-        if let Some(responder) = responder {
-            let answer = mesh::wire::encode(&Reply::Whole(answer));
-            responder.answer(answer).await.unwrap_or_else(|error| panic!("server {id}: {error}"));
+    while let Ok(bytes) = link.receive().await {
+        let ToServer::Submit(submit) = mesh::wire::decode(&bytes).unwrap() else { continue };
+        let answer = execute(&submit.request);
+        let mut said = Said::default();
+        if submit.whole {
+            said.answers.push(answer);
         } else {
-            let vote = Vote { tag: answer.tag, slot: answer.slot, form: answer.form, signed: None };
-            link.send(mesh::wire::encode(&FromServer::Votes(vec![vote]))).await.unwrap();
+            said.votes.push(Vote { tag: answer.tag, slot: answer.slot, form: answer.form, signed: None });
         }
+        let sent = link.send(mesh::wire::encode(&FromServer::Said(said))).await;
+        sent.unwrap_or_else(|error| panic!("server {id}: {error}"));
     }
 }
 

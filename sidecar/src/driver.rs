@@ -7,7 +7,7 @@ use crate::app;
 use crate::clock::Clock;
 use crate::drain::{Around, Drain, Step};
 use crate::inputs::{AdminAsk, Control, Inputs};
-use crate::intake::{self, Checker, Held, Judged, LinkId, Waiters};
+use crate::intake::{self, Checker, Held, Judged, LinkId, WAIT_MAX, Waiters};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::peers::{Incoming, Peers};
@@ -24,15 +24,14 @@ use mesh::auth::{self, Checked, Seeking};
 use mesh::config::Configuration;
 use mesh::framing::Adapter;
 use mesh::ids::{Generation, Position, ReplicaId};
-use mesh::net::Responder;
 use mesh::node::failpoint;
 use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To, Unread};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
 use mesh::wire::peer::PeerFrame;
 use mesh::wire::roster::Seat;
-use mesh::wire::submit::{Reply, Steer, Submit};
-use mesh::wire::{Body, Message, Request, encode};
+use mesh::wire::submit::{Steer, Submit};
+use mesh::wire::{Body, Message, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -65,10 +64,10 @@ pub(crate) struct Driver {
     app: app::Handle,
     evidence: app::Evidence,
     peers: Peers,
-    waiters: Waiters<Responder>,
-    reads: Reads<Responder>,
+    waiters: Waiters,
+    reads: Reads,
     /// With signatures.
-    checker: Option<Checker<Responder>>,
+    checker: Option<Checker>,
     inputs: Inputs,
     metrics: Metrics,
     publisher: Publisher,
@@ -107,8 +106,8 @@ pub(crate) struct Parts {
     pub(crate) app: app::Handle,
     pub(crate) evidence: app::Evidence,
     pub(crate) peers: Peers,
-    pub(crate) waiters: Waiters<Responder>,
-    pub(crate) checker: Option<Checker<Responder>>,
+    pub(crate) waiters: Waiters,
+    pub(crate) checker: Option<Checker>,
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Metrics,
     pub(crate) publisher: Publisher,
@@ -120,7 +119,7 @@ struct Turn {
     app: Vec<app::Event>,
     peers: Vec<Incoming>,
     requests: Vec<intake::Event>,
-    judged: Vec<Judged<Responder>>,
+    judged: Vec<Judged>,
     admin: Option<AdminAsk>,
     control: Option<Control>,
     transfer: Option<Input>,
@@ -331,7 +330,17 @@ impl Driver {
             PeerFrame::Core(generation, life, message) if generation == self.generation() => {
                 self.step(Input::Message { from, life, message });
             }
-            PeerFrame::Core(generation, ..) => self.on_other_generation(from, generation),
+            PeerFrame::Proposal(generation, life, message, desks) if generation == self.generation() => {
+                if let Message::Accept { slot, batch, .. } = &message
+                    && *slot > self.replica.executed()
+                {
+                    self.waiters.expect(self.now + WAIT_MAX, &batch.requests, &desks);
+                }
+                self.step(Input::Message { from, life, message });
+            }
+            PeerFrame::Core(generation, ..) | PeerFrame::Proposal(generation, ..) => {
+                self.on_other_generation(from, generation);
+            }
             // It joins what it hears of first, so whoever belongs to the past says nothing.
             PeerFrame::WhichCluster if self.is_left_behind() => {}
             PeerFrame::WhichCluster => self.tell_configuration(from),
@@ -386,17 +395,18 @@ impl Driver {
     }
 
     /// All requests of the turn make one input, so that they make one batch.
-    fn on_requests(&mut self, events: &mut Vec<intake::Event>, judged: &mut Vec<Judged<Responder>>) {
+    fn on_requests(&mut self, events: &mut Vec<intake::Event>, judged: &mut Vec<Judged>) {
         let mut sought = Vec::new();
         for event in events.drain(..) {
             match event {
                 intake::Event::Up(link, out) => self.waiters.link_up(link, out),
+                intake::Event::Desk(link, desk) => self.waiters.set_desk(link, desk),
                 intake::Event::Down(link) => {
                     self.waiters.link_down(link);
                     self.reads.link_down(link);
                 }
                 intake::Event::Ask(ask) if self.drain.stops() => {
-                    self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady);
+                    self.waiters.refuse(ask.link, ask.submit.request.tag(), Steer::NotReady);
                 }
                 intake::Event::Ask(ask) => self.on_ask(ask, judged, &mut sought),
             }
@@ -405,14 +415,14 @@ impl Driver {
             judged.extend(checker.ask(sought));
         }
         let mut requests = Vec::new();
-        for Judged { verdict, held: Held { link, tag, stream, share: _share } } in judged.drain(..) {
+        for Judged { verdict, held: Held { link, tag, whole, until, share: _share } } in judged.drain(..) {
             match verdict {
                 Ok(request) => {
-                    if self.waiters.register(self.now, link, tag, stream) {
+                    if self.waiters.register(link, tag, whole, until) {
                         requests.push(request);
                     }
                 }
-                Err(steer) => self.waiters.refuse(link, tag, stream, steer),
+                Err(steer) => self.waiters.refuse(link, tag, steer),
             }
         }
         if !requests.is_empty() {
@@ -426,24 +436,21 @@ impl Driver {
 
     fn on_ask(
         &mut self,
-        intake::Ask { link, submit, stream, share }: intake::Ask,
-        judged: &mut Vec<Judged<Responder>>,
-        sought: &mut Vec<(Seeking, Held<Responder>)>,
+        intake::Ask { link, submit, share }: intake::Ask,
+        judged: &mut Vec<Judged>,
+        sought: &mut Vec<(Seeking, Held)>,
     ) {
-        let Submit { request } = submit;
+        let Submit { request, whole, within_ms } = submit;
+        let until = self.now + Duration::from_millis(within_ms.into()).min(WAIT_MAX);
         if let Body::Read(_) = request.body {
-            // Nobody votes on a read: without a stream it asks for nothing.
-            return match stream {
-                Some(stream) => self.on_read(link, request, stream),
-                None => self.reporter.not_orderable(self.now, link),
-            };
+            return self.on_read(link, request);
         }
         if !self.is_orderable(&request) {
-            // The dropped stream tells the asker; nothing that it says of itself would be believed.
+            // No answer: nothing that it says of itself would be believed.
             return self.reporter.not_orderable(self.now, link);
         }
         let (needed, mode) = (self.replica.needed(&request), self.replica.configuration().cluster.request_signatures);
-        let held = Held { link, tag: request.tag(), stream, share };
+        let held = Held { link, tag: request.tag(), whole, until, share };
         match auth::check(request, needed, mode, &self.config.cluster, self.replica.verifier()) {
             Ok(Checked::Verified(request)) => judged.push(Judged { verdict: Ok(request), held }),
             Ok(Checked::Sought(seeking)) => sought.push((seeking, held)),
@@ -452,15 +459,15 @@ impl Driver {
     }
 
     /// Whatever it says of itself, it is a read by its bytes, or nothing here.
-    fn on_read(&mut self, link: LinkId, request: Request, stream: Responder) {
+    fn on_read(&mut self, link: LinkId, request: Request) {
         let (tag, mode) = (request.tag(), self.replica.configuration().cluster.request_signatures);
         let Body::Read(requests) = request.body else { return };
         if !self.reads.are(&self.adapter, mode, &requests) {
-            return self.waiters.refuse(link, tag, Some(stream), Steer::NoRead);
+            return self.waiters.refuse(link, tag, Steer::NoRead);
         }
-        if let Err(stream) = self.reads.take(link, tag, requests, stream) {
+        if !self.reads.take(link, tag, requests) {
             self.metrics.read("busy");
-            self.waiters.say(link, stream, encode(&Reply::Steer(Steer::Unread)));
+            self.waiters.steer(link, tag, Steer::Unread);
         }
     }
 
@@ -600,10 +607,11 @@ impl Driver {
         for output in self.out.drain(..) {
             match output {
                 Output::Send { to, message } => {
-                    if let Message::Accepted { slots, .. } = &message {
-                        tracing::trace!(?slots, "a vote is sent");
-                    }
-                    self.peers.send(to, self.membership.configuration.generation, self.membership.life, message);
+                    let desks = match &message {
+                        Message::Accept { batch, .. } => self.waiters.desks(&batch.requests),
+                        _ => Vec::new(),
+                    };
+                    self.peers.send(to, self.membership.configuration.generation, self.membership.life, message, desks);
                 }
                 Output::Persist { lsn, record } => {
                     if let Record::Accepted { slot, batch, .. } = &record {
@@ -677,6 +685,7 @@ impl Driver {
     fn finish_turn(&mut self) {
         // A leader's proposals go out while its own vote is being stored; a follower has nothing to say before.
         self.journal.flush(!self.replica.is_leader());
+        self.waiters.set_leads(self.replica.reign());
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;
@@ -685,7 +694,7 @@ impl Driver {
                 // Whether the others hold that as well; whether the cluster went on in another generation.
                 self.peers.send_frame(To::Others, "which_cluster", &PeerFrame::WhichCluster);
             }
-            self.waiters.sweep(self.now, |stream| stream.is_gone());
+            self.waiters.sweep(self.now);
         }
         if self.publisher.is_due(self.now) {
             let status = self.replica.status();
@@ -726,17 +735,19 @@ impl Driver {
 }
 
 /// From now on the others are told of these members, and replies state how many of them answer.
-fn take_up(peers: &Peers, waiters: &mut Waiters<Responder>, configuration: &Configuration) {
+fn take_up(peers: &Peers, waiters: &mut Waiters, configuration: &Configuration) {
     let seats = configuration.cluster.members.iter().map(|member| Seat { id: member.id, answers: member.elects() });
     peers.set_members(configuration.edition(), seats.collect());
     waiters.set_electorate(configuration.cluster.electorate());
 }
 
-/// Ends a read's stream, if anybody is there.
-fn say(waiters: &mut Waiters<Responder>, metrics: &Metrics, said: Option<(&'static str, Said<Responder>)>) {
-    if let Some((result, (link, stream, bytes))) = said {
-        metrics.read(result);
-        waiters.say(link, stream, bytes);
+/// Answers a read, if anybody is there.
+fn say(waiters: &mut Waiters, metrics: &Metrics, said: Option<(&'static str, Said)>) {
+    let Some((result, (link, said))) = said else { return };
+    metrics.read(result);
+    match said {
+        Ok(answer) => waiters.answer(link, answer),
+        Err(tag) => waiters.steer(link, tag, Steer::Unread),
     }
 }
 
@@ -760,7 +771,7 @@ fn changed(result: Result<(), ChangeRefused>) -> AdminReply {
 }
 
 /// The next answers of the threads that check signatures; never, where there are none.
-async fn next_judged(checker: &mut Option<Checker<Responder>>) -> Vec<Judged<Responder>> {
+async fn next_judged(checker: &mut Option<Checker>) -> Vec<Judged> {
     match checker {
         Some(checker) => checker.next().await,
         None => std::future::pending().await,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use mesh::auth::Signatures;
 use mesh::framing::{Adapter, ReadOnly};
 use mesh::ids::{Digest, ReadId, Slot};
-use mesh::wire::submit::{Answer, Reply, Steer};
-use mesh::wire::{Outcome, Tag, encode};
+use mesh::wire::submit::Answer;
+use mesh::wire::{Outcome, Tag};
 use std::collections::BTreeMap;
 
 /// Bytes of the replies to reads that were asked for together, at most: what is more goes through the log, one by one.
@@ -17,34 +17,33 @@ const REPLIES_TOGETHER_BYTES: usize = 1 << 20;
 /// Bytes of the requests that wait here, at most. One message is taken whatever its size.
 const BYTES: usize = 64 << 20;
 
-/// See the module. `R` is what a stream is answered with.
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Reads<R> {
+pub(crate) struct Reads {
     read_only: ReadOnly,
     /// Whether replies are signed here: then one server's word is not enough.
     signed: bool,
     next: u64,
     /// They came since the core was told of any.
     fresh: Vec<ReadId>,
-    waiting: BTreeMap<ReadId, Waiting<R>>,
+    waiting: BTreeMap<ReadId, Waiting>,
     /// Bytes that they were asked with.
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Waiting<R> {
+struct Waiting {
     link: LinkId,
     tag: Tag,
-    stream: R,
     bytes: usize,
     requests: Vec<Bytes>,
     replies: Option<Vec<Bytes>>,
 }
 
-/// What becomes of a stream.
-pub(crate) type Said<R> = (LinkId, R, Bytes);
+/// What is said of reads over a link: the answer, or that there is none.
+pub(crate) type Said = (LinkId, Result<Answer, Tag>);
 
-impl<R> Reads<R> {
+impl Reads {
     /// None yet.
     pub(crate) fn new(read_only: ReadOnly, reply_signatures: Signatures) -> Self {
         let signed = reply_signatures != Signatures::Off;
@@ -57,21 +56,21 @@ impl<R> Reads<R> {
         believed && !requests.is_empty() && requests.iter().all(|request| self.read_only.is_read(adapter, request))
     }
 
-    /// Takes reads, which [`Reads::are`] some; gives the stream back if there is no room for them.
-    pub(crate) fn take(&mut self, link: LinkId, tag: Tag, requests: Vec<Bytes>, stream: R) -> Result<(), R> {
+    /// Takes reads, which [`Reads::are`] some. False: there is no room for them.
+    pub(crate) fn take(&mut self, link: LinkId, tag: Tag, requests: Vec<Bytes>) -> bool {
         let bytes = requests.iter().map(Bytes::len).sum();
         if self.bytes > 0 && self.bytes.saturating_add(bytes) > BYTES {
-            return Err(stream);
+            return false;
         }
         self.next += 1;
         self.bytes += bytes;
         let read = ReadId(self.next);
         self.fresh.push(read);
-        self.waiting.insert(read, Waiting { link, tag, stream, bytes, requests, replies: None });
-        Ok(())
+        self.waiting.insert(read, Waiting { link, tag, bytes, requests, replies: None });
+        true
     }
 
-    fn end(&mut self, read: ReadId) -> Option<Waiting<R>> {
+    fn end(&mut self, read: ReadId) -> Option<Waiting> {
         let waiting = self.waiting.remove(&read)?;
         self.bytes -= waiting.bytes;
         Some(waiting)
@@ -95,29 +94,24 @@ impl<R> Reads<R> {
     }
 
     /// The replies may be given: whether they are, and what is said.
-    pub(crate) fn answer(&mut self, read: ReadId, slot: Slot) -> Option<(bool, Said<R>)> {
-        let Waiting { link, tag, stream, replies, .. } = self.end(read)?;
+    pub(crate) fn answer(&mut self, read: ReadId, slot: Slot) -> Option<(bool, Said)> {
+        let Waiting { link, tag, replies, .. } = self.end(read)?;
         let replies = replies.unwrap_or_default();
         let fits = replies.len() == 1 || replies.iter().map(Bytes::len).sum::<usize>() <= REPLIES_TOGETHER_BYTES;
-        let reply = if fits {
-            // Nobody votes on it.
-            let form = Digest::default();
-            Reply::Whole(Answer { tag, slot, form, outcome: Outcome::Read(replies), signed: None })
-        } else {
-            Reply::Steer(Steer::Unread)
-        };
-        Some((fits, (link, stream, encode(&reply))))
+        // Nobody votes on it.
+        let answer = |form| Answer { tag, slot, form, outcome: Outcome::Read(replies), signed: None };
+        Some((fits, (link, if fits { Ok(answer(Digest::default())) } else { Err(tag) })))
     }
 
     /// There will be none.
-    pub(crate) fn void(&mut self, read: ReadId) -> Option<Said<R>> {
-        let Waiting { link, stream, .. } = self.end(read)?;
-        Some((link, stream, encode(&Reply::Steer(Steer::Unread))))
+    pub(crate) fn void(&mut self, read: ReadId) -> Option<Said> {
+        let Waiting { link, tag, .. } = self.end(read)?;
+        Some((link, Err(tag)))
     }
 
     /// A link is gone, and everybody who waited on it.
     pub(crate) fn link_down(&mut self, link: LinkId) {
-        let of_link = |(read, waiting): (&ReadId, &Waiting<R>)| (waiting.link == link).then_some(*read);
+        let of_link = |(read, waiting): (&ReadId, &Waiting)| (waiting.link == link).then_some(*read);
         let gone: Vec<ReadId> = self.waiting.iter().filter_map(of_link).collect();
         for read in gone {
             drop(self.end(read));
@@ -130,11 +124,11 @@ mod tests {
     use super::*;
     use mesh::framing::{Connections, Protocol};
     use mesh::ids::{ClientId, Opening, Seq};
-    use mesh::wire::{Kind, decode};
+    use mesh::wire::Kind;
 
     const LINK: LinkId = LinkId(1);
 
-    fn reads(replies: Signatures) -> Reads<u32> {
+    fn reads(replies: Signatures) -> Reads {
         Reads::new(ReadOnly::new(Protocol::Line, ["GET".to_owned()]).expect("a word"), replies)
     }
 
@@ -164,36 +158,31 @@ mod tests {
     #[test]
     fn the_replies_are_given_when_the_core_says_so_and_once() {
         let mut reads = reads(Signatures::Off);
-        assert_eq!(reads.take(LINK, tag(1), vec![get()], 10), Ok(()));
+        assert!(reads.take(LINK, tag(1), vec![get()]));
         assert_eq!(reads.take_fresh(), [ReadId(1)]);
         assert_eq!(reads.requests(ReadId(1)), [get()]);
         let replies = vec![Bytes::from_static(b"VALUE 1\n")];
         reads.replied(ReadId(1), replies.clone());
-        let (given, (link, stream, bytes)) = reads.answer(ReadId(1), Slot(7)).expect("it waits");
-        assert!(given && link == LINK && stream == 10);
         let outcome = Outcome::Read(replies);
         let answer = Answer { tag: tag(1), slot: Slot(7), form: Digest::default(), outcome, signed: None };
-        assert_eq!(decode(&bytes), Ok(Reply::Whole(answer)));
+        assert_eq!(reads.answer(ReadId(1), Slot(7)), Some((true, (LINK, Ok(answer)))));
         assert!(reads.answer(ReadId(1), Slot(7)).is_none() && reads.void(ReadId(1)).is_none());
     }
 
     #[test]
     fn what_is_void_too_much_or_nobodys_is_not_given() {
         let mut reads = reads(Signatures::Off);
-        for stream in 1..=3 {
-            assert_eq!(reads.take(LINK, tag(stream.into()), vec![get(), get()], stream), Ok(()));
+        for seq in 1..=3 {
+            assert!(reads.take(LINK, tag(seq), vec![get(), get()]));
         }
-        let steer = Ok(Reply::Steer(Steer::Unread));
-        assert_eq!(reads.void(ReadId(1)).map(|(_, _, bytes)| decode(&bytes)), Some(steer.clone()));
+        assert_eq!(reads.void(ReadId(1)), Some((LINK, Err(tag(1)))));
         reads.replied(ReadId(2), vec![Bytes::from(vec![0; REPLIES_TOGETHER_BYTES]), get()]);
-        let (given, (_, _, bytes)) = reads.answer(ReadId(2), Slot(1)).expect("it waits");
-        assert!(!given);
-        assert_eq!(decode(&bytes), steer);
+        assert_eq!(reads.answer(ReadId(2), Slot(1)), Some((false, (LINK, Err(tag(2))))));
         reads.link_down(LINK);
         assert!(reads.requests(ReadId(3)).is_empty() && reads.answer(ReadId(3), Slot(1)).is_none());
         assert_eq!(reads.bytes, 0);
         let large = || vec![Bytes::from(vec![0; BYTES])];
-        assert_eq!(reads.take(LINK, tag(4), large(), 4), Ok(()), "whatever its size");
-        assert_eq!(reads.take(LINK, tag(5), vec![get()], 5), Err(5));
+        assert!(reads.take(LINK, tag(4), large()), "whatever its size");
+        assert!(!reads.take(LINK, tag(5), vec![get()]));
     }
 }

@@ -23,7 +23,7 @@ use mesh::auth::Signatures;
 use mesh::config::Configuration;
 use mesh::ids::Generation;
 use mesh::limits::Limits;
-use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Responder, Role, Signer};
+use mesh::net::{Endpoint, Followed, Link, LinkKind, LinkLimits, Role, Signer};
 use mesh::node::identity::{self, Expected};
 use mesh::node::{AdminServer, Quiet, stop_signal};
 use mesh::order::{Image, Record, Recovered};
@@ -44,8 +44,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Bounds of every link of a server.
 pub(crate) const fn link_limits(max_age: Duration) -> LinkLimits {
-    // Requests of one SMaRtClient that wait for the whole reply have a stream each; the others' streams are short.
-    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 512, bidi_streams: 512, max_age }
+    // Requests and messages of peers: their streams are short. What is asked on others comes from operators and learners.
+    LinkLimits { message_bytes: Limits::DEFAULT.message_bytes, uni_streams: 512, bidi_streams: 64, max_age }
 }
 
 /// Runs a sidecar until SIGTERM or SIGINT, then hands leadership over, finishes what is in flight and ends.
@@ -152,7 +152,7 @@ async fn serve(
     (app, app_settings): (app::Handle, app::Settings),
     shown: Shown,
     control: mpsc::Receiver<Control>,
-    (signer, checker, metrics): (Option<Arc<Signer>>, Option<Checker<Responder>>, Metrics),
+    (signer, checker, metrics): (Option<Arc<Signer>>, Option<Checker>, Metrics),
 ) -> anyhow::Result<()> {
     let settings = config.clone();
     // Reading a long journal must not keep the admin port from answering.

@@ -17,7 +17,7 @@ use crate::store::{Membership, Store};
 use anyhow::Context;
 use mesh::config::ClusterConfig;
 use mesh::ids::{Epoch, Generation, Life, ReplicaId};
-use mesh::net::{Responder, Signer};
+use mesh::net::Signer;
 use mesh::order::To;
 use mesh::wire::admin::{self, AdminReply, AdminRequest};
 use mesh::wire::peer::{Message, PeerFrame};
@@ -41,7 +41,7 @@ pub(crate) struct Waiting<'a> {
     /// Its snapshots, which it goes on from if they are of the cluster that it joins.
     pub(crate) snapshots: Option<&'a Snapshots>,
     pub(crate) peers: &'a Peers,
-    pub(crate) waiters: &'a mut Waiters<Responder>,
+    pub(crate) waiters: &'a mut Waiters,
     pub(crate) inputs: &'a mut Inputs,
     /// What signs replies later.
     pub(crate) signer: &'a mut Option<Arc<Signer>>,
@@ -210,12 +210,15 @@ impl Waiting<'_> {
                 };
                 self.store(&entry)
             }
-            (PeerFrame::Core(..), History::Proposed { .. }) => {
+            (PeerFrame::Core(..) | PeerFrame::Proposal(..), History::Proposed { .. }) => {
                 // It has started, so the proposal was committed; its answer says so.
                 self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
                 Ok(())
             }
-            (PeerFrame::Core(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_), _) => Ok(()),
+            (
+                PeerFrame::Core(..) | PeerFrame::Proposal(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_),
+                _,
+            ) => Ok(()),
         }
     }
 
@@ -249,9 +252,10 @@ impl Waiting<'_> {
     fn on_request(&mut self, event: intake::Event) {
         match event {
             intake::Event::Up(link, out) => self.waiters.link_up(link, out),
+            intake::Event::Desk(link, desk) => self.waiters.set_desk(link, desk),
             intake::Event::Down(link) => self.waiters.link_down(link),
             intake::Event::Ask(ask) => {
-                self.waiters.refuse(ask.link, ask.submit.request.tag(), ask.stream, Steer::NotReady);
+                self.waiters.refuse(ask.link, ask.submit.request.tag(), Steer::NotReady);
             }
         }
     }

@@ -8,8 +8,8 @@ use mesh::framing::{Adapter, Connections, Protocol};
 use mesh::ids::{ClientId, Digest, Opening, Seq};
 use mesh::limits::{Limits, Timing};
 use mesh::net::{Credentials, Endpoint, Link, LinkKind};
-use mesh::wire::submit::{FromServer, Reply, Steer, Submit};
-use mesh::wire::{Body, Outcome, Request, Tag, decode, encode};
+use mesh::wire::submit::{FromServer, Said, Steer, Submit, ToServer};
+use mesh::wire::{Body, Outcome, Request, decode, encode};
 use serde_json::Value;
 use sidecar::{App, Config, SnapshotMode, bootstrap};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -225,33 +225,37 @@ impl SmartClient {
     /// Asks member `id` for the whole reply and the others for votes: the reply, and the votes' forms.
     async fn submit(&self, id: usize, request: &Request) -> (Outcome, Vec<Digest>) {
         let tag = request.tag();
-        for (index, link) in self.links.iter().enumerate().filter(|(index, _)| *index != id) {
-            let sent = link.send(encode(&Submit { request: request.clone() })).await;
+        for (index, link) in self.links.iter().enumerate() {
+            let sent = link.send(submission(request, index == id)).await;
             sent.unwrap_or_else(|error| panic!("member {index} takes nothing: {error}"));
         }
-        let answer = self.links[id].ask(encode(&Submit { request: request.clone() }));
-        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("an answer");
-        let Ok(Reply::Whole(whole)) = decode::<Reply>(&answer) else { panic!("no outcome: {answer:?}") };
-        assert_eq!(whole.tag, tag);
+        let whole = said(&self.links[id], |said| said.answers.into_iter().find(|answer| answer.tag == tag)).await;
         let mut forms = vec![whole.form];
-        for link in self.links.iter().enumerate().filter(|(index, _)| *index != id).map(|(_, link)| link) {
-            forms.push(vote(link, tag).await);
+        for (_, link) in self.links.iter().enumerate().filter(|(index, _)| *index != id) {
+            let vote = said(link, |said| said.votes.into_iter().find(|vote| vote.tag == tag)).await;
+            forms.push(vote.form);
         }
         (whole.outcome, forms)
     }
 }
 
-async fn vote(link: &Link, tag: Tag) -> Digest {
+fn submission(request: &Request, whole: bool) -> bytes::Bytes {
+    encode(&ToServer::Submit(Submit { request: request.clone(), whole, within_ms: 60_000 }))
+}
+
+/// The first that `find` finds in what a member says.
+async fn said<T>(link: &Link, find: impl Fn(Said) -> Option<T>) -> T {
     loop {
-        let message = tokio::time::timeout(PATIENCE, link.receive()).await.expect("a vote in time").expect("a message");
-        let votes = match decode(&message) {
-            Ok(FromServer::Votes(votes)) => votes,
+        let message = tokio::time::timeout(PATIENCE, link.receive()).await.expect("in time").expect("a message");
+        match decode(&message) {
+            Ok(FromServer::Said(said)) => {
+                if let Some(found) = find(said) {
+                    return found;
+                }
+            }
             // Who the members are comes over the same link.
-            Ok(FromServer::Roster(_)) => continue,
-            other => panic!("no votes: {other:?}"),
-        };
-        if let Some(vote) = votes.iter().find(|vote| vote.tag == tag) {
-            return vote.form;
+            Ok(FromServer::Roster(_)) => {}
+            other => panic!("nothing on a request: {other:?}"),
         }
     }
 }
@@ -300,8 +304,11 @@ fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_o
     let runtime = runtime();
     let client = runtime.block_on(SmartClient::dial(&cluster));
     let open = request(Opening::NONE, 0, Body::Open { window: 4, owner: None });
-    let early = runtime.block_on(client.links[0].ask(encode(&Submit { request: open.clone() })));
-    assert_eq!(decode(&early.expect("an answer")), Ok(Reply::Steer(Steer::NotReady)), "not before there is a cluster");
+    let early = runtime.block_on(async {
+        client.links[0].send(submission(&open, true)).await.expect("it is sent");
+        said(&client.links[0], |said| said.steers.first().copied()).await
+    });
+    assert_eq!(early, (open.tag(), Steer::NotReady), "not before there is a cluster");
     cluster.bootstrap(Some(PATIENCE)).expect("all answer");
     for id in 0..3 {
         cluster.until(id, "running", |status| status["app"] == "running" && !status["leader"].is_null());
@@ -316,8 +323,10 @@ fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_o
         }
         let (again, _) = client.submit(0, &call(opened, 2, "hello\n")).await;
         assert_eq!(again, Outcome::Executed("2 hello\n".into()), "answered from what is kept, not run again");
-        let garbage = client.links[0].ask(encode(&Submit { request: call(opened, 3, "two\nlines\n") }));
-        assert!(garbage.await.is_err(), "what is not exactly one request of the protocol is not taken");
+        client.links[0].send(submission(&call(opened, 3, "two\nlines\n"), true)).await.expect("it is sent");
+        let (outcome, _) = client.submit(0, &call(opened, 3, "hello\n")).await;
+        let taken = "what is not exactly one request of the protocol is not taken";
+        assert_eq!(outcome, Outcome::Executed("3 hello\n".into()), "{taken}");
         opened
     });
     drop((client, members));
@@ -328,8 +337,8 @@ fn one_member_answers_whole_and_the_others_vote_and_all_of_it_survives_a_crash_o
     }
     runtime.block_on(async {
         let client = SmartClient::dial(&cluster).await;
-        let (outcome, _) = client.submit(2, &call(opened, 3, "hello\n")).await;
-        assert_eq!(outcome, Outcome::Executed("3 hello\n".into()));
+        let (outcome, _) = client.submit(2, &call(opened, 4, "hello\n")).await;
+        assert_eq!(outcome, Outcome::Executed("4 hello\n".into()));
     });
     let digests: Vec<Value> =
         (0..3).map(|id| cluster.until(id, "done", |status| status["executed"] == status["decided"])).collect();

@@ -85,6 +85,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_leader;
+#[cfg(test)]
 mod tests_reads;
 
 pub use budget::SAVED as RESENDS_SAVED;

@@ -7,7 +7,7 @@ use super::budget::Budget;
 use super::electorate::Electorate;
 use super::read_desk::ReadDesk;
 use super::tally::Tally;
-use crate::ids::{Epoch, Generation, ReplicaId};
+use crate::ids::{Ballot, Epoch, Generation, ReplicaId};
 use crate::quorum::majority;
 use crate::time::{Duration, Instant};
 use crate::wire::client::{NothingSent, Told, Unknown, Unread};
@@ -66,6 +66,13 @@ pub enum Input {
         from: ReplicaId,
         /// Its votes.
         votes: Vec<Vote>,
+    },
+    /// A server leads in that ballot, or does not lead.
+    Leads {
+        /// Which server.
+        from: ReplicaId,
+        /// In which ballot.
+        ballot: Option<Ballot>,
     },
     /// A server's own word on a request.
     Steer {
@@ -143,6 +150,8 @@ struct Pending {
     deadline: Instant,
     /// Whether any server was given the request.
     sent: bool,
+    /// Only the leader was.
+    narrow: bool,
     tally: Tally,
     /// The server that was asked for the whole reply, while it may still send it.
     whole: Option<ReplicaId>,
@@ -174,6 +183,10 @@ pub struct SmartClient {
     leaving: BTreeSet<ReplicaId>,
     /// Those that are asked: members that are up and stay.
     links: BTreeSet<ReplicaId>,
+    /// Who leads, while it is believed to be well.
+    leader: Option<ReplicaId>,
+    /// The highest ballot that anybody led in.
+    ballot: Ballot,
     /// Servers that failed to send a whole reply in time, and until when they are not asked for one.
     slow: BTreeMap<ReplicaId, Instant>,
     draining: bool,
@@ -196,6 +209,8 @@ impl SmartClient {
             tickets: BTreeMap::new(),
             wakes: BTreeSet::new(),
             links: BTreeSet::new(),
+            leader: None,
+            ballot: Ballot::NONE,
             slow: BTreeMap::new(),
             draining: false,
             reads: ReadDesk::default(),
@@ -220,6 +235,7 @@ impl SmartClient {
                     self.on_vote(now, from, vote, None, out);
                 }
             }
+            Input::Leads { from, ballot } => self.on_leads(now, from, ballot, out),
             Input::Steer { from, tag, steer } if tag.kind == Kind::Read => self.on_unread(now, from, tag, steer, out),
             Input::Steer { from, tag, steer } => self.on_steer(now, from, tag, steer, out),
             Input::Roster { from, roster } => self.on_roster(now, from, roster, out),
@@ -290,6 +306,7 @@ impl SmartClient {
             tickets: vec![ticket],
             deadline,
             sent: false,
+            narrow: false,
             tally: Tally::default(),
             whole: None,
             steers: BTreeMap::new(),
@@ -304,7 +321,7 @@ impl SmartClient {
         self.tickets.insert(ticket, tag);
         self.budget.earn();
         if self.has_quorum() {
-            self.send_all(now, tag, out);
+            self.send(now, tag, out);
         }
         self.set_wake(tag);
     }
@@ -347,12 +364,67 @@ impl SmartClient {
         }
     }
 
+    /// Sends a new request: to the leader alone, whose proposal brings it to the others, or to all.
+    fn send(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        // Signatures are checked by each server where it takes the request in, beside its protocol: it needs it early.
+        let narrow = tag.kind == Kind::Call && pending.request.proof.is_none();
+        let leader = self.leader.filter(|leader| narrow && self.links.contains(leader));
+        let well = |server: &ReplicaId| {
+            self.electorate.answers(*server) && self.slow.get(server).is_none_or(|until| *until <= now)
+        };
+        match leader.filter(well) {
+            Some(to) => {
+                (pending.sent, pending.narrow, pending.whole) = (true, true, Some(to));
+                out.push(Output::Send { to, request: pending.request.clone(), whole: true });
+            }
+            None => self.send_all(now, tag, out),
+        }
+    }
+
+    /// The leader alone was not enough: the others are asked too.
+    fn widen(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        pending.narrow = false;
+        let others = self.links.iter().filter(|server| pending.whole != Some(**server));
+        let silent = |server: &ReplicaId| !pending.tally.has_voted(*server) && !pending.steers.contains_key(server);
+        for to in others.filter(|server| silent(server)) {
+            out.push(Output::Send { to: *to, request: pending.request.clone(), whole: false });
+        }
+        pending.resend_at = now + self.config.resend;
+        self.set_wake(tag);
+    }
+
+    /// What was sent to a leader alone that is none any more, or not well, may never be proposed.
+    fn widen_all(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let narrow = self.pending.iter().filter(|(_, pending)| pending.narrow).map(|(tag, _)| *tag);
+        for tag in narrow.collect::<Vec<_>>() {
+            self.widen(now, tag, out);
+        }
+    }
+
+    fn on_leads(&mut self, now: Instant, from: ReplicaId, ballot: Option<Ballot>, out: &mut Vec<Output>) {
+        match ballot {
+            Some(ballot) if ballot >= self.ballot => {
+                let another = self.leader != Some(from);
+                (self.leader, self.ballot) = (Some(from), ballot);
+                if another {
+                    self.widen_all(now, out);
+                }
+            }
+            _ if self.leader == Some(from) => {
+                self.leader = None;
+                self.widen_all(now, out);
+            }
+            _ => {}
+        }
+    }
+
     /// Sends a request to every linked server that has not voted on it.
     fn send_all(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let whole = self.pick_whole(now, &tag);
         let Some(pending) = self.pending.get_mut(&tag) else { return };
-        pending.sent = true;
-        pending.whole = whole;
+        (pending.sent, pending.narrow, pending.whole) = (true, false, whole);
         for server in &self.links {
             let is_whole = whole == Some(*server);
             if pending.tally.has_voted(*server) && !is_whole {
@@ -487,6 +559,10 @@ impl SmartClient {
         if pending.whole == Some(from) {
             pending.whole = None;
         }
+        if pending.narrow && steer != Steer::Busy {
+            self.widen(now, tag, out);
+        }
+        let Some(pending) = self.pending.get(&tag) else { return };
         // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
         // outcome unknown only.
         let final_word = match steer {
@@ -588,6 +664,10 @@ impl SmartClient {
     /// It is not asked any more. What it still says counts.
     fn unlink(&mut self, now: Instant, server: ReplicaId, out: &mut Vec<Output>) {
         self.links.remove(&server);
+        if self.leader == Some(server) {
+            self.leader = None;
+            self.widen_all(now, out);
+        }
         self.reads.of(server).iter().for_each(|tag| self.end_read(tag, Unread::Now, out));
         let bereft: Vec<Tag> =
             self.pending.iter().filter(|(_, pending)| pending.whole == Some(server)).map(|(tag, _)| *tag).collect();
@@ -665,6 +745,12 @@ impl SmartClient {
     fn resend(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
         let (needed, quorum) = (self.needed(), self.has_quorum());
         let Some(pending) = self.pending.get_mut(&tag) else { return };
+        if pending.narrow {
+            // In the place of having asked all at once, not beside it: no matter of the budget. Until the leader says
+            // something again, others are not left to it.
+            self.leader = self.leader.filter(|leader| pending.whole != Some(*leader));
+            return self.widen(now, tag, out);
+        }
         if pending.sent && !self.budget.spend(now) {
             pending.resend_at = now + self.config.resend * 2;
             return out.push(Output::Withheld);

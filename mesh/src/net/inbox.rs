@@ -65,11 +65,6 @@ impl<T> Reading<T> {
         Self { stream, companion: Some(companion), message: BytesMut::new(), budget: budget.clone(), parked: 0 }
     }
 
-    /// What belongs to the stream.
-    pub(super) fn companion(&self) -> &T {
-        self.companion.as_ref().expect("asked for after it was ready")
-    }
-
     /// Takes what is there. `Ready(Ok)`: the stream ended.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unread>> {
         let mut chunks: [Bytes; CHUNKS] = Default::default();

@@ -4,7 +4,6 @@
 //! an old link is ever sent over a new one without the protocol's wish. A link that is due is replaced while it works:
 //! the new one is up before the driver lets go of the old one's queue, and the old one ends when it has been answered.
 
-use super::inbox::Reading;
 use super::{Backoff, Endpoint, Link, LinkKind, LinkLimits};
 use crate::wire::Tag;
 use bytes::Bytes;
@@ -12,16 +11,19 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-/// Streams of each direction that a link may have open: just above what is really in flight.
+/// Messages that may be on their way over a link: just above what really is.
 const STREAMS: u32 = 256;
-/// Questions that may wait for a stream of their link.
+/// Questions that may wait for their answers over one link. What is more waits in its queue.
+pub(super) const ASKED: usize = 512;
+/// Questions that may wait in the queue of a link.
 const QUEUE: usize = 16_384;
 /// A link that lived this long was a good one: the pauses start again from the first.
 const LIVED: Duration = Duration::from_secs(5);
@@ -47,23 +49,20 @@ pub const fn limits(max_age: Duration) -> LinkLimits {
     LinkLimits {
         message_bytes: crate::limits::Limits::DEFAULT.message_bytes,
         uni_streams: STREAMS,
-        bidi_streams: STREAMS,
+        // Nothing is asked on a stream of both directions.
+        bidi_streams: 1,
         max_age,
     }
 }
 
 /// A question for the other end of a link.
 pub trait Question: Send + 'static {
-    /// The request that it is about.
-    fn tag(&self) -> Tag;
+    /// The request that it is about; none: it is no question, and has no answer.
+    fn tag(&self) -> Option<Tag>;
     /// Its bytes on the wire.
     fn encode(&self) -> Bytes;
     /// When nobody waits for the answer any more.
     fn until(&self) -> Instant;
-    /// Whether the answer comes on the question's own stream. Otherwise it is a message like any other.
-    fn is_answered(&self) -> bool {
-        true
-    }
 }
 
 /// What a kept link means to the driver that uses it.
@@ -76,10 +75,8 @@ pub trait Line: Send + Sync + 'static {
     fn up(&self, queue: mpsc::Sender<Self::Question>) -> Self::Event;
     /// It is gone.
     fn down(&self) -> Self::Event;
-    /// The whole answer to a question. None: nothing that the driver must know.
-    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Self::Event>;
-    /// A message that came without a question.
-    fn received(&self, message: Bytes) -> Option<Self::Event>;
+    /// A message came; the questions that it answers are named to `answered`. None: nothing that the driver must know.
+    fn received(&self, message: Bytes, answered: &mut dyn FnMut(&Tag)) -> Option<Self::Event>;
 }
 
 /// Whom a link is kept to.
@@ -328,49 +325,55 @@ async fn hold<L: Line>(
     events: mpsc::Sender<L::Event>,
     questions: mpsc::Receiver<L::Question>,
 ) -> String {
-    let asking = async {
-        ask_all(&line, &link, &events, questions).await;
-        tokio::time::sleep(LAST_WORDS).await;
-        "replaced by a newer link".to_owned()
-    };
     let reason = tokio::select! {
         reason = link.closed() => return reason,
-        reason = asking => reason,
-        reason = receive_all(&line, &link, &events) => reason,
+        reason = talk(&line, &link, &events, questions) => reason,
     };
     link.close(&reason);
     reason
 }
 
-/// Asks what the queue holds, each question on a stream of its own, as many at a time as there is credit for. Returns
-/// when the queue is gone, and every question was answered or nobody waits for it any more.
-async fn ask_all<L: Line>(
+/// Asks what the queue holds, each question on a stream of its own, as many at a time as may be, and hands on what comes.
+/// Returns when the link is gone, or the queue is and every question was answered or nobody waits for it any more.
+async fn talk<L: Line>(
     line: &Arc<L>,
     link: &Link,
     events: &mpsc::Sender<L::Event>,
     mut questions: mpsc::Receiver<L::Question>,
-) {
+) -> String {
     let mut asked = Asked::new(link);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut taken = Vec::with_capacity(TAKEN);
-    let mut open = true;
-    while open || !asked.is_empty() {
+    let (mut open, mut ends) = (true, None);
+    loop {
         let (waits, room) = (!asked.is_empty(), asked.room().min(TAKEN));
+        if !open && !waits && ends.is_none() {
+            ends = Some(Instant::now() + LAST_WORDS);
+        }
         tokio::select! {
             biased;
-            (tag, answer) = asked.next(), if waits => {
-                // An answer that does not come is nothing to report: the protocol asks again in its own time.
-                if let Some(event) = answer.and_then(|answer| line.answered(tag, answer)) {
-                    let _ = events.send(event).await;
+            message = link.receive() => match message {
+                Ok(message) => {
+                    let event = line.received(message, &mut |tag| asked.answered(tag));
+                    if let Some(event) = event
+                        && events.send(event).await.is_err()
+                    {
+                        return "stopping".to_owned();
+                    }
                 }
-            }
+                Err(error) => return error.to_string(),
+            },
             count = questions.recv_many(&mut taken, room), if open && room > 0 => {
                 open = count > 0;
                 let now = Instant::now();
                 taken.drain(..).filter(|question| question.until() > now).for_each(|question| asked.ask(&question));
             }
+            Some(()) = asked.slow.next(), if !asked.slow.is_empty() => {}
             now = sweep.tick(), if waits => asked.give_up(now),
+            () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => {
+                return "replaced by a newer link".to_owned();
+            }
         }
     }
 }
@@ -378,85 +381,46 @@ async fn ask_all<L: Line>(
 /// The questions of a link that wait for their answers.
 struct Asked<'a> {
     link: &'a Link,
-    /// Those that went out at once, which is nearly all of them: nothing but the stream is kept of each.
-    sent: FuturesUnordered<Reading<Due>>,
-    /// Those for which there was no room or credit: they wait for that, too.
-    slow: FuturesUnordered<BoxFuture<'a, (Tag, Option<Bytes>)>>,
-}
-
-/// A question that was asked.
-#[derive(Debug)]
-struct Due {
-    tag: Tag,
-    until: Instant,
+    /// Each with when nobody waits for it any more.
+    waiting: HashMap<Tag, Instant>,
+    /// What could not go at once, which is hardly ever so: it waits for credit or room.
+    slow: FuturesUnordered<BoxFuture<'a, ()>>,
 }
 
 impl<'a> Asked<'a> {
     fn new(link: &'a Link) -> Self {
-        Self { link, sent: FuturesUnordered::new(), slow: FuturesUnordered::new() }
+        Self { link, waiting: HashMap::new(), slow: FuturesUnordered::new() }
     }
 
     fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.slow.is_empty()
+        self.waiting.is_empty() && self.slow.is_empty()
     }
 
     /// So many more may be asked.
     fn room(&self) -> usize {
-        (STREAMS as usize).saturating_sub(self.sent.len() + self.slow.len())
+        ASKED.saturating_sub(self.waiting.len().max(self.slow.len()))
     }
 
     fn ask(&mut self, question: &impl Question) {
-        let (tag, until, message) = (question.tag(), question.until(), question.encode());
-        let link = self.link;
-        if !question.is_answered() {
-            if !link.send_now(message.clone()) {
-                self.slow.push(Box::pin(async move {
-                    let _ = timeout_at(until, link.send(message)).await;
-                    (tag, None)
-                }));
-            }
-            return;
+        let (until, message) = (question.until(), question.encode());
+        if let Some(tag) = question.tag() {
+            self.waiting.insert(tag, until);
         }
-        if let Some(reading) = self.link.ask_now(message.clone(), Due { tag, until }) {
-            return self.sent.push(reading);
-        }
-        self.slow.push(Box::pin(async move {
-            let answer = timeout_at(until, link.ask(message)).await;
-            (tag, answer.ok().and_then(Result::ok))
-        }));
-    }
-
-    /// The next question that came to its end, and its answer if it has one. Cancel-safe.
-    async fn next(&mut self) -> (Tag, Option<Bytes>) {
-        tokio::select! {
-            biased;
-            Some((due, answer)) = self.sent.next() => (due.tag, self.link.whole(answer).ok()),
-            Some(done) = self.slow.next() => done,
-            else => std::future::pending().await,
+        if let Err(message) = self.link.send_now(message) {
+            let link = self.link;
+            self.slow.push(Box::pin(async move {
+                // What is not sent is nothing to report: the protocol asks again in its own time.
+                let _ = timeout_at(until, link.send(message)).await;
+            }));
         }
     }
 
-    /// Nobody waits any more for what is due by now: the other end is told so.
+    fn answered(&mut self, tag: &Tag) {
+        self.waiting.remove(tag);
+    }
+
+    /// Nobody waits any more for what is due by now.
     fn give_up(&mut self, now: Instant) {
-        if self.sent.iter().any(|reading| reading.companion().until <= now) {
-            let sent = std::mem::take(&mut self.sent);
-            self.sent = sent.into_iter().filter(|reading| reading.companion().until > now).collect();
-        }
-    }
-}
-
-/// Hands on what comes without being asked for; returns when the link is gone.
-async fn receive_all<L: Line>(line: &Arc<L>, link: &Link, events: &mpsc::Sender<L::Event>) -> String {
-    loop {
-        match link.receive().await {
-            Ok(message) => {
-                if let Some(event) = line.received(message)
-                    && events.send(event).await.is_err()
-                {
-                    return "stopping".to_owned();
-                }
-            }
-            Err(error) => return error.to_string(),
-        }
+        self.waiting.retain(|_, until| *until > now);
     }
 }

@@ -5,7 +5,7 @@ use super::error::NetError;
 use super::inbox::{Budget, Inbox, Reading, Unread};
 use super::live::Term;
 use super::metrics::{LinkCounters, Metrics};
-use super::outgoing::{Outgoing, Responder, TOO_LARGE, patiently};
+use super::outgoing::{AT_ONCE_BYTES, Outgoing, Responder, TOO_LARGE, patiently};
 use super::refusal::describe;
 use crate::names::Identity;
 use bytes::Bytes;
@@ -156,15 +156,17 @@ impl Link {
         Outgoing::new(stream).write(message).await
     }
 
-    /// Sends one message on a unidirectional stream of its own if all of it can go at once. Otherwise the other end sees no
-    /// message; [`Self::send`] waits, or says what is wrong.
-    pub(super) fn send_now(&self, mut message: Bytes) -> bool {
-        if message.len() > self.0.budget.message_bytes() {
-            return false;
+    /// Sends one message on a unidirectional stream of its own if all of it can go at once.
+    ///
+    /// # Errors
+    /// It cannot, and the other end sees no message: here it is for [`Self::send`], which waits, or says what is wrong.
+    pub fn send_now(&self, message: Bytes) -> Result<(), Bytes> {
+        if message.len() > AT_ONCE_BYTES.min(self.0.budget.message_bytes()) {
+            return Err(message);
         }
-        let Some(Ok(stream)) = self.0.connection.open_uni().now_or_never() else { return false };
+        let Some(Ok(stream)) = self.0.connection.open_uni().now_or_never() else { return Err(message) };
         self.0.counters.opened.inc();
-        Outgoing::new(stream).write_now(&mut message)
+        if Outgoing::new(stream).write_now(message.clone()) { Ok(()) } else { Err(message) }
     }
 
     /// The next whole message of a unidirectional stream, in order of completion. One that is larger than allowed is
@@ -204,20 +206,8 @@ impl Link {
         self.whole(Reading::new(answer, (), &self.0.budget).await.1)
     }
 
-    /// Sends a request on a bidirectional stream of its own if all of it can go at once, and returns what becomes its
-    /// answer, together with `companion`. `None`: it cannot, the other end sees no request. Credit, room or the link
-    /// itself is missing; [`Self::ask`] says which.
-    pub(super) fn ask_now<T>(&self, mut request: Bytes, companion: T) -> Option<Reading<T>> {
-        if request.len() > self.0.budget.message_bytes() {
-            return None;
-        }
-        let (send, answer) = self.0.connection.open_bi().now_or_never()?.ok()?;
-        self.0.counters.opened.inc();
-        Outgoing::new(send).write_now(&mut request).then(|| Reading::new(answer, companion, &self.0.budget))
-    }
-
     /// What came of an answer.
-    pub(super) fn whole(&self, answer: Result<Bytes, Unread>) -> Result<Bytes, NetError> {
+    fn whole(&self, answer: Result<Bytes, Unread>) -> Result<Bytes, NetError> {
         answer.map_err(|unread| match unread {
             Unread::Gone(reason) => NetError::Gone(reason),
             Unread::Reset(code) => NetError::Abandoned(code),

@@ -19,7 +19,7 @@ pub(super) const TOO_LARGE: VarInt = VarInt::from_u32(2);
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Messages above this are not tried to be written at once: they may need more than one packet's worth of window.
-const AT_ONCE_BYTES: usize = 16 << 10;
+pub(super) const AT_ONCE_BYTES: usize = 16 << 10;
 
 /// Messages above this yield to smaller ones: votes and heartbeats do not queue behind bulk.
 const BULK_BYTES: usize = 64 << 10;
@@ -70,14 +70,10 @@ impl Outgoing {
         self.finish()
     }
 
-    /// Writes the only message of the stream and ends it, as far as it can go at once: false if it cannot, and `message`
-    /// is what is left of it.
-    pub(super) fn write_now(&mut self, message: &mut Bytes) -> bool {
-        if message.len() > AT_ONCE_BYTES {
-            return false;
-        }
+    /// Writes the only message of the stream and ends it, if it can go at once. Otherwise the stream is reset.
+    pub(super) fn write_now(mut self, mut message: Bytes) -> bool {
         if !message.is_empty() {
-            let written = self.stream.write_chunks(std::slice::from_mut(message)).now_or_never();
+            let written = self.stream.write_chunks(std::slice::from_mut(&mut message)).now_or_never();
             if !matches!(written, Some(Ok(written)) if written.chunks == 1) {
                 return false;
             }
@@ -152,15 +148,7 @@ impl Responder {
         self.answer_at(priority, bytes).await
     }
 
-    /// Writes the answer and ends the stream, if it can go at once.
-    ///
-    /// # Errors
-    /// It cannot: what is left of the answer, for [`Self::answer`].
-    pub fn answer_now(mut self, mut bytes: Bytes) -> Result<(), (Self, Bytes)> {
-        if bytes.len() <= self.limit && self.stream.write_now(&mut bytes) { Ok(()) } else { Err((self, bytes)) }
-    }
-
-    /// The same, behind everything else that is sent over the link.
+    /// Writes the answer, behind everything else that is sent over the link, and ends the stream.
     ///
     /// # Errors
     /// As for [`Self::answer`].
@@ -180,11 +168,5 @@ impl Responder {
     /// Resolves when the asker gave up on the stream or the link is gone. Cancel-safe.
     pub async fn gone(&mut self) {
         self.stream.stopped().await;
-    }
-
-    /// Whether that is so, as far as it is known by now.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.stream.stopped().now_or_never().is_some()
     }
 }

@@ -57,12 +57,12 @@ pub async fn drive<M: Machine, S: Shell<M>>(
             shell.on_output(now, output);
         }
         shell.after_turn(&machine);
-        let next = machine.deadline().map(|at| at.max(now + AGAIN));
-        if next != armed {
-            armed = next;
-            if let Some(at) = next {
-                timer.as_mut().reset(clock.timer(at));
-            }
+        // One that fires early costs a turn of nothing, setting it anew in each turn costs more.
+        if let Some(at) = machine.deadline().map(|at| at.max(now + AGAIN))
+            && armed.is_none_or(|armed| at < armed)
+        {
+            armed = Some(at);
+            timer.as_mut().reset(clock.timer(at));
         }
     }
 }

@@ -393,6 +393,18 @@ impl Replica {
         matches!(self.state, State::Leader(_))
     }
 
+    /// The ballot in which it leads and takes requests, if it does.
+    #[must_use]
+    pub fn reign(&self) -> Option<Ballot> {
+        self.leads().then_some(self.promised)
+    }
+
+    /// Every slot up to here was executed by the application.
+    #[must_use]
+    pub fn executed(&self) -> Slot {
+        self.execution.executed()
+    }
+
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -1,12 +1,13 @@
-//! Between an ingress (or a native client) and a SMaRtClient: each request has a bidirectional stream.
+//! Between an ingress (or a native client) and a SMaRtClient: each request on a unidirectional stream of its own, the answers
+//! of a turn bundled on one.
 
-use super::{Outcome, Request};
+use super::{Outcome, Request, Tag};
 use crate::auth::{Rejected, Vouched};
 use crate::ids::ReplicaId;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// A request on its stream.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// The request.
@@ -15,7 +16,7 @@ pub struct Ask {
     pub within_ms: u32,
 }
 
-/// The answer on the same stream.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// The outcome that won the vote: definite.
@@ -50,9 +51,11 @@ impl Told {
     }
 }
 
-/// What a SMaRtClient says unasked, on unidirectional streams.
+/// What a SMaRtClient says, on unidirectional streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSmartClient {
+    /// Its answers to requests.
+    Told(Vec<(Tag, Told)>),
     /// The servers' signing certificates (DER), those of every server that it knows: first of all, and whenever one
     /// changes.
     Signers(Vec<(ReplicaId, Bytes)>),

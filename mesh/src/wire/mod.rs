@@ -20,12 +20,12 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Server to server: consensus messages on unidirectional streams, state transfer on bidirectional ones.
-pub const ALPN_PEER: &[u8] = b"lockstep-peer/5";
+pub const ALPN_PEER: &[u8] = b"lockstep-peer/6";
 /// SMaRtClient to server: requests on bidirectional streams, or unidirectional ones where only the vote is wanted, and
 /// bundled votes back on unidirectional ones.
-pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/5";
+pub const ALPN_SUBMIT: &[u8] = b"lockstep-submit/6";
 /// Ingress or native client to SMaRtClient: requests on bidirectional streams.
-pub const ALPN_CLIENT: &[u8] = b"lockstep-client/5";
+pub const ALPN_CLIENT: &[u8] = b"lockstep-client/6";
 /// Operator to server: bootstrap, snapshots, aborts.
 pub const ALPN_ADMIN: &[u8] = b"lockstep-admin/4";
 

@@ -379,6 +379,22 @@ impl Message {
     }
 }
 
+/// Names the SMaRtClient that waits for a request's outcome, on all servers alike; 0: nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Desk(pub u64);
+
+impl Desk {
+    /// That of whoever chose `number`, under the certificate with this id: nobody else's votes can be asked for.
+    #[must_use]
+    pub fn of(id: &str, number: u64) -> Self {
+        let mut named = id.as_bytes().to_vec();
+        named.extend(number.to_le_bytes());
+        let digest = Digest::of(&named);
+        Self(u64::from_le_bytes(digest.0[..8].try_into().expect("eight bytes of a digest")).max(1))
+    }
+}
+
 /// What a unidirectional stream of a peer link carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerFrame {
@@ -392,4 +408,6 @@ pub enum PeerFrame {
     Cluster(Configuration),
     /// What the sender says of itself: first of all, and again whenever it changes.
     Roster(Roster),
+    /// As [`Self::Core`], a [`Message::Accept`]; and who waits, at the leader, for the outcome of each of its requests.
+    Proposal(Generation, Life, Message, Vec<Desk>),
 }

@@ -195,6 +195,16 @@ impl Outcome {
         }
     }
 
+    /// Bytes of the application in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Executed(bytes) => bytes.len(),
+            Self::Read(replies) => replies.iter().map(Bytes::len).sum(),
+            _ => 0,
+        }
+    }
+
     /// The hash that is voted on for every outcome but [`Outcome::Executed`], whose form the adapter decides.
     #[must_use]
     pub fn form(&self) -> Digest {

@@ -1,27 +1,32 @@
-//! Between a SMaRtClient and a server. Each request has a stream. On a bidirectional one the server is asked for the whole
-//! [`Reply`]; on a unidirectional one only for its vote, which comes bundled with others as [`FromServer::Votes`].
+//! Between a SMaRtClient and a server: each request on a unidirectional stream of its own; what a server has to say of a
+//! turn's requests bundled on one.
 
 use super::roster::Roster;
 use super::{Outcome, Request, Tag};
 use crate::auth::{Rejected, SharedProof, Vouched};
-use crate::ids::{Digest, ReplicaId, Slot};
+use crate::ids::{Ballot, Digest, ReplicaId, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// A request on its stream, whose kind says whether this server is the one to send the whole reply (rule 30).
+/// What a SMaRtClient says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToServer {
+    /// "Votes that go to this number come to me": first of all. It is chosen at random by each process, and counts only for
+    /// links with the same certificate.
+    Desk(u64),
+    /// A request.
+    Submit(Submit),
+}
+
+/// A request of a SMaRtClient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {
     /// The request.
     pub request: Request,
-}
-
-/// What a server writes on a request's stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
-    /// The whole ordered outcome.
-    Whole(Answer),
-    /// One server's own view, which decides nothing (rule 22).
-    Steer(Steer),
+    /// Whether this server shall send the whole reply (rule 30), or only its vote.
+    pub whole: bool,
+    /// Milliseconds after which nobody waits for either.
+    pub within_ms: u32,
 }
 
 /// An ordered outcome with what is voted on.
@@ -72,17 +77,28 @@ impl Vote {
     }
 }
 
-/// What a server says unasked, on unidirectional streams.
+/// What a server says, on unidirectional streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromServer {
-    /// Its votes, bundled.
-    Votes(Vec<Vote>),
+    /// On requests.
+    Said(Said),
     /// Its signing certificate (DER): first of all, and again before it signs with another key.
     Signer(Bytes),
     /// What it says of itself and of where the others are: first of all, and again whenever it changes.
     Roster(Roster),
-    /// Its own view of requests of which only its votes were asked for, bundled.
-    Steers(Vec<(Tag, Steer)>),
+}
+
+/// What a server has to say on the requests of one turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The ballot in which it leads, if it does: requests may be sent to it alone, its proposals bring them to the others.
+    pub leads: Option<Ballot>,
+    /// Whole outcomes, for whoever asked this server for them.
+    pub answers: Vec<Answer>,
+    /// Its votes.
+    pub votes: Vec<Vote>,
+    /// Its own view of requests, which decides nothing (rule 22).
+    pub steers: Vec<(Tag, Steer)>,
 }
 
 /// What a single server says of a request. It steers the resend and is never an outcome.

@@ -4,7 +4,7 @@ use super::admin::{AdminReply, AdminRequest, SnapshotsView};
 use super::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use super::peer::{Batch, Change, Marks, PeerFrame};
 use super::roster::{Place, Roster, Seat};
-use super::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
+use super::submit::{Answer, FromServer, Said, Steer, Submit, ToServer, Vote};
 use super::transfer::{TransferAnswer, TransferAsk};
 use super::*;
 use crate::ids::{Ballot, ClientId, Digest, Epoch, Generation, Incarnation, Life, Position, ReplicaId, Seq, Slot};
@@ -51,19 +51,21 @@ fn the_bytes_on_the_wire_are_the_agreed_ones() {
         &Message::Accepted { ballot: ballot(), slots: vec![Slot(7)], marks: Marks::default() },
         "070301010107000000000000",
     );
-    golden(&Submit { request: request() }, "82020100ac0205010647455420610a00");
+    let submit = Submit { request: request(), whole: true, within_ms: 10_000 };
+    golden(&ToServer::Submit(submit), "0182020100ac0205010647455420610a0001904e");
+    golden(&ToServer::Desk(300), "00ac02");
     let tag = request().tag();
     let (slot, form) = (Slot(7), Digest([7; 32]));
     let outcome = Outcome::Executed(Bytes::from_static(b"NIL\n"));
+    let leads = Some(ballot());
+    let answers = vec![Answer { tag, slot, form, outcome, signed: None }];
+    let votes = vec![Vote { tag, slot, form, signed: None }];
+    let (named, form) = ("82020100ac020501", "07".repeat(32));
     golden(
-        &Reply::Whole(Answer { tag, slot, form, outcome, signed: None }),
-        "0082020100ac02050107070707070707070707070707070707070707070707070707070707070707070700044e494c0a00",
+        &FromServer::Said(Said { leads, answers, votes, steers: vec![(tag, Steer::NotReady)] }),
+        &format!("000103010101{named}07{form}00044e494c0a0001{named}07{form}0001{named}06"),
     );
-    golden(&Reply::Steer(Steer::NotReady), "0106");
-    golden(
-        &FromServer::Votes(vec![Vote { tag, slot, form, signed: None }]),
-        "000182020100ac02050107070707070707070707070707070707070707070707070707070707070707070700",
-    );
+    golden(&FromSmartClient::Told(vec![(tag, Told::Unknown(Unknown::Deadline))]), &format!("0001{named}0200"));
     golden(&Ask { request: request(), within_ms: 10_000 }, "82020100ac0205010647455420610a00904e");
     golden(&Told::NothingSent(NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 }), "0100010302");
     golden(&Told::Unknown(Unknown::Deadline), "0200");
@@ -91,7 +93,7 @@ fn the_bytes_of_a_servers_word_are_the_agreed_ones() {
     golden(&roster, hex);
     golden(&PeerFrame::Roster(roster.clone()), &format!("03{hex}"));
     golden(&FromServer::Roster(roster), &format!("02{hex}"));
-    golden(&FromSmartClient::Leaving(true), "0101");
+    golden(&FromSmartClient::Leaving(true), "0201");
 }
 
 #[test]
@@ -109,12 +111,10 @@ proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode::<PeerFrame>(&bytes);
-        let _ = decode::<Submit>(&bytes);
-        let _ = decode::<Reply>(&bytes);
+        let _ = decode::<ToServer>(&bytes);
         let _ = decode::<FromServer>(&bytes);
         let _ = decode::<FromSmartClient>(&bytes);
         let _ = decode::<Ask>(&bytes);
-        let _ = decode::<Told>(&bytes);
         let _ = decode::<AdminRequest>(&bytes);
         let _ = decode::<AdminReply>(&bytes);
         let _ = decode::<Record>(&bytes);

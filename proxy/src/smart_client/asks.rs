@@ -1,6 +1,6 @@
-//! The links from ingresses and native clients: each request on a stream of its own, its answer on the same one.
+//! The links from ingresses and native clients: each request on a stream of its own.
 
-use super::driver::{Asker, Event};
+use super::driver::{AskerId, Event, Way};
 use bytes::Bytes;
 use mesh::net::{Endpoint, Link, LinkKind, NetError};
 use mesh::node::Quiet;
@@ -9,7 +9,6 @@ use mesh::wire::client::{Ask, FromSmartClient};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 /// A sender's patience counts up to here.
@@ -19,8 +18,6 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 const WAITING_BYTES: usize = 64 << 20;
 /// Whoever may ask may send nonsense, as often as it likes.
 static MALFORMED: Quiet = Quiet::new();
-/// Between two looks who gave up on its request.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Before certificates that could not be shown are shown again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -46,24 +43,16 @@ pub(super) async fn accept(
 ) {
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
     let desk = Desk { events, room, signers, leaving, rejected };
-    tokio::spawn(sweep(desk.events.clone()));
+    let mut links = 0;
     while let Some(link) = endpoint.accept().await {
         if link.kind() == LinkKind::Client {
             tokio::spawn(introduce(link.clone(), desk.signers.clone()));
             tokio::spawn(take_leave(link.clone(), desk.leaving.clone()));
-            tokio::spawn(serve(link, desk.clone()));
+            links += 1;
+            tokio::spawn(serve(link, AskerId(links), desk.clone()));
         } else {
             link.close("a SMaRtClient takes client links only");
         }
-    }
-}
-
-/// Reminds the driver, until it is gone, of those that wait no longer.
-async fn sweep(events: mpsc::Sender<Event>) {
-    let mut due = interval(SWEEP_EVERY);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while events.send(Event::Sweep).await.is_ok() {
-        due.tick().await;
     }
 }
 
@@ -104,15 +93,18 @@ async fn take_leave(link: Link, mut leaving: watch::Receiver<bool>) {
     }
 }
 
-/// Takes requests from one link until it is gone. Its streams are bounded, and so is what waits for answers here.
-async fn serve(link: Link, desk: Desk) {
+/// Takes requests from one link until it is gone.
+async fn serve(link: Link, id: AskerId, desk: Desk) {
     debug!(from = %link.remote_address(), role = ?link.peer().role, id = %link.peer().id, "link accepted");
+    if desk.events.send(Event::Came(id, Way::Link(link.clone()))).await.is_err() {
+        return;
+    }
     loop {
-        let (bytes, stream) = match link.accept_ask().await {
-            Ok(ask) => ask,
+        let bytes = match link.receive().await {
+            Ok(bytes) => bytes,
             Err(error) => {
                 debug!(id = %link.peer().id, %error, "link ended");
-                return;
+                break;
             }
         };
         let Ok(Ask { request, within_ms }) = mesh::wire::decode(&bytes) else {
@@ -127,13 +119,9 @@ async fn serve(link: Link, desk: Desk) {
         let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let Ok(share) = Arc::clone(&desk.room).acquire_many_owned(bytes).await else { return };
         let within = Duration::from_millis(within_ms.into()).min(PATIENCE_MAX);
-        if desk
-            .events
-            .send(Event::Ask { request, within, asker: Asker::Stream(stream), share: Some(share) })
-            .await
-            .is_err()
-        {
+        if desk.events.send(Event::Ask { request, within, asker: id, share: Some(share) }).await.is_err() {
             return;
         }
     }
+    let _ = desk.events.send(Event::Went(id)).await;
 }

@@ -2,7 +2,7 @@
 //!
 //! It has a certificate of its own, because servers take requests of SMaRtClients only.
 
-use super::driver::{Asker, Event, View};
+use super::driver::{AskerId, Event, View, Way};
 use super::{Metrics, Setup, by_id, start};
 use crate::smart_client::servers::Standings;
 use anyhow::Context;
@@ -110,9 +110,12 @@ async fn ask(
     sender: mpsc::Sender<running::Event>,
     events: mpsc::Sender<Event>,
 ) {
+    let asker = AskerId(0);
+    if events.send(Event::Came(asker, Way::Near(sender, number))).await.is_err() {
+        return;
+    }
     while let Some(question) = questions.recv().await {
         let (request, within) = question.into_request();
-        let asker = Asker::Near(sender.clone(), number, request.tag());
         if events.send(Event::Ask { request, within, asker, share: None }).await.is_err() {
             return;
         }

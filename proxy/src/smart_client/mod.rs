@@ -192,7 +192,7 @@ struct Started {
 }
 
 fn start(setup: &Setup<'_>, endpoint: &Endpoint, metrics: &Metrics) -> anyhow::Result<Started> {
-    let rng = Rng::from_seed(node::seed().context("cannot read /dev/urandom")?[0]);
+    let seed = node::seed().context("cannot read /dev/urandom")?;
     let clock = Clock::start();
     let (events, inbox) = mpsc::channel(EVENTS);
     let view = Arc::new(View::default());
@@ -207,9 +207,9 @@ fn start(setup: &Setup<'_>, endpoint: &Endpoint, metrics: &Metrics) -> anyhow::R
     });
     let mut tasks = JoinSet::new();
     let (signers, shown) = signers::Signers::new();
-    let servers = Servers::start(setup.servers, endpoint, &events, &metrics.rejected, rng);
+    let servers = Servers::start(setup.servers, endpoint, &events, &metrics.rejected, Rng::from_seed(seed[0]));
     let standings = servers.standings();
-    let around = Around::new(clock, view.clone(), signers, servers, metrics, setup.pki);
+    let around = Around::new(clock, view.clone(), signers, servers, metrics, (seed[1], setup.pki));
     tasks.spawn(mesh::node::drive::drive(machine, around, clock, inbox));
     Ok(Started { events, view, standings, shown, tasks })
 }

@@ -1,5 +1,5 @@
 //! The servers: which links are kept, where they are dialled, and what comes over them: each request on a stream of its
-//! own, whole replies back on it, hashes as bundled votes.
+//! own, replies and votes back bundled.
 
 use super::driver::Event;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use mesh::node::counts::Counts;
 use mesh::rng::Rng;
 use mesh::wire::Tag;
 use mesh::wire::roster::{PLACES_MAX, Roster, Seat};
-use mesh::wire::submit::{FromServer, Reply};
+use mesh::wire::submit::FromServer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -173,31 +173,26 @@ impl Servers {
 /// A server of another version would fill the log.
 static MALFORMED: Quiet = Quiet::new();
 
-/// A request on its way to a server.
+/// A message on its way to a server.
 #[derive(Debug)]
 pub(super) struct Submission {
-    /// Which request.
-    pub(super) tag: Tag,
-    /// What is sent: a [`mesh::wire::submit::Submit`].
+    /// Which request's whole reply is asked for, if one is.
+    pub(super) asks: Option<Tag>,
+    /// What is sent: a [`mesh::wire::submit::ToServer`].
     pub(super) message: Bytes,
-    /// Whether the server shall send the whole reply, or only its vote.
-    pub(super) whole: bool,
-    /// When its stream is given up.
+    /// When the answer is given up.
     pub(super) until: tokio::time::Instant,
 }
 
 impl Question for Submission {
-    fn tag(&self) -> Tag {
-        self.tag
+    fn tag(&self) -> Option<Tag> {
+        self.asks
     }
     fn encode(&self) -> Bytes {
         self.message.clone()
     }
     fn until(&self) -> tokio::time::Instant {
         self.until
-    }
-    fn is_answered(&self) -> bool {
-        self.whole
     }
 }
 
@@ -211,13 +206,6 @@ impl ToServer {
     /// The link to server `id`.
     pub(super) fn new(id: ReplicaId, rejected: Counts) -> Self {
         Self { id, rejected }
-    }
-
-    fn malformed(&self) {
-        self.rejected.count("malformed");
-        if let Some(suppressed) = MALFORMED.may_speak() {
-            warn!(server = %self.id, suppressed, "a server sent bytes that are no answer; do both run the same version?");
-        }
     }
 }
 
@@ -233,25 +221,20 @@ impl Line for ToServer {
         Event::Down(self.id)
     }
 
-    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
-        match mesh::wire::decode(&answer) {
-            Ok(Reply::Whole(answer)) if answer.tag == tag => Some(Event::Answer { from: self.id, answer }),
-            Ok(Reply::Steer(steer)) => Some(Event::Steers { from: self.id, steers: vec![(tag, steer)] }),
-            Ok(Reply::Whole(_)) | Err(_) => {
-                self.malformed();
-                None
-            }
-        }
-    }
-
-    fn received(&self, message: Bytes) -> Option<Event> {
+    fn received(&self, message: Bytes, answered: &mut dyn FnMut(&Tag)) -> Option<Event> {
         match mesh::wire::decode(&message) {
-            Ok(FromServer::Votes(votes)) => Some(Event::Votes { from: self.id, votes }),
+            Ok(FromServer::Said(said)) => {
+                said.answers.iter().for_each(|answer| answered(&answer.tag));
+                said.steers.iter().for_each(|(tag, _)| answered(tag));
+                Some(Event::Said { from: self.id, said })
+            }
             Ok(FromServer::Signer(certificate)) => Some(Event::Signer { from: self.id, certificate }),
-            Ok(FromServer::Steers(steers)) => Some(Event::Steers { from: self.id, steers }),
             Ok(FromServer::Roster(roster)) => Some(Event::Roster { from: self.id, roster }),
             Err(_) => {
-                self.malformed();
+                self.rejected.count("malformed");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    warn!(server = %self.id, suppressed, "a server sent bytes that are no answer; do both run the same version?");
+                }
                 None
             }
         }
@@ -262,7 +245,7 @@ impl Line for ToServer {
 mod tests {
     use super::*;
     use mesh::ids::{ClientId, Digest, Generation, Seq, Slot};
-    use mesh::wire::submit::{Answer, Steer, Vote};
+    use mesh::wire::submit::{Answer, Said, Steer};
     use mesh::wire::{Kind, Outcome, encode};
 
     fn line() -> ToServer {
@@ -279,37 +262,33 @@ mod tests {
         Answer { tag: tag(seq), slot: Slot(9), form: Digest::of(b"OK"), outcome, signed: None }
     }
 
+    /// Mutant: a steer that leaves its question waiting, until there is no room for others.
     #[test]
-    fn a_whole_answer_and_a_steer_reach_the_driver_with_their_server() {
-        let whole = line().answered(tag(1), encode(&Reply::Whole(answer(1))));
-        assert!(matches!(whole, Some(Event::Answer { from: ReplicaId(2), answer: got }) if got == answer(1)));
-        let steer = line().answered(tag(1), encode(&Reply::Steer(Steer::Busy)));
-        let expected = vec![(tag(1), Steer::Busy)];
-        assert!(matches!(&steer, Some(Event::Steers { from: ReplicaId(2), steers }) if *steers == expected));
-        let bundled = line().received(encode(&FromServer::Steers(expected.clone())));
-        assert!(matches!(bundled, Some(Event::Steers { from: ReplicaId(2), steers }) if steers == expected));
+    fn what_a_server_says_reaches_the_driver_and_ends_the_questions_that_it_answers() {
+        let vote = mesh::wire::submit::Vote { tag: tag(3), slot: Slot(3), form: Digest::of(b"OK"), signed: None };
+        let said = Said {
+            leads: None,
+            answers: vec![answer(1)],
+            votes: vec![vote],
+            steers: vec![(tag(2), Steer::NotReady)],
+        };
+        let mut ended = Vec::new();
+        let event = line().received(encode(&FromServer::Said(said.clone())), &mut |tag| ended.push(*tag));
+        assert!(matches!(event, Some(Event::Said { from: ReplicaId(2), said: got }) if got == said));
+        assert_eq!(ended, [tag(1), tag(2)], "a vote answers nothing");
     }
 
     #[test]
-    fn an_answer_to_another_question_and_rubbish_are_dropped_and_counted() {
+    fn rubbish_is_dropped_and_counted() {
         let line = line();
-        assert!(line.answered(tag(1), encode(&Reply::Whole(answer(2)))).is_none());
-        assert!(line.answered(tag(1), Bytes::from_static(b"\xff\xff")).is_none());
-        assert!(line.received(Bytes::from_static(b"\xff\xff")).is_none());
-        assert_eq!(line.rejected.of("malformed"), 3);
-    }
-
-    #[test]
-    fn votes_reach_the_driver_together() {
-        let votes: Vec<_> =
-            (1..4).map(|seq| Vote { tag: tag(seq), slot: Slot(seq), form: Digest::of(b"OK"), signed: None }).collect();
-        let event = line().received(encode(&FromServer::Votes(votes.clone())));
-        assert!(matches!(event, Some(Event::Votes { from: ReplicaId(2), votes: got }) if got == votes));
+        assert!(line.received(Bytes::from_static(b"\xff\xff"), &mut |_| panic!("no answer")).is_none());
+        assert_eq!(line.rejected.of("malformed"), 1);
     }
 
     #[test]
     fn a_certificate_reaches_the_driver_with_its_server() {
-        let event = line().received(encode(&FromServer::Signer(Bytes::from_static(b"certificate"))));
+        let certificate = encode(&FromServer::Signer(Bytes::from_static(b"certificate")));
+        let event = line().received(certificate, &mut |_| panic!("no answer"));
         assert!(
             matches!(event, Some(Event::Signer { from: ReplicaId(2), certificate }) if certificate == "certificate")
         );

@@ -8,6 +8,7 @@ use anyhow::Context;
 use mesh::auth::{Answered, Owner, Question, Rejected, Seeking, Verified};
 use mesh::names::Role;
 use mesh::net::{SignerTrust, unix_now};
+use mesh::time::Instant;
 use mesh::wire::Tag;
 use mesh::wire::submit::Steer;
 use std::collections::HashMap;
@@ -27,22 +28,24 @@ const THREADS: usize = 4;
 /// Whose certificates are believed now.
 type Trust = watch::Receiver<Arc<SignerTrust>>;
 
-/// A request that waits, and how it is answered. `R` is what its stream is answered with.
+/// A request that waits, and who asked.
 #[derive(Debug)]
-pub(crate) struct Held<R> {
+pub(crate) struct Held {
     pub(crate) link: LinkId,
     pub(crate) tag: Tag,
-    /// None: only the vote is wanted.
-    pub(crate) stream: Option<R>,
+    /// Whether the whole reply is wanted, or only the vote.
+    pub(crate) whole: bool,
+    /// When nobody waits for either any more.
+    pub(crate) until: Instant,
     /// Its share of the memory for requests that wait for the driver.
     pub(crate) share: Share,
 }
 
 /// What became of a request.
 #[derive(Debug)]
-pub(crate) struct Judged<R> {
+pub(crate) struct Judged {
     pub(crate) verdict: Result<Verified, Steer>,
-    pub(crate) held: Held<R>,
+    pub(crate) held: Held,
 }
 
 /// Work for a thread.
@@ -63,11 +66,11 @@ struct Done {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Checker<R> {
+pub(crate) struct Checker {
     jobs: SyncSender<Job>,
     done: mpsc::Receiver<Done>,
     next: u64,
-    waiting: HashMap<u64, Vec<(Seeking, Held<R>)>>,
+    waiting: HashMap<u64, Vec<(Seeking, Held)>>,
     /// The numbers of the questions that are asked of threads, but those of openings: the same proof may come with
     /// another certificate.
     asked: HashMap<Question, u64>,
@@ -76,7 +79,7 @@ pub(crate) struct Checker<R> {
     asking: HashMap<LinkId, usize>,
 }
 
-impl<R> Checker<R> {
+impl Checker {
     /// Starts the threads.
     ///
     /// # Errors
@@ -105,7 +108,7 @@ impl<R> Checker<R> {
     }
 
     /// Takes the questions of one turn; returns what is known at once.
-    pub(crate) fn ask(&mut self, sought: Vec<(Seeking, Held<R>)>) -> Vec<Judged<R>> {
+    pub(crate) fn ask(&mut self, sought: Vec<(Seeking, Held)>) -> Vec<Judged> {
         let mut known = Vec::new();
         let alone =
             self.waiting.is_empty() && sought.windows(2).all(|pair| pair[0].0.question() == pair[1].0.question());
@@ -124,7 +127,7 @@ impl<R> Checker<R> {
         known
     }
 
-    fn hand_over(&mut self, seeking: Seeking, held: Held<R>) -> Result<(), Held<R>> {
+    fn hand_over(&mut self, seeking: Seeking, held: Held) -> Result<(), Held> {
         if self.count >= WAITING {
             return Err(held);
         }
@@ -158,7 +161,7 @@ impl<R> Checker<R> {
     }
 
     /// Waits for the next answer of a thread.
-    pub(crate) async fn next(&mut self) -> Vec<Judged<R>> {
+    pub(crate) async fn next(&mut self) -> Vec<Judged> {
         match self.done.recv().await {
             Some(done) => self.take(&done),
             // The threads live as long as this.
@@ -167,12 +170,12 @@ impl<R> Checker<R> {
     }
 
     /// Takes an answer that is there already.
-    pub(crate) fn try_next(&mut self) -> Option<Vec<Judged<R>>> {
+    pub(crate) fn try_next(&mut self) -> Option<Vec<Judged>> {
         let done = self.done.try_recv().ok()?;
         Some(self.take(&done))
     }
 
-    fn take(&mut self, done: &Done) -> Vec<Judged<R>> {
+    fn take(&mut self, done: &Done) -> Vec<Judged> {
         let waiting = self.waiting.remove(&done.number).unwrap_or_default();
         self.count -= waiting.len();
         if let Some((seeking, held)) = waiting.first() {
@@ -186,7 +189,7 @@ impl<R> Checker<R> {
                 }
             }
         }
-        let judge = |(seeking, held): (Seeking, Held<R>)| match &done.verdict {
+        let judge = |(seeking, held): (Seeking, Held)| match &done.verdict {
             Ok(answered) => judged(seeking, held, Some(answered)),
             Err(why) => Judged { verdict: Err(Steer::Rejected(*why)), held },
         };
@@ -194,7 +197,7 @@ impl<R> Checker<R> {
     }
 }
 
-fn judged<R>(seeking: Seeking, held: Held<R>, answered: Option<&Answered>) -> Judged<R> {
+fn judged(seeking: Seeking, held: Held, answered: Option<&Answered>) -> Judged {
     let verdict = answered.ok_or(Rejected::BadSignature).and_then(|answered| seeking.settle(answered));
     Judged { verdict: verdict.map_err(Steer::Rejected), held }
 }
@@ -262,16 +265,16 @@ mod tests {
         requests
     }
 
-    async fn sought(request: Request, key: &SecretKey) -> (Seeking, Held<Seq>) {
-        let (tag, seq) = (request.tag(), request.seq);
+    async fn sought(request: Request, key: &SecretKey) -> (Seeking, Held) {
+        let tag = request.tag();
         let needed = Needed::Key(key.public());
         let checked = auth::check(request, needed, Signatures::Required, "demo", &Verifier::default());
         let Ok(Checked::Sought(seeking)) = checked else { panic!("a question") };
         let share = crate::budget::Budget::of(1 << 20).take(1).await;
-        (seeking, Held { link: LinkId(1), tag, stream: Some(seq), share })
+        (seeking, Held { link: LinkId(1), tag, whole: true, until: Instant::ZERO, share })
     }
 
-    fn checker() -> Checker<Seq> {
+    fn checker() -> Checker {
         let dir = crate::testing::TempDir::new();
         let pki = certs::Pki::init(dir.path(), "demo").expect("an authority");
         let paths = pki.issue("server", "0").expect("a leaf");

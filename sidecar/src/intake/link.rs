@@ -1,13 +1,12 @@
 //! The tasks of one SMaRtClient's link: one takes requests, one sends what the driver has for it.
 
-use super::Delivery;
-use super::outbox::{Deliveries, Outbox, outbox};
+use super::outbox::{Messages, Outbox, outbox};
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
-use bytes::Bytes;
-use mesh::net::{Link, NetError, Responder};
+use mesh::net::{Link, NetError};
+use mesh::wire::peer::Desk;
 use mesh::wire::roster::Roster;
-use mesh::wire::submit::{FromServer, Submit};
+use mesh::wire::submit::{FromServer, Submit, ToServer};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -25,8 +24,6 @@ pub(crate) struct Ask {
     pub(crate) link: LinkId,
     /// The request.
     pub(crate) submit: Submit,
-    /// What its stream is answered with; none: only the vote is wanted.
-    pub(crate) stream: Option<Responder>,
     /// Its share of the memory for requests that wait for the driver.
     pub(crate) share: Share,
 }
@@ -35,7 +32,9 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A link is up.
-    Up(LinkId, Outbox<Responder>),
+    Up(LinkId, Outbox),
+    /// Votes for that desk go over the link.
+    Desk(LinkId, Desk),
     /// A request came.
     Ask(Ask),
     /// A link is gone.
@@ -51,34 +50,32 @@ pub(crate) async fn serve(
     budget: Budget,
     metrics: Metrics,
 ) {
-    let (out, deliveries) = outbox();
+    let (out, messages) = outbox();
     if events.send(Event::Up(id, out)).await.is_err() {
         return;
     }
-    let sender = tokio::spawn(deliver(link.clone(), deliveries));
+    let sender = tokio::spawn(deliver(link.clone(), messages));
     let introducing = tokio::spawn(introduce(link.clone(), roster));
-    while let Ok((bytes, stream)) = next(&link).await {
-        let Ok(submit) = mesh::wire::decode(&bytes) else {
-            metrics.malformed("submit");
-            tracing::debug!(from = %link.peer().id, "a request does not decode; its stream is reset");
-            continue;
+    while let Ok(bytes) = link.receive().await {
+        let event = match mesh::wire::decode(&bytes) {
+            Ok(ToServer::Submit(submit)) => {
+                let share = budget.take(bytes.len()).await;
+                Event::Ask(Ask { link: id, submit, share })
+            }
+            Ok(ToServer::Desk(number)) => Event::Desk(id, Desk::of(&link.peer().id, number)),
+            Err(_) => {
+                metrics.malformed("submit");
+                tracing::debug!(from = %link.peer().id, "a request does not decode");
+                continue;
+            }
         };
-        let share = budget.take(bytes.len()).await;
-        if events.send(Event::Ask(Ask { link: id, submit, stream, share })).await.is_err() {
+        if events.send(event).await.is_err() {
             break;
         }
     }
     sender.abort();
     introducing.abort();
     let _ = events.send(Event::Down(id)).await;
-}
-
-/// The next request, with its stream where the whole reply is wanted.
-async fn next(link: &Link) -> Result<(Bytes, Option<Responder>), NetError> {
-    tokio::select! {
-        asked = link.accept_ask() => asked.map(|(bytes, stream)| (bytes, Some(stream))),
-        message = link.receive() => message.map(|bytes| (bytes, None)),
-    }
 }
 
 /// Says over one link who and where the servers are, and again whenever that changes. What comes while one message is
@@ -99,12 +96,9 @@ async fn introduce(link: Link, mut roster: watch::Receiver<Roster>) {
     }
 }
 
-async fn deliver(link: Link, mut deliveries: Deliveries<Responder>) {
-    while let Some(delivery) = deliveries.next().await {
-        // A stream or link that is gone loses its answer: it is asked again.
-        let _ = match delivery {
-            Delivery::Answer(stream, bytes) => stream.answer(bytes).await,
-            Delivery::Message(bytes) => link.send(bytes).await,
-        };
+async fn deliver(link: Link, mut messages: Messages) {
+    while let Some(message) = messages.next().await {
+        // What is lost is asked again.
+        let _ = link.send(message).await;
     }
 }

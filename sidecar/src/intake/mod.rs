@@ -1,4 +1,4 @@
-//! Requests of SMaRtClients: taken from their links, answered on their streams, their votes bundled.
+//! Requests of SMaRtClients: taken from their links, answered by the turn.
 
 mod checker;
 mod link;
@@ -9,4 +9,4 @@ mod waiters;
 pub(crate) use checker::{Checker, Held, Judged};
 pub(crate) use link::{Ask, Event, LinkId, serve};
 pub(crate) use signatory::Voice;
-pub(crate) use waiters::{Delivery, Waiters};
+pub(crate) use waiters::{WAIT_MAX, Waiters};

@@ -24,7 +24,7 @@ use mesh::directory::Directory;
 use mesh::ids::{Epoch, Generation, Life, ReplicaId};
 use mesh::net::{Endpoint, Link, RefusalReason};
 use mesh::order::To;
-use mesh::wire::peer::{Message, PeerFrame};
+use mesh::wire::peer::{Desk, Message, PeerFrame};
 use mesh::wire::roster::{PLACES_MAX, Place, Roster, Seat};
 use standing::Troubles;
 use std::collections::btree_map::Entry;
@@ -280,10 +280,14 @@ impl Peers {
         self.shared.roster.subscribe()
     }
 
-    /// Sends a message of the core; a broadcast is encoded once.
-    pub(crate) fn send(&self, to: To, generation: Generation, life: Life, message: Message) {
+    /// Sends a message of the core; a broadcast is encoded once. `desks`: who waits for the outcomes of what it proposes.
+    pub(crate) fn send(&self, to: To, generation: Generation, life: Life, message: Message, desks: Vec<Desk>) {
         let kind = message.kind();
-        self.send_frame(to, kind, &PeerFrame::Core(generation, life, message));
+        let frame = match desks.is_empty() {
+            true => PeerFrame::Core(generation, life, message),
+            false => PeerFrame::Proposal(generation, life, message, desks),
+        };
+        self.send_frame(to, kind, &frame);
     }
 
     /// Sends any frame.

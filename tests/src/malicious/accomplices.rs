@@ -4,11 +4,12 @@ use super::behaviour::Behaviour;
 use super::malice::Malice;
 use bytes::Bytes;
 use mesh::net::{Endpoint, Link, LinkKind, NetError};
-use mesh::wire::submit::{Reply, Submit};
-use mesh::wire::{Outcome, Request};
-use std::sync::{Arc, Mutex, PoisonError};
+use mesh::wire::submit::{FromServer, Said, Submit, ToServer};
+use mesh::wire::{Outcome, Request, Tag};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -27,9 +28,14 @@ pub(super) struct Accomplices {
     places: Arc<Semaphore>,
 }
 
-/// The link to one server, while it is up.
+/// The link to one server, while it is up, and who waits for what it says.
 #[derive(Clone, Default)]
-struct Place(Arc<Mutex<Option<Link>>>);
+struct Place(Arc<Mutex<Option<Link>>>, Arc<Mutex<Waiting>>);
+
+/// Who waits for an answer to which request.
+type Waiting = HashMap<Tag, Vec<oneshot::Sender<Heard>>>;
+/// An answer in a word, and the outcome if it is one.
+type Heard = (String, Option<Outcome>);
 
 impl Place {
     fn set(&self, link: Option<Link>) {
@@ -38,6 +44,23 @@ impl Place {
 
     fn get(&self) -> Option<Link> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, said: Said) {
+        let answers = said.answers.into_iter().map(|answer| {
+            let word = word(&answer.outcome).to_owned();
+            (answer.tag, (word, Some(answer.outcome)))
+        });
+        let steers = said.steers.into_iter().map(|(tag, steer)| (tag, (format!("{steer:?}"), None)));
+        for (tag, heard) in answers.chain(steers) {
+            for waiter in self.waiting().remove(&tag).unwrap_or_default() {
+                let _ = waiter.send(heard.clone());
+            }
+        }
     }
 }
 
@@ -82,10 +105,13 @@ impl Accomplices {
     /// Asks every server for the whole reply; the first outcome that one of them gives.
     async fn ask_all(&self, behaviour: Behaviour, request: Request) -> Option<Outcome> {
         self.malice.tally.did(behaviour);
-        let message = mesh::wire::encode(&Submit { request });
+        let (tag, within_ms) = (request.tag(), PATIENCE.as_millis() as u32);
+        let message = mesh::wire::encode(&ToServer::Submit(Submit { request, whole: true, within_ms }));
         let mut asked = JoinSet::new();
-        for link in self.links() {
-            asked.spawn(ask(link, message.clone()));
+        for place in self.links.iter() {
+            if let Some(link) = place.get() {
+                asked.spawn(ask(place.clone(), link, tag, message.clone()));
+            }
         }
         let mut outcome = None;
         while let Some(Ok((word, found))) = asked.join_next().await {
@@ -97,13 +123,11 @@ impl Accomplices {
 
     /// Sends bytes that are no request to every server, and notes what comes of it.
     pub(super) async fn shout(&self, behaviour: Behaviour, message: Bytes) {
-        let mut asked = JoinSet::new();
         for link in self.links() {
             self.malice.tally.did(behaviour);
-            asked.spawn(ask(link, message.clone()));
-        }
-        while let Some(Ok((word, _))) = asked.join_next().await {
-            self.malice.tally.heard(behaviour, &word);
+            // Nobody answers what is no request.
+            let sent = link.send(message.clone()).await;
+            self.malice.tally.heard(behaviour, failed(&sent).unwrap_or("silence"));
         }
     }
 }
@@ -112,26 +136,38 @@ async fn keep(endpoint: Endpoint, id: String, address: String, place: Place) {
     loop {
         if let Ok(link) = endpoint.dial(LinkKind::Submit, &address, Some(&id)).await {
             place.set(Some(link.clone()));
-            // Votes are of no use here, but their streams are to be given back.
-            while link.receive().await.is_ok() {}
+            while let Ok(message) = link.receive().await {
+                if let Ok(FromServer::Said(said)) = mesh::wire::decode(&message) {
+                    place.hear(said);
+                }
+            }
             place.set(None);
+            place.waiting().clear();
         }
         sleep(PAUSE).await;
     }
 }
 
-/// One question, and what came of it in a word.
-async fn ask(link: Link, message: Bytes) -> (String, Option<Outcome>) {
-    match timeout(PATIENCE, link.ask(message)).await {
+/// One question, and what came of it.
+async fn ask(place: Place, link: Link, tag: Tag, message: Bytes) -> Heard {
+    let (tell, told) = oneshot::channel();
+    place.waiting().entry(tag).or_default().push(tell);
+    if let Some(word) = failed(&link.send(message).await) {
+        return (word.to_owned(), None);
+    }
+    match timeout(PATIENCE, told).await {
         Err(_) => ("silence".to_owned(), None),
-        Ok(Err(NetError::Abandoned(code))) => (format!("stream reset ({code})"), None),
-        Ok(Err(NetError::Gone(_))) => ("link gone".to_owned(), None),
-        Ok(Err(_)) => ("not sent".to_owned(), None),
-        Ok(Ok(answer)) => match mesh::wire::decode(&answer) {
-            Ok(Reply::Whole(answer)) => (word(&answer.outcome).to_owned(), Some(answer.outcome)),
-            Ok(Reply::Steer(steer)) => (format!("{steer:?}"), None),
-            Err(_) => ("no answer".to_owned(), None),
-        },
+        Ok(Err(_)) => ("link gone".to_owned(), None),
+        Ok(Ok(heard)) => heard,
+    }
+}
+
+/// Why a message did not go out, in a word.
+fn failed(sent: &Result<(), NetError>) -> Option<&'static str> {
+    match sent {
+        Ok(()) => None,
+        Err(NetError::Gone(_)) => Some("link gone"),
+        Err(_) => Some("not sent"),
     }
 }
 

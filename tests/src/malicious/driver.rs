@@ -9,15 +9,15 @@ use mesh::node::Clock;
 use mesh::node::drive::Shell;
 use mesh::time::{Duration, Instant};
 use mesh::wire::client::Told;
-use mesh::wire::submit::{Answer, FromServer, Reply, Steer, Submit, Vote};
+use mesh::wire::submit::{FromServer, Said, Submit, ToServer as Message};
 use mesh::wire::{Request, Tag};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How long a stream to a server may wait for its answer.
-const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the tasks around the protocol tell it.
 #[derive(Debug)]
@@ -26,12 +26,8 @@ pub(super) enum Event {
     Ask { ticket: Ticket, request: Request, within: Duration, answer: oneshot::Sender<Told> },
     /// Nobody waits for it any more.
     Gone(Ticket),
-    /// A server's whole answer.
-    Answer(ReplicaId, Answer),
-    /// A server's votes.
-    Votes(ReplicaId, Vec<Vote>),
-    /// A server's own words.
-    Steers(ReplicaId, Vec<(Tag, Steer)>),
+    /// What a server has to say on requests.
+    Said(ReplicaId, Said),
     /// A link to a server is up.
     Up(ReplicaId, mpsc::Sender<Submission>),
     /// It is gone.
@@ -42,22 +38,18 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Submission {
     submit: Submit,
-    whole: bool,
     until: tokio::time::Instant,
 }
 
 impl Question for Submission {
-    fn tag(&self) -> Tag {
-        self.submit.request.tag()
+    fn tag(&self) -> Option<Tag> {
+        self.submit.whole.then(|| self.submit.request.tag())
     }
     fn encode(&self) -> Bytes {
-        mesh::wire::encode(&self.submit)
+        mesh::wire::encode(&Message::Submit(self.submit.clone()))
     }
     fn until(&self) -> tokio::time::Instant {
         self.until
-    }
-    fn is_answered(&self) -> bool {
-        self.whole
     }
 }
 
@@ -79,21 +71,17 @@ impl Line for ToServer {
     fn down(&self) -> Event {
         Event::Down(self.id)
     }
-    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
-        match mesh::wire::decode(&answer).ok()? {
-            Reply::Whole(answer) if answer.tag == tag => Some(Event::Answer(self.id, answer)),
-            Reply::Whole(_) => None,
-            Reply::Steer(steer) => Some(Event::Steers(self.id, vec![(tag, steer)])),
-        }
-    }
-    fn received(&self, message: Bytes) -> Option<Event> {
+    fn received(&self, message: Bytes, answered: &mut dyn FnMut(&Tag)) -> Option<Event> {
         match mesh::wire::decode(&message).ok()? {
-            FromServer::Votes(votes) => Some(Event::Votes(self.id, votes)),
+            FromServer::Said(said) => {
+                said.answers.iter().for_each(|answer| answered(&answer.tag));
+                said.steers.iter().for_each(|(tag, _)| answered(tag));
+                Some(Event::Said(self.id, said))
+            }
             FromServer::Signer(certificate) => {
                 self.signers.send_modify(|signers| drop(signers.insert(self.id, certificate)));
                 None
             }
-            FromServer::Steers(steers) => Some(Event::Steers(self.id, steers)),
             // It goes by the list that it was started with.
             FromServer::Roster(_) => None,
         }
@@ -128,10 +116,11 @@ impl Shell<SmartClient> for Around {
                 let Some(_) = self.asked.remove(&ticket) else { return };
                 Input::Gone(ticket)
             }
-            Event::Answer(from, answer) => Input::Answer { from, answer },
-            Event::Votes(from, votes) => Input::Votes { from, votes },
-            Event::Steers(from, steers) => {
+            // It tells the servers no desk, so that it asks all of them whoever leads.
+            Event::Said(from, Said { answers, votes, steers, .. }) => {
+                inputs.extend(answers.into_iter().map(|answer| Input::Answer { from, answer }));
                 inputs.extend(steers.into_iter().map(|(tag, steer)| Input::Steer { from, tag, steer }));
+                inputs.push(Input::Votes { from, votes });
                 return;
             }
             Event::Up(server, queue) => {
@@ -148,10 +137,11 @@ impl Shell<SmartClient> for Around {
     fn on_output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Send { to, request, whole } => {
-                let until = self.clock.timer(now + STREAM_PATIENCE);
+                let until = self.clock.timer(now + PATIENCE);
                 if let Some(queue) = self.queues.get(&to) {
                     // Full: the protocol asks again.
-                    let _ = queue.try_send(Submission { submit: Submit { request }, whole, until });
+                    let submit = Submit { request, whole, within_ms: PATIENCE.as_millis() as u32 };
+                    let _ = queue.try_send(Submission { submit, until });
                 }
             }
             Output::Tell { ticket, told } => {

@@ -9,7 +9,7 @@ use super::malice::{Malice, altered};
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::ids::{ClientId, Generation, Seq, Slot};
-use mesh::net::{Endpoint, Link, Responder};
+use mesh::net::{Endpoint, Link};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,23 +85,23 @@ impl Desk {
     }
 
     async fn serve(self, link: Link) {
-        while let Ok((bytes, responder)) = link.accept_ask().await {
+        while let Ok(bytes) = link.receive().await {
             if let Ok(ask) = mesh::wire::decode(&bytes) {
-                tokio::spawn(self.clone().handle(ask, responder));
+                tokio::spawn(self.clone().handle(ask, link.clone()));
             }
         }
     }
 
-    async fn handle(self, Ask { request, within_ms }: Ask, mut responder: Responder) {
+    async fn handle(self, Ask { request, within_ms }: Ask, link: Link) {
         let malice = &self.malice;
         let tag = request.tag();
         malice.recall(|memory, _| memory.request(&request));
         self.forge(&tag);
         if malice.does(Behaviour::Drop) {
-            return responder.gone().await;
+            return;
         }
         if malice.does(Behaviour::HangUp) {
-            return;
+            return link.close("hung up");
         }
         if malice.does(Behaviour::Delay) {
             sleep(malice.options.late).await;
@@ -111,23 +111,23 @@ impl Desk {
         let told = match self.invent(tag) {
             Some(told) => told,
             None => {
-                let Some(told) = self.ask(self.alter(request), within, &mut responder).await else { return };
+                let Some(told) = self.ask(self.alter(request), within, &link).await else { return };
                 self.lie(tag, told).await
             }
         };
         // Whoever is gone does not hear it.
-        let _ = responder.answer(self.encode(&told)).await;
+        let _ = link.send(self.encode(tag, told)).await;
     }
 
     /// Has the servers asked; none if the client left meanwhile.
-    async fn ask(&self, request: Request, within: Duration, responder: &mut Responder) -> Option<Told> {
+    async fn ask(&self, request: Request, within: Duration, link: &Link) -> Option<Told> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (answer, told) = oneshot::channel();
         self.events.send(Event::Ask { ticket, request, within, answer }).await.ok()?;
         tokio::select! {
             biased;
             told = told => told.ok(),
-            () = responder.gone() => {
+            _ = link.closed() => {
                 let _ = self.events.send(Event::Gone(ticket)).await;
                 None
             }
@@ -314,7 +314,7 @@ impl Desk {
     }
 
     /// The bytes of an answer, or others.
-    fn encode(&self, told: &Told) -> Bytes {
+    fn encode(&self, tag: Tag, told: Told) -> Bytes {
         if self.malice.does(Behaviour::GarbageIngress) {
             let length = self.malice.chance().below(200) as usize;
             return self.malice.noise(length);
@@ -322,7 +322,7 @@ impl Desk {
         if self.malice.does(Behaviour::OversizeIngress) {
             return vec![0; OVERSIZE].into();
         }
-        mesh::wire::encode(told)
+        mesh::wire::encode(&FromSmartClient::Told(vec![(tag, told)]))
     }
 }
 

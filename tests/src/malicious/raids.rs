@@ -8,7 +8,7 @@ use super::stranger::{Claim, Stranger};
 use bytes::Bytes;
 use mesh::ids::{ClientId, Generation, Seq, Slot};
 use mesh::net::LinkKind;
-use mesh::wire::submit::Submit;
+use mesh::wire::submit::{Submit, ToServer};
 use mesh::wire::{Body, Request};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn shout(behaviour: Behaviour, malice: Arc<Malice>, accomplices: Accomplic
             continue;
         }
         let request = one_of_many(Behaviour::FloodServers, &malice);
-        let good = mesh::wire::encode(&Submit { request });
+        let good = mesh::wire::encode(&ToServer::Submit(Submit { request, whole: true, within_ms: 1_000 }));
         let way = malice.chance().below(4);
         let bytes = match way {
             _ if behaviour == Behaviour::OversizeServers => vec![0; OVERSIZE].into(),

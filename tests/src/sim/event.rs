@@ -6,7 +6,7 @@ use super::crash::Fault;
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::config::Configuration;
-use mesh::ids::{Lsn, ReplicaId, Run, Slot};
+use mesh::ids::{Ballot, Lsn, ReplicaId, Run, Slot};
 use mesh::order::Image;
 use mesh::wire::client::{Ask, Told};
 use mesh::wire::submit::{Answer, Steer, Vote};
@@ -47,6 +47,8 @@ pub enum Event {
         life: Life,
         /// What.
         message: Message,
+        /// With a proposal: the SMaRtClients that wait at its sender for the outcome of each request.
+        desks: Vec<Option<usize>>,
     },
     /// A SMaRtClient's request arrives at a server.
     Submit {
@@ -69,6 +71,8 @@ pub enum Event {
         server: usize,
         /// The link's life.
         epoch: Epoch,
+        /// The ballot in which the server leads, if it does.
+        leads: Option<Ballot>,
         /// The answer.
         served: Served,
     },

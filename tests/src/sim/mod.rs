@@ -298,7 +298,8 @@ impl World {
             }
         }
         match event {
-            Event::Peer { from, member_life: life, to, message, .. } => {
+            Event::Peer { from, member_life: life, to, message, desks, .. } => {
+                self.expect(to, &message, &desks);
                 self.step_server(to, Input::Message { from, life, message })
             }
             Event::Submit { smart, server, epoch, request, whole } => {
@@ -307,11 +308,11 @@ impl World {
                 }
                 Ok(())
             }
-            Event::Served { smart, server, epoch, served } => {
+            Event::Served { smart, server, epoch, leads, served } => {
                 if !self.holds(Process::Smart(smart), Process::Server(server), epoch) {
                     return Ok(());
                 }
-                self.on_served(smart, server, served)
+                self.on_served(smart, server, leads, served)
             }
             Event::Ask { sender, smart, epoch, ask } => {
                 if !self.holds(Process::Sender(sender), Process::Smart(smart), epoch) {

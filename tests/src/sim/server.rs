@@ -379,6 +379,11 @@ impl World {
     }
 
     pub(super) fn send_peer(&mut self, from: usize, to: To, message: &Message) {
+        let waits = |request: &Request| Some(self.servers[from].waiters.get(&request.tag())?.first()?.smart);
+        let desks: Vec<Option<usize>> = match message {
+            Message::Accept { batch, .. } => batch.requests.iter().map(waits).collect(),
+            _ => Vec::new(),
+        };
         for other in 0..self.servers.len() {
             let meant = match to {
                 To::One(one) => one.0 as usize == other,
@@ -407,7 +412,25 @@ impl World {
                 }
                 let (member_life, life) = (self.servers[from].member_life, self.servers[other].life);
                 let from = ReplicaId(from as u32);
-                self.queue.push(at, Event::Peer { from, member_life, to: other, life, message });
+                let desks = desks.clone();
+                self.queue.push(at, Event::Peer { from, member_life, to: other, life, message, desks });
+            }
+        }
+    }
+
+    /// Who waits at a leader for the outcomes of what it proposes gets the votes of whoever is sent that.
+    pub(super) fn expect(&mut self, index: usize, message: &Message, desks: &[Option<usize>]) {
+        let Message::Accept { slot, batch, .. } = message else { return };
+        let server = &mut self.servers[index];
+        if server.replica.as_ref().is_none_or(|replica| *slot <= replica.executed()) {
+            return;
+        }
+        for (request, smart) in batch.requests.iter().zip(desks) {
+            let Some(smart) = *smart else { continue };
+            let Some(epoch) = self.network.epoch(Process::Smart(smart), Process::Server(index)) else { continue };
+            let waiters = server.waiters.entry(request.tag()).or_default();
+            if waiters.iter().all(|waiter| waiter.smart != smart) {
+                waiters.push(Waiter { smart, epoch, whole: false });
             }
         }
     }
@@ -510,6 +533,7 @@ impl World {
             return;
         }
         let at = self.now + self.network.delay();
-        self.queue.push(at, Event::Served { smart, server, epoch, served });
+        let leads = self.servers[server].replica.as_ref().and_then(Replica::reign);
+        self.queue.push(at, Event::Served { smart, server, epoch, leads, served });
     }
 }

@@ -7,7 +7,7 @@ use crate::check::Verdict;
 use crate::check::spinning::Spinning;
 use mesh::client::SmartClient;
 use mesh::client::smart_client::{Input, Output, Ticket};
-use mesh::ids::ReplicaId;
+use mesh::ids::{Ballot, ReplicaId};
 use mesh::time::Duration;
 use mesh::wire::Tag;
 use mesh::wire::client::Ask;
@@ -155,8 +155,15 @@ impl World {
     }
 
     /// A server's answer came.
-    pub(super) fn on_served(&mut self, index: usize, server: usize, served: Served) -> Verdict {
+    pub(super) fn on_served(
+        &mut self,
+        index: usize,
+        server: usize,
+        ballot: Option<Ballot>,
+        served: Served,
+    ) -> Verdict {
         let from = ReplicaId(server as u32);
+        self.step_smart(index, Input::Leads { from, ballot })?;
         self.step_smart(
             index,
             match served {

@@ -36,6 +36,8 @@ pub(super) struct Variant {
     replicas: u32,
     durability: &'static str,
     signed: bool,
+    /// Whether the ingress has the SMaRtClient inside, and looks for what comes before it sleeps.
+    inside: bool,
 }
 
 /// Something that runs; dropping it ends it.
@@ -108,8 +110,11 @@ impl Subject {
     /// All, in the order of a round.
     pub(super) fn all() -> Vec<Self> {
         let variants = [3, 5].into_iter().flat_map(|replicas| {
-            let variant = move |durability, signed| Self::Lockstep(Variant { replicas, durability, signed });
-            [variant("sync", false), variant("memory", false), variant("sync", true)]
+            let plain = move |durability| Variant { replicas, durability, signed: false, inside: false };
+            let signed = Variant { signed: true, ..plain("sync") };
+            let inside = |durability| Variant { inside: true, ..plain(durability) };
+            let all = [plain("sync"), plain("memory"), signed, inside("sync"), inside("memory")];
+            all.into_iter().filter(|variant| variant.replicas == 3 || !variant.inside).map(Self::Lockstep)
         });
         [Self::Application, Self::Proxy, Self::RedisWait, Self::Etcd, Self::Zookeeper]
             .into_iter()
@@ -125,8 +130,9 @@ impl Subject {
             Self::Etcd => "etcd".to_owned(),
             Self::Zookeeper => "zookeeper".to_owned(),
             Self::RedisWait => "redis-wait".to_owned(),
-            Self::Lockstep(Variant { replicas, durability, signed }) => {
-                format!("lockstep-n{replicas}-{durability}{}", if signed { "-signed" } else { "" })
+            Self::Lockstep(Variant { replicas, durability, signed, inside }) => {
+                let more = [if signed { "-signed" } else { "" }, if inside { "-inside" } else { "" }].concat();
+                format!("lockstep-n{replicas}-{durability}{more}")
             }
         }
     }
@@ -139,11 +145,10 @@ impl Subject {
             Self::Etcd => "etcd, 3 nodes, synced, clients at the leader".to_owned(),
             Self::Zookeeper => "ZooKeeper, 3 nodes, synced, sessions spread".to_owned(),
             Self::RedisWait => "Redis, appendfsync always, 2 replicas, WAIT 1".to_owned(),
-            Self::Lockstep(Variant { replicas, durability, signed }) => {
-                format!(
-                    "Lockstep around Redis, n = {replicas}, {durability}{}",
-                    if signed { ", signatures" } else { "" }
-                )
+            Self::Lockstep(Variant { replicas, durability, signed, inside }) => {
+                let signed = if signed { ", signatures" } else { "" };
+                let tier = if inside { "the SMaRtClient inside the ingress, --spin 50us" } else { "one SMaRtClient" };
+                format!("Lockstep around Redis, n = {replicas}, {durability}{signed}, {tier}")
             }
         }
     }
@@ -151,7 +156,7 @@ impl Subject {
     /// What is asked of it. Where reads go another way than writes, they are measured too.
     pub(super) fn ops(self) -> &'static [Op] {
         match self {
-            Self::Etcd | Self::Lockstep(Variant { replicas: 3, durability: "sync", signed: false }) => {
+            Self::Etcd | Self::Lockstep(Variant { replicas: 3, durability: "sync", signed: false, inside: false }) => {
                 &[Op::Put, Op::Get]
             }
             _ => &[Op::Put],
@@ -207,6 +212,8 @@ impl Variant {
         let mut words =
             vec!["-n", &replicas, "--durability", self.durability, "--protocol", "resp", "--data-dir", &data];
         words.extend(self.signed.then_some("--signatures"));
+        // As many as the peers have of what stands between clients and servers, or fewer.
+        words.extend(if self.inside { &["--smart-clients", "0", "--spin", "50us"][..] } else { &["--smart-clients", "1"] });
         words.push("--");
         words.extend(redis::APPLICATION);
         words.into_iter().map(str::to_owned).collect()
@@ -259,10 +266,11 @@ mod tests {
 
     #[test]
     fn a_variant_is_told_to_up_by_its_flags() {
-        let words = Variant { replicas: 5, durability: "sync", signed: true }.arguments(Path::new("/d")).join(" ");
+        let words = Variant { replicas: 5, durability: "sync", signed: true, inside: false };
+        let words = words.arguments(Path::new("/d")).join(" ");
         assert!(
             words.starts_with(
-                "-n 5 --durability sync --protocol resp --data-dir /d/lockstep --signatures -- redis-server"
+                "-n 5 --durability sync --protocol resp --data-dir /d/lockstep --signatures --smart-clients 1 -- redis-server"
             )
         );
     }

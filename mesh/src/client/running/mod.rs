@@ -65,14 +65,12 @@ pub enum Event {
     Drop(Tag),
     /// The client is gone.
     Gone(Connection),
-    /// A SMaRtClient's word.
+    /// A SMaRtClient's words on requests.
     Told {
         /// Which SMaRtClient.
         endpoint: Endpoint,
-        /// Which request.
-        tag: Tag,
-        /// Its word.
-        told: Told,
+        /// On which requests, and what.
+        told: Vec<(Tag, Told)>,
     },
     /// A SMaRtClient shows the servers' signing certificates.
     Signers(Endpoint, Vec<(ReplicaId, Bytes)>),
@@ -104,8 +102,8 @@ impl Asking {
 }
 
 impl Question for Asking {
-    fn tag(&self) -> Tag {
-        self.request.tag()
+    fn tag(&self) -> Option<Tag> {
+        Some(self.request.tag())
     }
     fn encode(&self) -> Bytes {
         let within = self.until.saturating_duration_since(tokio::time::Instant::now());
@@ -139,22 +137,19 @@ impl Line for ToSmartClient {
     fn down(&self) -> Event {
         Event::Down(self.endpoint)
     }
-    fn answered(&self, tag: Tag, answer: Bytes) -> Option<Event> {
-        if let Ok(told) = crate::wire::decode(&answer) {
-            return Some(Event::Told { endpoint: self.endpoint, tag, told });
-        }
-        self.refused.count("malformed");
-        if let Some(suppressed) = MALFORMED.may_speak() {
-            warn!(suppressed, "a SMaRtClient answered with bytes that are no answer; do both run the same version?");
-        }
-        None
-    }
-    fn received(&self, message: Bytes) -> Option<Event> {
+    fn received(&self, message: Bytes, answered: &mut dyn FnMut(&Tag)) -> Option<Event> {
         match crate::wire::decode(&message) {
+            Ok(FromSmartClient::Told(told)) => {
+                told.iter().for_each(|(tag, _)| answered(tag));
+                Some(Event::Told { endpoint: self.endpoint, told })
+            }
             Ok(FromSmartClient::Signers(certificates)) => Some(Event::Signers(self.endpoint, certificates)),
             Ok(FromSmartClient::Leaving(leaving)) => Some(Event::Leaving(self.endpoint, leaving)),
             Err(_) => {
                 self.refused.count("malformed");
+                if let Some(suppressed) = MALFORMED.may_speak() {
+                    warn!(suppressed, "a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+                }
                 None
             }
         }
@@ -231,7 +226,10 @@ impl Shell<Sender> for Around {
                 self.calls.remove(&connection);
                 Input::Gone(connection)
             }
-            Event::Told { endpoint, tag, told } => self.told(now, endpoint, tag, told),
+            Event::Told { endpoint, told } => {
+                inputs.extend(told.into_iter().map(|(tag, told)| self.told(now, endpoint, tag, told)));
+                return;
+            }
             Event::Signers(endpoint, certificates) => {
                 self.witness.shown(now, endpoint, certificates);
                 return;

@@ -11,9 +11,9 @@ use mesh::order::Record;
 use mesh::transfer::Manifest;
 use mesh::wire::admin::{AdminReply, AdminRequest, History, SnapshotsView};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
-use mesh::wire::peer::{Batch, Change, Command, Marks, PeerFrame};
+use mesh::wire::peer::{Batch, Change, Command, Desk, Marks, PeerFrame};
 use mesh::wire::roster::{Place, Roster, Seat};
-use mesh::wire::submit::{Answer, FromServer, Reply, Signed, Steer, Submit, Vote};
+use mesh::wire::submit::{Answer, FromServer, Said, Signed, Steer, Submit, ToServer, Vote};
 use mesh::wire::transfer::{TransferAnswer, TransferAsk};
 use mesh::wire::{Body, Message, Outcome, Refusal, Request, decode, encode};
 use serde::Serialize;
@@ -43,21 +43,14 @@ pub(super) const TARGETS: &[Target] = &[
     Target {
         bound: BOUND_OF_ONE,
         ..target("wire-submit", "a SMaRtClient's request to a server", submit_seeds, |bytes, seen| {
-            check::<Submit>(bytes, seen);
+            check::<ToServer>(bytes, seen);
         })
     },
-    target("wire-reply", "a server's reply and votes to a SMaRtClient", reply_seeds, |bytes, seen| {
-        check::<Reply>(bytes, seen);
-        check::<FromServer>(bytes, seen);
+    target("wire-reply", "a server's replies and votes to a SMaRtClient", reply_seeds, check::<FromServer>),
+    target("wire-client", "between a client and a SMaRtClient", client_seeds, |bytes, seen| {
+        check::<Ask>(bytes, seen);
+        check::<FromSmartClient>(bytes, seen);
     }),
-    Target {
-        bound: BOUND_OF_ONE,
-        ..target("wire-client", "between a client and a SMaRtClient", client_seeds, |bytes, seen| {
-            check::<Ask>(bytes, seen);
-            check::<Told>(bytes, seen);
-            check::<FromSmartClient>(bytes, seen);
-        })
-    },
     target("wire-admin", "between an operator and a server", admin_seeds, |bytes, seen| {
         check::<AdminRequest>(bytes, seen);
         check::<AdminReply>(bytes, seen);
@@ -241,6 +234,10 @@ fn peer_seeds() -> Vec<Vec<u8>> {
     let cluster = ClusterConfig::of(3, "line/shared", Durability::Sync);
     let cluster = PeerFrame::Cluster(Configuration::first(cluster));
     seeds.extend(all(&[PeerFrame::WhichCluster, cluster, PeerFrame::Roster(roster())]));
+    let desks = vec![Desk(0), Desk(u64::MAX)];
+    let proposals = messages().into_iter().filter(|message| matches!(message, Message::Accept { .. }));
+    let proposal = |message| PeerFrame::Proposal(Generation::FIRST, Life(0), message, desks.clone());
+    seeds.extend(all(&proposals.map(proposal).collect::<Vec<_>>()));
     seeds
 }
 
@@ -260,7 +257,10 @@ pub(super) fn roster() -> Roster {
 }
 
 fn submit_seeds() -> Vec<Vec<u8>> {
-    all(&requests().into_iter().map(|request| Submit { request }).collect::<Vec<_>>())
+    let submit = |request| ToServer::Submit(Submit { request, whole: true, within_ms: 10_000 });
+    let mut seeds = all(&requests().into_iter().map(submit).collect::<Vec<_>>());
+    seeds.extend(all(&[ToServer::Desk(u64::MAX)]));
+    seeds
 }
 
 /// Outcomes of every kind.
@@ -279,21 +279,26 @@ pub(super) fn outcomes() -> Vec<Outcome> {
 
 fn reply_seeds() -> Vec<Vec<u8>> {
     let (tag, slot) = (requests()[1].tag(), Slot(7));
-    let answer = |outcome: Outcome| Reply::Whole(Answer { tag, slot, form: outcome.form(), outcome, signed: None });
-    let mut seeds = all(&outcomes().into_iter().map(answer).collect::<Vec<_>>());
-    seeds.extend(all(&[Reply::Steer(Steer::Busy), Reply::Steer(Steer::Unread)]));
+    let answer = |outcome: Outcome| Answer { tag, slot, form: outcome.form(), outcome, signed: None };
+    let answers = |outcomes: Vec<Outcome>| outcomes.into_iter().map(answer).collect();
     let vote = Vote { tag, slot, form: Digest::of(b"z"), signed: None };
     let signed = Some(Signed { electorate: 3, content: Digest::of(b"y"), proof: proof() });
-    let votes = [vec![vote.clone()], vec![vote.clone(); 9], vec![Vote { signed, ..vote }; 2]];
-    seeds.extend(all(&votes.map(FromServer::Votes)));
-    seeds.extend(all(&[FromServer::Steers(vec![(tag, Steer::Busy), (tag, Steer::NotReady)])]));
+    let leads = Some(Ballot { round: 3, replica: ReplicaId(1), incarnation: Incarnation(1) });
+    let mut seeds = all(&[
+        FromServer::Said(Said { leads, answers: answers(outcomes()), ..Said::default() }),
+        FromServer::Said(Said { votes: vec![vote.clone(); 9], ..Said::default() }),
+        FromServer::Said(Said { votes: vec![Vote { signed, ..vote }; 2], ..Said::default() }),
+        FromServer::Said(Said { steers: vec![(tag, Steer::Busy), (tag, Steer::Unread)], ..Said::default() }),
+    ]);
     seeds.extend(all(&[FromServer::Signer(Bytes::from_static(b"a certificate")), FromServer::Roster(roster())]));
     seeds
 }
 
 fn client_seeds() -> Vec<Vec<u8>> {
     let mut seeds = all(&requests().into_iter().map(|request| Ask { request, within_ms: 10_000 }).collect::<Vec<_>>());
-    seeds.extend(all(&outcomes().into_iter().map(Told::unsigned).collect::<Vec<_>>()));
+    let tag = requests()[1].tag();
+    let told = |told: Vec<Told>| FromSmartClient::Told(told.into_iter().map(|told| (tag, told)).collect());
+    seeds.extend(all(&[told(outcomes().into_iter().map(Told::unsigned).collect())]));
     let word = |replica| Vouched {
         replica: ReplicaId(replica),
         slot: Slot(7),
@@ -302,11 +307,11 @@ fn client_seeds() -> Vec<Vec<u8>> {
         content: Digest::of(b"y"),
         proof: proof(),
     };
-    seeds.extend(all(&[Told::Outcome { outcome: Outcome::Settled, vouched: (0..3).map(word).collect() }]));
+    let vouched = Told::Outcome { outcome: Outcome::Settled, vouched: (0..3).map(word).collect() };
     seeds.extend(all(&[FromSmartClient::Leaving(true)]));
     seeds.extend(all(&[FromSmartClient::Signers(vec![(ReplicaId(1), Bytes::from_static(b"a certificate")); 3])]));
     let nothing = NothingSent::NoQuorum { reachable: 1, members: 3, needed: 2 };
-    seeds.extend(all(&[Told::NothingSent(nothing), Told::Unknown(Unknown::Lost)]));
+    seeds.extend(all(&[told(vec![vouched, Told::NothingSent(nothing), Told::Unknown(Unknown::Lost)])]));
     seeds
 }
 
