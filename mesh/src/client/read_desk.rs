@@ -7,6 +7,10 @@ use crate::time::Instant;
 use crate::wire::Tag;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Reads that the leader is asked for at a time, before others are: it need not ask anybody else for the index, and answers
+/// them together, but it is not to do everybody's work.
+const AT_LEADER: usize = 64;
+
 /// What waits for one server's word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
@@ -20,6 +24,8 @@ pub(super) struct Read {
 pub(super) struct ReadDesk {
     reads: BTreeMap<Tag, Read>,
     wakes: BTreeSet<(Instant, Tag)>,
+    /// How many of them each server was asked.
+    asked: BTreeMap<ReplicaId, usize>,
     /// Servers that did not answer a read, and until when they are asked for none.
     unfit: BTreeMap<ReplicaId, Instant>,
 }
@@ -29,15 +35,25 @@ impl ReadDesk {
         self.reads.len()
     }
 
-    /// Which of `able` is asked: each in turn, but for those that did not answer lately.
-    pub(super) fn choose(&self, now: Instant, tag: &Tag, able: impl Iterator<Item = ReplicaId>) -> Option<ReplicaId> {
-        let able: Vec<ReplicaId> = able.collect();
-        let fit = |server: &&ReplicaId| self.unfit.get(server).is_none_or(|until| *until <= now);
-        let fit: Vec<&ReplicaId> = able.iter().filter(fit).collect();
+    /// Which of `able` is asked: the leader, and where it has enough to do each in turn, but for those that did not answer
+    /// lately.
+    pub(super) fn choose(
+        &self,
+        now: Instant,
+        tag: &Tag,
+        leader: Option<ReplicaId>,
+        able: impl Iterator<Item = ReplicaId>,
+    ) -> Option<ReplicaId> {
+        let fit = |server: &ReplicaId| self.unfit.get(server).is_none_or(|until| *until <= now);
+        let fit: Vec<ReplicaId> = able.filter(fit).collect();
+        let has_room = |leader: &ReplicaId| self.asked.get(leader).is_none_or(|asked| *asked < AT_LEADER);
+        if let Some(leader) = leader.filter(|leader| fit.contains(leader) && has_room(leader)) {
+            return Some(leader);
+        }
         // Connections that came one after the other are not to meet at one server.
         let turn = tag.seq.0 ^ tag.client.0 as u64;
         let index = |of: usize| usize::try_from(turn % (of.max(1) as u64)).unwrap_or_default();
-        fit.get(index(fit.len())).map(|server| **server)
+        fit.get(index(fit.len())).copied()
     }
 
     /// False if one of that name waits already.
@@ -46,6 +62,7 @@ impl ReadDesk {
         if new {
             self.reads.insert(tag, Read { ticket, server, until });
             self.wakes.insert((until, tag));
+            *self.asked.entry(server).or_default() += 1;
         }
         new
     }
@@ -54,6 +71,9 @@ impl ReadDesk {
     pub(super) fn take(&mut self, tag: &Tag) -> Option<Read> {
         let read = self.reads.remove(tag)?;
         self.wakes.remove(&(read.until, *tag));
+        if let Some(asked) = self.asked.get_mut(&read.server) {
+            *asked -= 1;
+        }
         Some(read)
     }
 

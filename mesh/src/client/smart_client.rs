@@ -329,7 +329,7 @@ impl SmartClient {
     /// Some reads of one connection. Where every server must agree on a reply, one server's word is not enough.
     fn on_read(&mut self, now: Instant, ticket: Ticket, request: Request, deadline: Instant, out: &mut Vec<Output>) {
         let tag = request.tag();
-        let server = self.reads.choose(now, &tag, self.answering());
+        let server = self.reads.choose(now, &tag, self.leader, self.answering());
         let full = self.waiting() >= self.config.held;
         let until = Instant::from_nanos(deadline.as_nanos().saturating_sub(self.config.margin.as_nanos() as u64));
         let told = match server {

@@ -3,11 +3,11 @@
 use super::ReplyVote;
 use super::smart_client::{Config, Input, Output, SmartClient, Ticket};
 use crate::auth::{self, SecretKey, SharedProof};
-use crate::ids::{Ballot, ClientId, Digest, Generation, Incarnation, ReplicaId, Seq, Slot};
+use crate::ids::{Ballot, ClientId, Digest, Generation, Incarnation, Opening, ReplicaId, Seq, Slot};
 use crate::time::{Duration, Instant};
 use crate::wire::client::Told;
 use crate::wire::submit::{Answer, Steer, Vote};
-use crate::wire::{Body, Outcome, Request, Tag};
+use crate::wire::{Body, Kind, Outcome, Request, Tag};
 use bytes::Bytes;
 
 const SERVERS: [ReplicaId; 3] = [ReplicaId(0), ReplicaId(1), ReplicaId(2)];
@@ -34,7 +34,7 @@ fn linked() -> SmartClient {
         vote: ReplyVote::Majority,
         resend: Duration::from_millis(800),
         margin: Duration::from_millis(200),
-        held: 8,
+        held: 256,
         held_bytes: 64,
         // Not one resend is in the budget.
         resends_saved: 0,
@@ -144,4 +144,32 @@ fn a_leader_that_turns_a_request_away_leaves_it_to_the_others_unless_it_is_only_
     ask(&mut client, 0, 1);
     assert_eq!(steer(&mut client, Steer::Busy), [], "it would be no less so");
     assert_eq!(asked(&steer(&mut client, Steer::NotReady)), OTHERS);
+}
+
+/// Mutants: a leader that is asked for every read; a read that counts for ever.
+#[test]
+fn reads_go_to_the_leader_as_long_as_it_has_not_too_many() {
+    let mut client = led();
+    let read = |client: &mut SmartClient, seq: u64| {
+        let body = Body::Read(vec![Bytes::from_static(b"a")]);
+        let out = ask_for(client, 1, Request { opened: Opening::NONE, body, ..request(seq) });
+        asked(&out)[0].0
+    };
+    let answer = |client: &mut SmartClient, seq: u64| {
+        let tag = Tag { client: ClientId(0), opened: Opening::NONE, seq: Seq(seq), kind: Kind::Read };
+        let outcome = Outcome::Read(vec![Bytes::from_static(b"x")]);
+        let answer = Answer { tag, slot: Slot(1), form: Digest::default(), outcome, signed: None };
+        push(client, 2, Input::Answer { from: LEADER, answer })
+    };
+    for seq in 1..=64 {
+        assert_eq!(read(&mut client, seq), LEADER);
+    }
+    let mut beyond: Vec<ReplicaId> = (65..=70).map(|seq| read(&mut client, seq)).collect();
+    beyond.sort_unstable();
+    beyond.dedup();
+    assert_eq!(beyond, SERVERS);
+    for seq in 1..=64 {
+        assert_eq!(answer(&mut client, seq).len(), 1);
+    }
+    assert_eq!(read(&mut client, 71), LEADER);
 }
