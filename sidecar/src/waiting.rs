@@ -215,10 +215,9 @@ impl Waiting<'_> {
                 self.peers.send_frame(To::One(from), "which_cluster", &PeerFrame::WhichCluster);
                 Ok(())
             }
-            (
-                PeerFrame::Core(..) | PeerFrame::Proposal(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_),
-                _,
-            ) => Ok(()),
+            (PeerFrame::Core(..) | PeerFrame::Proposal(..) | PeerFrame::WhichCluster | PeerFrame::Roster(_), _) => {
+                Ok(())
+            }
         }
     }
 

@@ -36,6 +36,7 @@ fn expected(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ReadDecidedIndex => &["linearizable"],
         // An execution is shown that an abort takes back.
         Mutant::ReadUnsettled => &["linearizable"],
+        Mutant::OthersVoteAlone => &["quorum"],
     }
 }
 

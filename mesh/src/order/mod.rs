@@ -98,6 +98,8 @@ pub struct Replica {
     state: State,
     /// The leader of the ballot `promised`, once it was heard of, and when last.
     leader: Option<ReplicaId>,
+    /// What another follower voted for before the own vote was durable.
+    heard: Option<(Ballot, Slot)>,
     leader_heard: Instant,
     /// The leader's ballot that this replica suspects because requests are not ordered (rule 5).
     suspects: Option<Ballot>,
@@ -220,6 +222,7 @@ impl Replica {
             promise_durable: recovered.promised,
             state: State::Follower,
             leader: None,
+            heard: None,
             leader_heard: now,
             suspects: None,
             round_seen: recovered.promised.round,
@@ -515,7 +518,11 @@ impl Replica {
                 assert!(self.voting && ballot.replica == self.config.id && *ballot == self.promised);
                 assert!(*slot > Slot(0) && *decided == self.log.decided());
             }
-            Message::Accepted { ballot, .. } | Message::Confirmed { ballot, .. } => {
+            Message::Accepted { ballot, .. } => {
+                assert!(self.voting && *ballot == self.promised && ballot.replica != self.config.id);
+                assert!(matches!(to, To::One(leader) if leader == ballot.replica) || self.decides_together());
+            }
+            Message::Confirmed { ballot, .. } => {
                 assert!(self.voting && *ballot == self.promised);
                 assert!(matches!(to, To::One(leader) if leader == ballot.replica));
             }
@@ -608,6 +615,12 @@ impl Replica {
     fn decides_early(&self) -> bool {
         let cluster = &self.configuration.cluster;
         cluster.durability == Durability::Memory && cluster.voter_count() == 3 && self.voting
+    }
+
+    /// Whether the votes of both followers are a majority that either of them can count.
+    fn decides_together(&self) -> bool {
+        let cluster = &self.configuration.cluster;
+        cluster.durability != Durability::Memory && cluster.voter_count() == 3 && self.voting
     }
 
     /// A majority of applications executed every slot up to here, and so many requests of the next.

@@ -43,11 +43,13 @@ pub enum Mutant {
     ReadDecidedIndex,
     /// A read is answered from executions that an abort may take back (rule 32).
     ReadUnsettled,
+    /// Another follower's vote decides a slot before the own one is durable.
+    OthersVoteAlone,
 }
 
 impl Mutant {
     /// Every mutant, with the name that the simulator's command takes.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::MinorityCommit, "minority-commit"),
         (Self::VoteForgotten, "vote-forgotten"),
         (Self::SessionCheckSkipped, "session-check-skipped"),
@@ -67,6 +69,7 @@ impl Mutant {
         (Self::ReadUnconfirmed, "read-unconfirmed"),
         (Self::ReadDecidedIndex, "read-decided-index"),
         (Self::ReadUnsettled, "read-unsettled"),
+        (Self::OthersVoteAlone, "others-vote-alone"),
     ];
 }
 

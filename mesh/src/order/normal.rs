@@ -84,6 +84,10 @@ impl Peer {
     }
 }
 
+/// A vote on so many requests at most is sent to the other follower too. With more there is enough to do, and the word on
+/// them comes with the next proposal.
+const SHARED_REQUESTS: usize = 4;
+
 /// Bytes of proposals that are sent again at one heartbeat, at most.
 const RESEND_BYTES: usize = 1 << 20;
 
@@ -342,8 +346,34 @@ impl Replica {
                 return;
             }
         }
+        // The other follower's vote may have come first.
+        let decided = self.heard.filter(|(of, slot)| *of == ballot && slots.contains(slot)).map(|(_, slot)| slot);
+        let small =
+            |slot: &Slot| self.log.get(*slot).is_some_and(|entry| entry.batch.requests.len() <= SHARED_REQUESTS);
+        let shared = self.decides_together() && slots.len() == 1 && slots.iter().all(small);
         let marks = self.marks();
-        self.send(To::One(to), Message::Accepted { ballot, slots, marks }, out);
+        let to = if shared { To::Others } else { To::One(to) };
+        self.send(to, Message::Accepted { ballot, slots, marks }, out);
+        if let Some(slot) = decided {
+            self.log.decide(slot);
+            self.advance(now, out);
+        }
+    }
+
+    /// The other follower's vote: with the own one it is a majority of three, and nobody need wait for the leader's word.
+    fn on_vote_of_other(&mut self, now: Instant, ballot: Ballot, slots: &[Slot], out: &mut Vec<Output>) {
+        if ballot != self.promised || !self.decides_together() || slots.len() != 1 {
+            return;
+        }
+        let slot = slots[0];
+        let entry = self.log.get(slot).filter(|entry| entry.ballot == ballot);
+        let durable = entry.is_some_and(|entry| entry.lsn <= self.durable || mutant::on(Mutant::OthersVoteAlone));
+        if durable {
+            self.log.decide(slot);
+            self.advance(now, out);
+        } else {
+            self.heard = Some((ballot, slot));
+        }
     }
 
     /// Phase 2b arrives.
@@ -359,6 +389,10 @@ impl Replica {
         // One that was removed by a slot that this leader lacks votes for nothing any more, and has that slot.
         self.note_known_decided(now, marks.decided, from);
         let Some(index) = self.index_of(from) else { return };
+        let votes = self.voter_index(from).is_some();
+        if votes && matches!(self.state, State::Follower) {
+            return self.on_vote_of_other(now, ballot, slots, out);
+        }
         let State::Leader(leading) = &mut self.state else { return };
         if ballot != leading.ballot {
             return;
@@ -369,7 +403,7 @@ impl Replica {
             self.consider_abort();
         }
         self.hand_on(now, out);
-        if self.voter_index(from).is_some() {
+        if votes {
             self.count_votes(now, index, slots, out);
         }
     }

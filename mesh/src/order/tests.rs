@@ -691,3 +691,34 @@ fn a_proof_or_certificate_longer_than_any_is_not_ordered_where_nobody_looks_at_i
     let out = step(&mut leader, 1100, requests(vec![with_proof_of(&open(), 12)]));
     assert!(matches!(&out[..], [Output::Persist { .. }, Output::Send { .. }]), "one of twelve steps is: {out:?}");
 }
+
+/// Mutants: a slot that is decided by the other follower's vote before the own one is durable (others-vote-alone); votes of
+/// another ballot that count.
+#[test]
+fn two_followers_of_three_decide_by_each_others_votes_once_their_own_are_durable() {
+    let vote = |round| Message::Accepted { ballot: ballot(round, R0), slots: vec![Slot(1)], marks: Marks::default() };
+    for own_first in [true, false] {
+        let mut follower = replica(R1, 3, Recovered::default());
+        message(&mut follower, 50, R0, accept(2, R0, 1, 0, vec![open()]));
+        let own = |follower: &mut Replica| {
+            let out = persisted(follower, 51, 2);
+            assert!(matches!(sent(&out)[..], [(To::Others, Message::Accepted { .. })]), "few requests: all are told");
+        };
+        if own_first {
+            own(&mut follower);
+        }
+        message(&mut follower, 52, R2, vote(1));
+        assert_eq!(follower.status().decided, Slot(0), "a vote of another ballot");
+        message(&mut follower, 52, R2, vote(2));
+        if !own_first {
+            assert_eq!(follower.status().decided, Slot(0), "the own vote counts only once it is durable");
+            own(&mut follower);
+        }
+        assert_eq!(follower.status().decided, Slot(1));
+    }
+    let mut of_five = replica(R1, 5, Recovered::default());
+    message(&mut of_five, 50, R0, accept(2, R0, 1, 0, vec![open()]));
+    assert!(matches!(sent(&persisted(&mut of_five, 51, 2))[..], [(To::One(R0), Message::Accepted { .. })]));
+    message(&mut of_five, 52, R2, vote(2));
+    assert_eq!(of_five.status().decided, Slot(0), "two are no majority of five");
+}

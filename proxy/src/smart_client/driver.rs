@@ -246,7 +246,8 @@ impl Around {
 
     fn send(&mut self, now: Instant, to: ReplicaId, request: Request, whole: bool) {
         let asks = whole.then(|| request.tag());
-        let submission = Submission { asks, message: self.encoded(request, whole), until: self.clock.timer(now + PATIENCE) };
+        let submission =
+            Submission { asks, message: self.encoded(request, whole), until: self.clock.timer(now + PATIENCE) };
         // A server that is full or just gone is asked again in the protocol's own time.
         if let Some(queue) = self.queues.get(&to)
             && let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(submission)

@@ -266,12 +266,8 @@ mod tests {
     #[test]
     fn what_a_server_says_reaches_the_driver_and_ends_the_questions_that_it_answers() {
         let vote = mesh::wire::submit::Vote { tag: tag(3), slot: Slot(3), form: Digest::of(b"OK"), signed: None };
-        let said = Said {
-            leads: None,
-            answers: vec![answer(1)],
-            votes: vec![vote],
-            steers: vec![(tag(2), Steer::NotReady)],
-        };
+        let said =
+            Said { leads: None, answers: vec![answer(1)], votes: vec![vote], steers: vec![(tag(2), Steer::NotReady)] };
         let mut ended = Vec::new();
         let event = line().received(encode(&FromServer::Said(said.clone())), &mut |tag| ended.push(*tag));
         assert!(matches!(event, Some(Event::Said { from: ReplicaId(2), said: got }) if got == said));

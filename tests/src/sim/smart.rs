@@ -155,13 +155,7 @@ impl World {
     }
 
     /// A server's answer came.
-    pub(super) fn on_served(
-        &mut self,
-        index: usize,
-        server: usize,
-        ballot: Option<Ballot>,
-        served: Served,
-    ) -> Verdict {
+    pub(super) fn on_served(&mut self, index: usize, server: usize, ballot: Option<Ballot>, served: Served) -> Verdict {
         let from = ReplicaId(server as u32);
         self.step_smart(index, Input::Leads { from, ballot })?;
         self.step_smart(

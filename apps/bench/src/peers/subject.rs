@@ -213,7 +213,11 @@ impl Variant {
             vec!["-n", &replicas, "--durability", self.durability, "--protocol", "resp", "--data-dir", &data];
         words.extend(self.signed.then_some("--signatures"));
         // As many as the peers have of what stands between clients and servers, or fewer.
-        words.extend(if self.inside { &["--smart-clients", "0", "--spin", "50us"][..] } else { &["--smart-clients", "1"] });
+        words.extend(if self.inside {
+            &["--smart-clients", "0", "--spin", "50us"][..]
+        } else {
+            &["--smart-clients", "1"]
+        });
         words.push("--");
         words.extend(redis::APPLICATION);
         words.into_iter().map(str::to_owned).collect()

@@ -148,7 +148,10 @@ impl Line for ToSmartClient {
             Err(_) => {
                 self.refused.count("malformed");
                 if let Some(suppressed) = MALFORMED.may_speak() {
-                    warn!(suppressed, "a SMaRtClient answered with bytes that are no answer; do both run the same version?");
+                    warn!(
+                        suppressed,
+                        "a SMaRtClient answered with bytes that are no answer; do both run the same version?"
+                    );
                 }
                 None
             }
