@@ -83,13 +83,17 @@ impl Default for Limits {
 /// Bytes that a request takes on the wire beside its body, at most.
 pub const REQUEST_ENVELOPE_BYTES: usize = 80;
 
+/// Bytes that a request takes in a proposal beside that, at most: who waits for it ([`Desk`](crate::wire::peer::Desk)).
+pub const DESK_BYTES: usize = 10;
+
 /// The largest request body that any configuration may allow.
 pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
 const _: () = {
     let l = Limits::DEFAULT;
     // One request of the largest size still fits into a batch that was just short of full.
-    assert!(l.batch_bytes + REQUEST_BYTES_MAX + l.batch_requests * REQUEST_ENVELOPE_BYTES + 1024 <= l.message_bytes);
+    let beside = REQUEST_ENVELOPE_BYTES + DESK_BYTES;
+    assert!(l.batch_bytes + REQUEST_BYTES_MAX + l.batch_requests * beside + 1024 <= l.message_bytes);
     assert!(l.fetch_bytes + l.batch_bytes + REQUEST_BYTES_MAX <= l.message_bytes);
     assert!(l.pipeline_depth <= l.window && l.window <= l.unsettled_slots);
     assert!(l.batch_bytes <= l.unsettled_bytes && l.batch_requests <= l.held_requests);

@@ -446,7 +446,8 @@ impl Driver {
             return self.on_read(link, request);
         }
         if !self.is_orderable(&request) {
-            // No answer: nothing that it says of itself would be believed.
+            // Said, so that it holds no place among what the asker waits for.
+            self.waiters.steer(link, request.tag(), Steer::NoRequest);
             return self.reporter.not_orderable(self.now, link);
         }
         let (needed, mode) = (self.replica.needed(&request), self.replica.configuration().cluster.request_signatures);

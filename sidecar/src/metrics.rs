@@ -287,6 +287,7 @@ const fn steer_name(steer: mesh::wire::submit::Steer) -> &'static str {
         Steer::TooLarge => "too_large",
         Steer::Unread => "unread",
         Steer::NoRead => "no_read",
+        Steer::NoRequest => "not_orderable",
         Steer::NotReady => "not_ready",
         Steer::Rejected(why) => why.as_str(),
     }

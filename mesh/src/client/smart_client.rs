@@ -571,7 +571,9 @@ impl SmartClient {
             Steer::OtherBody => Some(Unknown::OtherBody),
             Steer::TooLarge => Some(Unknown::TooLarge),
             Steer::Rejected(why) => Some(Unknown::Rejected(why)),
-            Steer::Busy | Steer::OutOfWindow | Steer::NotReady | Steer::Unread | Steer::NoRead => None,
+            Steer::Busy | Steer::OutOfWindow | Steer::NotReady | Steer::Unread | Steer::NoRead | Steer::NoRequest => {
+                None
+            }
         };
         let says = |server: &ReplicaId| pending.steers.get(server) == Some(&steer);
         // A session that some have ended already is unknown to them when they are asked again.

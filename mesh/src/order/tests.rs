@@ -147,7 +147,8 @@ fn a_follower_votes_only_when_the_value_is_durable() {
     let following = Output::Event(Event::Following { ballot: ballot(1, R0) });
     assert_eq!(out, [following, Output::Persist { lsn: Lsn(1), record }]);
     let vote = Message::Accepted { ballot: ballot(1, R0), slots: vec![Slot(1)], marks: Marks::default() };
-    assert_eq!(persisted(&mut follower, 2, 1), [Output::Send { to: To::One(R0), message: vote }]);
+    let told = "the other follower too, which need not wait for the leader's word";
+    assert_eq!(persisted(&mut follower, 2, 1), [Output::Send { to: To::Others, message: vote }], "{told}");
 }
 
 #[test]
@@ -701,7 +702,7 @@ fn two_followers_of_three_decide_by_each_others_votes_once_their_own_are_durable
         let mut follower = replica(R1, 3, Recovered::default());
         message(&mut follower, 50, R0, accept(2, R0, 1, 0, vec![open()]));
         let own = |follower: &mut Replica| {
-            let out = persisted(follower, 51, 2);
+            let out = persisted(follower, 51, 1);
             assert!(matches!(sent(&out)[..], [(To::Others, Message::Accepted { .. })]), "few requests: all are told");
         };
         if own_first {
@@ -718,7 +719,7 @@ fn two_followers_of_three_decide_by_each_others_votes_once_their_own_are_durable
     }
     let mut of_five = replica(R1, 5, Recovered::default());
     message(&mut of_five, 50, R0, accept(2, R0, 1, 0, vec![open()]));
-    assert!(matches!(sent(&persisted(&mut of_five, 51, 2))[..], [(To::One(R0), Message::Accepted { .. })]));
+    assert!(matches!(sent(&persisted(&mut of_five, 51, 1))[..], [(To::One(R0), Message::Accepted { .. })]));
     message(&mut of_five, 52, R2, vote(2));
     assert_eq!(of_five.status().decided, Slot(0), "two are no majority of five");
 }

@@ -406,7 +406,7 @@ fn a_witness_votes_executes_nothing_and_answers_nobody() {
     let mut witness = Replica::new(config, 1, Recovered::default(), at(0));
     assert_eq!(step(&mut witness, 0, Input::Timeout), [], "there is no application to bring up");
     message(&mut witness, 1, R0, accept(1, R0, 1, 0, vec![open()]));
-    assert!(matches!(sent(&sync(&mut witness, 1))[..], [(To::One(R0), Message::Accepted { .. })]));
+    assert!(matches!(sent(&sync(&mut witness, 1))[..], [(To::Others, Message::Accepted { .. })]));
     message(&mut witness, 2, R0, accept(1, R0, 2, 1, vec![call(1, "a")]));
     let out = message(&mut witness, 2, R0, heartbeat(1, R0, 2));
     assert!(!out.iter().any(|output| matches!(output, Output::Execute { .. } | Output::Reply { .. })), "{out:?}");

@@ -124,4 +124,6 @@ pub enum Steer {
     Unread,
     /// It is no read, or reads are not answered past the log here.
     NoRead,
+    /// It is not exactly one request of the application's protocol.
+    NoRequest,
 }

@@ -97,11 +97,11 @@ async fn each_question_is_asked_once_whatever_has_to_wait() {
         while asked.len() < QUESTIONS as usize {
             let seq = seq_of(&other.receive().await.unwrap());
             *asked.entry(seq).or_insert(0) += 1;
-            if seq % 3 == 0 {
+            if seq.is_multiple_of(3) {
                 answers.extend_from_slice(&seq.to_le_bytes());
             }
             // Several at once, and what cannot go at once goes later.
-            if seq % 60 == 0 {
+            if seq.is_multiple_of(60) {
                 let together = answers.split().freeze();
                 if let Err(together) = other.send_now(together) {
                     other.send(together).await.unwrap();
