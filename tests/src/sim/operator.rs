@@ -78,9 +78,15 @@ impl World {
 
     /// How many applications may answer wrongly.
     pub(super) fn may_differ(&self, victim: usize) -> bool {
-        let differed = self.servers.iter().filter(|server| server.differed).count();
+        // Also when those that are being removed are gone.
         let applications = self.checks.membership().current().applications().count();
-        !self.servers[victim].differed && differed < tolerated(applications) && applications >= 3
+        let applications = applications.saturating_sub(self.operator.removing.len());
+        !self.servers[victim].differed && outvoted(self.differed() + 1, applications)
+    }
+
+    /// Applications that answered wrongly.
+    fn differed(&self) -> usize {
+        self.servers.iter().filter(|server| server.differed).count()
     }
 
     /// The member that an operator asks: mostly the leader.
@@ -141,7 +147,7 @@ impl World {
         let mut left = self.checks.membership().current().clone();
         left.members.remove(&member);
         // Nobody takes the last but those that are lost.
-        let bears = self.bears(&left, self.lost(&left));
+        let bears = self.bears(&left, self.lost(&left)) && outvoted(self.differed(), left.applications().count());
         if !self.operator.removing.is_empty() || !bears || !self.checks.is_confirmed() {
             return Ok(());
         }
@@ -327,4 +333,9 @@ impl World {
         self.send_peer(index, mesh::order::To::One(ReplicaId(from as u32)), &join);
         Ok(())
     }
+}
+
+/// Whether so many wrong answers are outvoted among so many applications. Of fewer than three one reply is enough (rule 29).
+fn outvoted(differed: usize, applications: usize) -> bool {
+    differed == 0 || (applications >= 3 && differed <= tolerated(applications))
 }
