@@ -494,7 +494,9 @@ impl SmartClient {
         }
         let Some(pending) = self.pending.get_mut(&vote.tag) else { return };
         let tag = vote.tag;
+        // Its newest word: one that lacked the session when it was asked may get the request by a proposal.
         pending.beyond.remove(&from);
+        pending.steers.remove(&from);
         pending.tally.vote(from, vote, body);
         self.decide(now, tag, out);
     }

@@ -173,3 +173,20 @@ fn reads_go_to_the_leader_as_long_as_it_has_not_too_many() {
     }
     assert_eq!(read(&mut client, 71), LEADER);
 }
+
+/// Mutant: a server's word from before it had the request is held against its later vote.
+#[test]
+fn who_lacked_the_session_when_asked_and_votes_later_has_not_lost_it() {
+    let mut client = linked();
+    assert_eq!(asked(&ask(&mut client, 0, 1)).len(), 3, "nobody leads");
+    for from in [SERVERS[0], SERVERS[1]] {
+        push(&mut client, 1, Input::Steer { from, tag: tag(1), steer: Steer::NoSession });
+    }
+    let vote = |from| {
+        let votes = vec![Vote { tag: tag(1), slot: Slot(2), form: Digest::of(b"x"), signed: None }];
+        Input::Votes { from, votes }
+    };
+    let mut out = push(&mut client, 2, vote(SERVERS[0]));
+    out.extend(push(&mut client, 3, vote(SERVERS[1])));
+    assert!(out.iter().all(|output| matches!(output, Output::Send { .. })), "its body is still to be had: {out:?}");
+}
