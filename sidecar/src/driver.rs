@@ -685,8 +685,9 @@ impl Driver {
     /// Hands over what the turn brought about, then looks after what is due.
     fn finish_turn(&mut self) {
         // A leader's proposals go out while its own vote is being stored; a follower has nothing to say before.
-        self.journal.flush(!self.replica.is_leader());
-        self.waiters.set_leads(self.replica.reign());
+        let reign = self.replica.reign();
+        self.journal.flush(reign.is_none());
+        self.waiters.set_leads(reign);
         self.waiters.finish_turn();
         if self.now >= self.next_sweep {
             self.next_sweep = self.now + SWEEP_EVERY;

@@ -366,15 +366,13 @@ impl SmartClient {
 
     /// Sends a new request: to the leader alone, whose proposal brings it to the others, or to all.
     fn send(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
-        let Some(pending) = self.pending.get_mut(&tag) else { return };
+        let Some(pending) = self.pending.get(&tag) else { return };
         // Signatures are checked by each server where it takes the request in, beside its protocol: it needs it early.
         let narrow = tag.kind == Kind::Call && pending.request.proof.is_none();
-        let leader = self.leader.filter(|leader| narrow && self.links.contains(leader));
-        let well = |server: &ReplicaId| {
-            self.electorate.answers(*server) && self.slow.get(server).is_none_or(|until| *until <= now)
-        };
-        match leader.filter(well) {
+        let well = |leader: &ReplicaId| !self.is_slow(now, *leader) && self.answering().any(|able| able == *leader);
+        match self.leader.filter(|leader| narrow && well(leader)) {
             Some(to) => {
+                let Some(pending) = self.pending.get_mut(&tag) else { return };
                 (pending.sent, pending.narrow, pending.whole) = (true, true, Some(to));
                 out.push(Output::Send { to, request: pending.request.clone(), whole: true });
             }
@@ -439,7 +437,7 @@ impl SmartClient {
         let voters = self.pending.get(tag).and_then(|pending| pending.tally.winner(self.needed()));
         let able = |server: &ReplicaId| match voters {
             Some(form) => self.pending[tag].tally.votes_for(*server, form),
-            None => self.slow.get(server).is_none_or(|until| *until <= now),
+            None => !self.is_slow(now, *server),
         };
         let mut able: Vec<ReplicaId> = self.answering().filter(able).collect();
         if let Some(pending) = self.pending.get(tag) {
@@ -455,6 +453,11 @@ impl SmartClient {
         let hash = (tag.client.0 as u64) ^ ((tag.client.0 >> 64) as u64);
         let index = usize::try_from(hash % (able.len().max(1) as u64)).unwrap_or_default();
         able.get(index).copied()
+    }
+
+    /// Whether it failed to send a whole reply lately.
+    fn is_slow(&self, now: Instant, server: ReplicaId) -> bool {
+        self.slow.get(&server).is_some_and(|until| *until > now)
     }
 
     fn needed(&self) -> usize {

@@ -390,12 +390,6 @@ impl Replica {
         self.check();
     }
 
-    /// Whether this replica leads.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        matches!(self.state, State::Leader(_))
-    }
-
     /// The ballot in which it leads and takes requests, if it does.
     #[must_use]
     pub fn reign(&self) -> Option<Ballot> {
@@ -613,14 +607,17 @@ impl Replica {
     /// proposes before it sends it, so the follower's own acceptance makes two of three. Both are known to nobody who
     /// forgot them, because a member that lost its memory never votes again (rule 12).
     fn decides_early(&self) -> bool {
-        let cluster = &self.configuration.cluster;
-        cluster.durability == Durability::Memory && cluster.voter_count() == 3 && self.voting
+        self.is_one_of_three() && self.configuration.cluster.durability == Durability::Memory
     }
 
     /// Whether the votes of both followers are a majority that either of them can count.
     fn decides_together(&self) -> bool {
-        let cluster = &self.configuration.cluster;
-        cluster.durability != Durability::Memory && cluster.voter_count() == 3 && self.voting
+        self.is_one_of_three() && self.configuration.cluster.durability != Durability::Memory
+    }
+
+    /// Whether it has one of exactly three votes.
+    fn is_one_of_three(&self) -> bool {
+        self.voting && self.configuration.cluster.voter_count() == 3
     }
 
     /// A majority of applications executed every slot up to here, and so many requests of the next.

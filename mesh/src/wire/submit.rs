@@ -101,6 +101,13 @@ pub struct Said {
     pub steers: Vec<(Tag, Steer)>,
 }
 
+impl Said {
+    /// The requests of which the whole outcome was asked for and that this answers; a vote answers nothing.
+    pub fn answered(&self) -> impl Iterator<Item = &Tag> {
+        self.answers.iter().map(|answer| &answer.tag).chain(self.steers.iter().map(|(tag, _)| tag))
+    }
+}
+
 /// What a single server says of a request. It steers the resend and is never an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Steer {

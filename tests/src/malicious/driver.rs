@@ -74,8 +74,7 @@ impl Line for ToServer {
     fn received(&self, message: Bytes, answered: &mut dyn FnMut(&Tag)) -> Option<Event> {
         match mesh::wire::decode(&message).ok()? {
             FromServer::Said(said) => {
-                said.answers.iter().for_each(|answer| answered(&answer.tag));
-                said.steers.iter().for_each(|(tag, _)| answered(tag));
+                said.answered().for_each(answered);
                 Some(Event::Said(self.id, said))
             }
             FromServer::Signer(certificate) => {
