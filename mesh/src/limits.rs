@@ -54,7 +54,7 @@ pub struct Limits {
 impl Limits {
     /// What ships.
     pub const DEFAULT: Self = Self {
-        message_bytes: 4 << 20,
+        message_bytes: 12 << 20,
         batch_bytes: 1 << 20,
         batch_requests: 512,
         pipeline_depth: 4,
@@ -86,8 +86,8 @@ pub const REQUEST_ENVELOPE_BYTES: usize = 80;
 /// Bytes that a request takes in a proposal beside that, at most: who waits for it ([`Desk`](crate::wire::peer::Desk)).
 pub const DESK_BYTES: usize = 10;
 
-/// The largest request body that any configuration may allow.
-pub const REQUEST_BYTES_MAX: usize = 2 << 20;
+/// The largest request body that any configuration may allow: a value of 8 MiB, and what is around it.
+pub const REQUEST_BYTES_MAX: usize = 9 << 20;
 
 const _: () = {
     let l = Limits::DEFAULT;

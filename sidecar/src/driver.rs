@@ -374,7 +374,7 @@ impl Driver {
             self.tell_configuration(from);
         } else {
             self.publisher.superseded_by(generation);
-            self.publisher.touch(self.now);
+            self.publisher.touch(self.replica.executed());
             if self.is_left_behind() && self.never_voted() {
                 self.anew = Some(report::FOLLOWED_THE_PAST);
             }
@@ -600,7 +600,7 @@ impl Driver {
             self.replica.step(self.now, Input::Persisted { lsn }, &mut self.out);
             self.perform(false);
         }
-        self.publisher.touch(self.now);
+        self.publisher.touch(self.replica.executed());
     }
 
     /// Does what the core said. `asked`: replies among it answer from the stored ones.

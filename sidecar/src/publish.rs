@@ -11,7 +11,7 @@ use mesh::time::{Duration, Instant};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
-/// Changes are shown so long after they happened, many at once.
+/// Changes are shown so long after the last ones, many at once.
 const EVERY: Duration = Duration::from_millis(50);
 /// Between two looks at the disk.
 const DISK_EVERY: Duration = Duration::from_secs(5);
@@ -70,6 +70,9 @@ pub(crate) struct Publisher {
     data_dir: Option<PathBuf>,
     kept: Option<Snapshots>,
     due: Option<Instant>,
+    /// Something may have changed since it was published.
+    touched: bool,
+    published: Instant,
     leader_seen: Option<std::time::Instant>,
     stuck_since: Option<std::time::Instant>,
     dumping_since: Option<std::time::Instant>,
@@ -96,6 +99,8 @@ impl Publisher {
             data_dir,
             kept,
             due: None,
+            touched: false,
+            published: Instant::ZERO,
             leader_seen: None,
             stuck_since: None,
             dumping_since: None,
@@ -107,9 +112,13 @@ impl Publisher {
         }
     }
 
-    /// Something may have changed.
-    pub(crate) fn touch(&mut self, now: Instant) {
-        self.due.get_or_insert(now + EVERY);
+    /// Something may have changed; this far it has executed. Where that is nothing new, what changed is shown by the
+    /// first turn that comes anyway: an idle member is not woken up for it.
+    pub(crate) fn touch(&mut self, executed: Slot) {
+        self.touched = true;
+        if executed != self.last_executed {
+            self.due.get_or_insert(self.published + EVERY);
+        }
     }
 
     /// Something changed that people wait for.
@@ -140,12 +149,12 @@ impl Publisher {
     }
 
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.due.is_some_and(|due| due <= now)
+        self.due.is_some_and(|due| due <= now) || self.touched && self.published + EVERY <= now
     }
 
     /// Shows how the replica is.
     pub(crate) fn publish(&mut self, now: Instant, status: Status, journal_bytes: u64) {
-        self.due = None;
+        (self.touched, self.due, self.published) = (false, None, now);
         if status.leader.is_some() {
             self.leader_seen = Some(std::time::Instant::now());
         }

@@ -6,8 +6,8 @@ use mesh::node::human;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes of a value at most: less than any default bound of a request.
-const VALUE_MAX: i64 = 512 << 10;
+/// Bytes of a value at most: with what is around it less than the highest bound that requests may have.
+const VALUE_MAX: i64 = 8 << 20;
 
 /// How output looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

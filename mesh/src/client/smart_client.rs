@@ -147,6 +147,7 @@ const DOUBLINGS: u32 = 3;
 struct Pending {
     request: Request,
     tickets: Vec<Ticket>,
+    asked: Instant,
     deadline: Instant,
     /// Whether any server was given the request.
     sent: bool,
@@ -304,6 +305,7 @@ impl SmartClient {
         let pending = Pending {
             request,
             tickets: vec![ticket],
+            asked: now,
             deadline,
             sent: false,
             narrow: false,
@@ -533,7 +535,8 @@ impl SmartClient {
         }
         // Somebody is asked already, or all have said that they cannot now: they are not asked again at once.
         if pending.body_at.is_none_or(|at| at <= now) {
-            pending.body_at = Some(now + self.config.resend / 8);
+            // Where all take long, one may be behind the others by more: the leader's machine has the most to do.
+            pending.body_at = Some(now + (now.since(pending.asked) * 2).max(self.config.resend / 8));
             self.set_wake(tag);
         }
     }

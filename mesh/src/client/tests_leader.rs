@@ -95,6 +95,24 @@ fn a_call_goes_to_the_leader_alone_and_the_votes_of_others_count_all_the_same() 
 }
 
 #[test]
+fn the_leaders_reply_is_waited_for_twice_as_long_as_the_votes_of_the_others_took() {
+    // 100 ms are an eighth of the time to resend: the least.
+    for (votes_at, patience) in [(11, 100), (211, 420)] {
+        let mut client = led();
+        ask(&mut client, 1, 1);
+        let vote = |from| Input::Votes {
+            from,
+            votes: vec![Vote { tag: tag(1), slot: Slot(2), form: Digest::of(b"x"), signed: None }],
+        };
+        push(&mut client, votes_at, vote(SERVERS[0]));
+        assert_eq!(push(&mut client, votes_at, vote(SERVERS[2])), []);
+        assert_eq!(push(&mut client, votes_at + patience - 1, Input::Timeout), []);
+        let out = asked(&push(&mut client, votes_at + patience, Input::Timeout));
+        assert!(matches!(out[..], [(to, true)] if to != LEADER), "{out:?}");
+    }
+}
+
+#[test]
 fn what_every_server_needs_early_and_what_nobody_leads_goes_to_all() {
     let everybody = |out: &[Output]| asked(out).len() == 3;
     assert!(everybody(&ask(&mut linked(), 1, 1)), "nobody is known to lead");

@@ -145,8 +145,7 @@ impl Endpoint {
     ) -> Result<Self, NetError> {
         credentials.warn_if_due(unix_now());
         let tls = Tls::new(credentials)?;
-        let transport = Arc::new(transport::config(&limits));
-        let server = Acceptor::server_config(&tls, kinds, transport.clone())?;
+        let server = Acceptor::server_config(&tls, kinds, Arc::new(transport::accepted(&limits)))?;
         let failed = |source| NetError::Bind { addr, source };
         let socket = UdpSocket::bind(addr).map_err(failed)?;
         let known = Socket::prepare(&socket);
@@ -163,7 +162,7 @@ impl Endpoint {
             signers: watch::Sender::new(tls.credentials.signer_trust()),
             signing: InUse::default(),
             tls: RwLock::new(Arc::new(tls)),
-            transport,
+            transport: Arc::new(transport::dialled(&limits)),
             live: Live::new(limits.max_age, seed),
             limits,
             metrics,

@@ -17,7 +17,7 @@ use super::error::NetError;
 use super::outgoing::TOO_LARGE;
 
 /// Largest messages' worth of bytes that a link holds half-received; streams that grow beyond are stopped.
-const PARTIAL_MESSAGES_MAX: usize = 16;
+const PARTIAL_MESSAGES_MAX: usize = 6;
 
 /// Chunks taken from a stream at once.
 const CHUNKS: usize = 8;

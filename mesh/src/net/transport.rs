@@ -4,8 +4,9 @@ use super::LinkLimits;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use std::time::Duration;
 
-/// Between two signs of life on an idle link: several fit into [`IDLE_TIMEOUT`], so that single losses do not end it.
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Between two signs of life on an idle link: several fit into [`IDLE_TIMEOUT`], and one that is lost is sent again long
+/// before, so that single losses do not end it.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Silence after which a link is given up: how long the links of a killed process look alive. Elections do not wait
 /// for it (they have heartbeats); shorter would end links during pauses of a busy machine.
@@ -21,8 +22,15 @@ const WINDOW_MESSAGES: u64 = 4;
 /// The least window, so that small message bounds do not make long links slow (8 MiB is 80 ms at 100 MB/s).
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
 
-/// The transport of every link, of either direction.
-pub(super) fn config(limits: &LinkLimits) -> TransportConfig {
+/// The transport of the links that are dialled. They show life: the other end sees it, and answers.
+pub(super) fn dialled(limits: &LinkLimits) -> TransportConfig {
+    let mut config = accepted(limits);
+    config.keep_alive_interval(Some(KEEP_ALIVE));
+    config
+}
+
+/// The transport of the links that are accepted.
+pub(super) fn accepted(limits: &LinkLimits) -> TransportConfig {
     let message = limits.message_bytes as u64;
     let window = (message * WINDOW_MESSAGES).max(WINDOW_BYTES_MIN);
     let mut config = TransportConfig::default();
@@ -37,7 +45,6 @@ pub(super) fn config(limits: &LinkLimits) -> TransportConfig {
         .send_window(window)
         // In order of creation: interleaving would finish all large messages last and have many half-received.
         .send_fairness(false)
-        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .initial_rtt(INITIAL_RTT)
         .datagram_receive_buffer_size(None)

@@ -84,6 +84,10 @@ impl Peer {
     }
 }
 
+/// Heartbeats that one stands for in a cluster that does nothing: each wakes every member up several times. Two of these
+/// fit into an election timeout.
+const CALM: u32 = 2;
+
 /// A vote on so many requests at most is sent to the other follower too. With more there is enough to do, and the word on
 /// them comes with the next proposal.
 const SHARED_REQUESTS: usize = 4;
@@ -235,6 +239,7 @@ impl Replica {
         leading
             .in_flight
             .insert(slot, Flight { votes: MemberSet::default(), sent: now, requests: batch.requests.len() });
+        self.timers.set_if_later(Timer::Heartbeat, now + self.config.timing.heartbeat);
         leading.unsettled.push_back((slot, bytes));
         leading.unsettled_bytes += bytes;
         leading.told = decided;
@@ -570,7 +575,8 @@ impl Replica {
 
     /// The leader's tick: step down without a majority (rule 4), show life, send again what may be lost.
     pub(super) fn on_heartbeat_due(&mut self, now: Instant, out: &mut Vec<Output>) {
-        self.timers.set(Timer::Heartbeat, now + self.config.timing.heartbeat);
+        let pause = self.config.timing.heartbeat * if self.is_calm() { CALM } else { 1 };
+        self.timers.set(Timer::Heartbeat, now + pause);
         match &self.state {
             State::Candidate(_) => self.on_candidate_tick(out),
             State::Leader(leading) => {
@@ -604,6 +610,26 @@ impl Replica {
             }
             State::Follower | State::PreCandidate(_) => self.timers.stop(Timer::Heartbeat),
         }
+    }
+
+    /// Whether a rarer sign of life is enough: all members have executed all there is, and nothing waits for the next tick.
+    fn is_calm(&self) -> bool {
+        let State::Leader(leading) = &self.state else { return false };
+        let (decided, own) = (self.log.decided(), self.own_index());
+        let level = |(index, peer): (usize, &Peer)| {
+            index == own || (peer.said && peer.marks.executed == decided && peer.marks.turn.is_none())
+        };
+        self.application
+            && leading.in_flight.is_empty()
+            && leading.commands.is_empty()
+            && leading.turn.is_none()
+            && self.expected_pause().is_none()
+            && self.draining.is_none()
+            && self.handing.is_none()
+            && self.execution.executed() == decided
+            && leading.asked == decided
+            && leading.peers.iter().enumerate().all(level)
+            && self.configuration.cluster.members.iter().all(|member| member.votes)
     }
 
     /// Sends proposals again that a living member has not voted for in two heartbeats.

@@ -631,6 +631,30 @@ fn a_leader_that_said_goodbye_is_not_waited_for() {
 }
 
 #[test]
+fn members_that_are_level_are_shown_life_half_as_often_until_something_is_proposed() {
+    let heartbeat = Timing::DEFAULT.heartbeat;
+    let mut leader = leader();
+    let tick = |leader: &mut Replica, level: [bool; 2]| {
+        let due = leader.deadline().expect("it shows life");
+        for (member, level) in [R1, R2].into_iter().zip(level) {
+            let marks = Marks { executed: if level { Slot(0) } else { Slot(7) }, ..Marks::default() };
+            let answer = Message::Following { ballot: ballot(1, R0), marks };
+            let before = Instant::from_nanos(due.as_nanos() - 1);
+            leader.step(before, Input::Message { from: member, life: Life(0), message: answer }, &mut Vec::new());
+        }
+        leader.step(due, Input::Timeout, &mut Vec::new());
+        (due, leader.deadline().expect("it shows life again"))
+    };
+    let (due, next) = tick(&mut leader, [true, false]);
+    assert_eq!(next, due + heartbeat, "somebody is not level");
+    let (due, next) = tick(&mut leader, [true, true]);
+    assert_eq!(next, due + heartbeat * 2);
+    let later = due + heartbeat / 2;
+    leader.step(later, requests(vec![open()]), &mut Vec::new());
+    assert_eq!(leader.deadline(), Some(later + heartbeat), "what is proposed may have to be sent again");
+}
+
+#[test]
 fn deadlines_are_asked_for_until_everything_is_quiet() {
     let mut learner = learner();
     assert_eq!(learner.deadline(), None, "a learner without anything to do sleeps");

@@ -35,6 +35,13 @@ impl Timers {
         self.0[timer as usize].get_or_insert(at);
     }
 
+    /// Brings a timer that runs forward.
+    pub(super) fn set_if_later(&mut self, timer: Timer, at: Instant) {
+        if let Some(set) = &mut self.0[timer as usize] {
+            *set = at.min(*set);
+        }
+    }
+
     pub(super) fn stop(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
     }

@@ -3,6 +3,7 @@
 //! The core decides what runs (rule 33); here is only how. One task owns the application. Whenever it cannot prove what
 //! the application executed, it says that the application is lost, and waits for the reset.
 
+mod ahead;
 mod conversation;
 mod dump;
 mod evidence;

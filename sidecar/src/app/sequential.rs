@@ -1,6 +1,7 @@
 //! Connections per request and per session: strictly one call at a time.
 
-use super::exchange::{Answer, Loss, connect, exchange};
+use super::ahead::Ahead;
+use super::exchange::{Answer, Loss, exchange};
 use super::keeper::Keeper;
 use super::orders::Task;
 use super::own::{OwnConnections, Session};
@@ -10,11 +11,15 @@ use bytes::{Bytes, BytesMut};
 use mesh::framing::Connections;
 use mesh::ids::{ReadId, Slot};
 use mesh::order::{AppReply, Operation};
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-/// The connections that sessions have, where they have their own.
+/// The connections that sessions have, where they have their own, and those that calls are about to have.
 struct Sequential {
     own: OwnConnections,
+    ahead: Ahead,
+    /// What is read over a call's own connection, one call after the other.
+    input: BytesMut,
 }
 
 /// How a slot failed: why, and how many of its calls were answered before; `None`: no call is to blame.
@@ -25,7 +30,11 @@ struct Failure {
 
 /// Executes until the application is lost, or reset by order.
 pub(super) async fn serve(live: &mut Live<'_>) -> End {
-    let mut connections = Sequential { own: OwnConnections::new(std::mem::take(live.states)) };
+    let mut connections = Sequential {
+        own: OwnConnections::new(std::mem::take(live.states)),
+        ahead: Ahead::default(),
+        input: BytesMut::new(),
+    };
     if let Err(end) = watch(live, &mut connections).await {
         return end;
     }
@@ -53,7 +62,7 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
                 }
             }
             Task::Read { read, requests } => {
-                if let Err(end) = answer(live, read, &requests).await {
+                if let Err(end) = answer(live, &mut connections, read, &requests).await {
                     return end;
                 }
             }
@@ -62,15 +71,18 @@ pub(super) async fn serve(live: &mut Live<'_>) -> End {
 }
 
 /// Answers reads, and tells the driver. Whatever goes wrong is no call's fault: the application is lost.
-async fn answer(live: &mut Live<'_>, read: ReadId, requests: &[Bytes]) -> Result<(), End> {
+async fn answer(
+    live: &mut Live<'_>,
+    connections: &mut Sequential,
+    read: ReadId,
+    requests: &[Bytes],
+) -> Result<(), End> {
     let mut replies = Vec::with_capacity(requests.len());
     let (settings, address) = (live.settings, live.keeper.address());
     *live.left = Left::Busy;
-    for request in requests {
-        let exchanged = async {
-            let mut stream = connect(address, settings.timeout).await?;
-            exchange(&mut stream, &settings.adapter, request, &mut BytesMut::new(), Some(settings.timeout)).await
-        };
+    for (index, request) in requests.iter().enumerate() {
+        let more = requests.len() - index - 1;
+        let exchanged = connections.ask(settings, address, request, Some(settings.timeout), more);
         let Answer { reply, .. } = tokio::select! {
             biased;
             answer = exchanged => answer.map_err(|loss| {
@@ -152,14 +164,16 @@ impl Sequential {
     ) -> Result<(), Failure> {
         // Whether the last reply ended with the connection, which the death of the application would look like.
         let mut ended_by_close = false;
+        let mut calls = operations.iter().filter(|operation| matches!(operation, Operation::Call { .. })).count();
         for operation in operations {
             match operation {
                 Operation::Call { session, bytes } => {
+                    calls -= 1;
                     let patience = (replies.len() >= patient).then_some(settings.timeout);
                     let address = keeper.address();
                     let answer = tokio::select! {
                         biased;
-                        answer = self.call(settings, address, *session, bytes, patience) => answer,
+                        answer = self.call((settings, address), *session, bytes, patience, calls) => answer,
                         ended = keeper.exited() => Err(Loss::Ended(ended)),
                     };
                     match answer {
@@ -183,20 +197,33 @@ impl Sequential {
         if keeper.same() { Ok(()) } else { Err(failure(Loss::Restarted, replies.len(), ended_by_close)) }
     }
 
+    /// One call, which `more` follow at once.
     async fn call(
         &mut self,
-        settings: &Settings,
-        address: std::net::SocketAddr,
+        (settings, address): (&Settings, SocketAddr),
         session: Session,
         request: &Bytes,
-        patience: Option<std::time::Duration>,
+        patience: Option<Duration>,
+        more: usize,
     ) -> Result<Answer, Loss> {
-        let adapter = &settings.adapter;
-        if adapter.connections == Connections::PerSession {
+        if settings.adapter.connections == Connections::PerSession {
             return self.own.call(settings, address, session, request, patience).await;
         }
-        let mut stream = connect(address, settings.timeout).await?;
-        exchange(&mut stream, adapter, request, &mut BytesMut::new(), patience).await
+        self.ask(settings, address, request, patience, more).await
+    }
+
+    /// One request over a connection of its own.
+    async fn ask(
+        &mut self,
+        settings: &Settings,
+        address: SocketAddr,
+        request: &Bytes,
+        patience: Option<Duration>,
+        more: usize,
+    ) -> Result<Answer, Loss> {
+        let mut stream = self.ahead.take(address, settings.timeout, more).await?;
+        self.input.clear();
+        exchange(&mut stream, &settings.adapter, request, &mut self.input, patience).await
     }
 }
 

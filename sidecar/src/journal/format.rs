@@ -21,7 +21,7 @@ pub(super) const ALIGN: u64 = 8;
 /// Bytes before a frame's payload: length (u32), check of the length (u32), check of the whole (u64).
 pub(super) const FRAME_HEAD: usize = 16;
 /// Bytes of one frame's payload at most.
-pub(super) const FRAME_MAX: usize = 32 << 20;
+pub(super) const FRAME_MAX: usize = 48 << 20;
 
 /// Whose journal this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

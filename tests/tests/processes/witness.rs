@@ -45,9 +45,9 @@ fn either_application_or_the_witness_may_go() {
     for lost in &sidecars {
         let line = line(lost);
         lose(lost);
-        // Nothing that the history of the others does not know of, and enough for a snapshot.
-        let read = netcat(up.listen(), &"GET nothing\n".repeat(300)).expect("it serves");
-        assert_eq!(read, "NIL\n".repeat(300), "without member {}", lost.id);
+        // A key that the watch does not know of, and enough of the log for a snapshot (reads are not in it).
+        let written = netcat(up.listen(), &"REMOVE nothing\n".repeat(300)).expect("it serves");
+        assert_eq!(written, "NIL\n".repeat(300), "without member {}", lost.id);
         again.push(Part::start(&line));
         level(&up, lost.id);
     }

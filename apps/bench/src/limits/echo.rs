@@ -1,7 +1,7 @@
 //! Clients of the echo servers, and the threads that all run in: one event loop each, as the parts of a cluster have.
 
 use super::quic::{Identity, dial};
-use super::quorum::{self, Meeting, REQUEST};
+use super::quorum::{self, Links, Meeting, REQUEST};
 use super::{Number, latencies};
 use crate::generator::Latencies;
 use crate::procfs;
@@ -69,7 +69,13 @@ async fn echo(identity: &Identity, here: &mpsc::Sender<SocketAddr>) -> anyhow::R
 }
 
 /// Three servers that agree on an order; `disk`: where they sync what they accept.
-pub(super) fn three_servers(name: &str, flight: usize, time: Duration, disk: Option<&Path>) -> anyhow::Result<Number> {
+pub(super) fn three_servers(
+    name: &str,
+    flight: usize,
+    time: Duration,
+    disk: Option<&Path>,
+    links: Links,
+) -> anyhow::Result<Number> {
     let identity = Arc::new(Identity::new()?);
     let (here, listens) = mpsc::channel();
     let (met, meets) = mpsc::channel();
@@ -77,7 +83,7 @@ pub(super) fn three_servers(name: &str, flight: usize, time: Duration, disk: Opt
     for id in 0..3 {
         let (end, ended) = tokio::sync::oneshot::channel();
         let (tell, all) = tokio::sync::oneshot::channel();
-        let meeting = Meeting { id, here: here.clone(), met: met.clone(), all, disk: disk.map(Path::to_owned) };
+        let meeting = Meeting { id, here: here.clone(), met: met.clone(), all, disk: disk.map(Path::to_owned), links };
         let own = identity.clone();
         servers.push(thread(ended, move || async move { quorum::serve(&own, meeting).await })?);
         ends.push(end);

@@ -4,6 +4,7 @@
 mod crypto;
 mod disk;
 mod echo;
+mod lossy;
 mod quic;
 mod quorum;
 
@@ -14,6 +15,7 @@ use crate::procfs::Host;
 use crate::progress::Progress;
 use crate::results::{Point, Run, Store, median, rounds};
 use crate::stop;
+use quorum::Links;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -56,6 +58,9 @@ fn latencies() -> Latencies {
     Latencies::new()
 }
 
+/// Requests in flight where the links are what differs.
+const FLIGHT: usize = 64;
+
 /// What is measured at once.
 #[derive(Clone, Copy, Debug)]
 enum Part {
@@ -65,10 +70,12 @@ enum Part {
     Quic(usize),
     /// With so many requests in flight, synced or not.
     Quorum(usize, bool),
+    /// With 64 requests in flight, in memory, over such links.
+    Links(Links),
 }
 
 impl Part {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Crypto,
         Self::Disk,
         Self::Quic(1),
@@ -77,6 +84,9 @@ impl Part {
         Self::Quorum(64, false),
         Self::Quorum(1, true),
         Self::Quorum(64, true),
+        Self::Links(Links { lossy: false, ordered: true }),
+        Self::Links(Links { lossy: true, ordered: false }),
+        Self::Links(Links { lossy: true, ordered: true }),
     ];
 
     fn name(self) -> String {
@@ -87,6 +97,10 @@ impl Part {
             Self::Quorum(flight, synced) => {
                 format!("quorum-{}-{flight}", if synced { "fdatasync" } else { "memory" })
             }
+            Self::Links(Links { lossy, ordered }) => {
+                let (lossy, ordered) = (if lossy { "-lossy" } else { "" }, if ordered { "-ordered" } else { "" });
+                format!("quorum-memory-{FLIGHT}{lossy}{ordered}")
+            }
         }
     }
 
@@ -96,8 +110,10 @@ impl Part {
             Self::Disk => disk::measure(dir),
             Self::Quic(flight) => Ok(vec![echo::one_server(&self.name(), flight, time)?]),
             Self::Quorum(flight, synced) => {
-                Ok(vec![echo::three_servers(&self.name(), flight, time, synced.then_some(dir))?])
+                let disk = synced.then_some(dir);
+                Ok(vec![echo::three_servers(&self.name(), flight, time, disk, Links::default())?])
             }
+            Self::Links(links) => Ok(vec![echo::three_servers(&self.name(), FLIGHT, time, None, links)?]),
         }
     }
 }
@@ -170,7 +186,9 @@ fn table(run: &Run, points: &[Point]) -> String {
     text.push_str(
         "\nquic-stream-N: N requests of 100 bytes in flight, each on a stream of its own, mutual TLS, echoed\n\
          quorum-…-N: each request to three servers; the leader proposes, all accept to all, each answers when two have it;\n\
-         \x20           the client waits for two answers; fdatasync: what is accepted is on the disk first\n",
+         \x20           the client waits for two answers; fdatasync: what is accepted is on the disk first\n\
+         …-lossy: one packet of a hundred between the leader and each follower is lost, either way;\n\
+         …-ordered: the servers' messages travel on one stream a link, instead of each on its own\n",
     );
     text
 }
@@ -191,11 +209,14 @@ mod tests {
         let time = Duration::from_millis(300);
         let one = echo::one_server("one", 4, time).expect("loopback works");
         assert!(one.values["rate"] > 10.0, "{one:?}");
-        let three = echo::three_servers("three", 4, time, None).expect("loopback works");
+        let three = echo::three_servers("three", 4, time, None, Links::default()).expect("loopback works");
         assert!(three.values["rate"] > 10.0, "{three:?}");
         let dir = crate::results::tests::Dir::new("limits");
-        let synced = echo::three_servers("synced", 4, time, Some(&dir.0)).expect("loopback works");
+        let synced = echo::three_servers("synced", 4, time, Some(&dir.0), Links::default()).expect("loopback works");
         assert!(synced.values["rate"] > 1.0, "{synced:?}");
+        let bad = Links { lossy: true, ordered: true };
+        let lossy = echo::three_servers("lossy", 4, time, None, bad).expect("loopback works");
+        assert!(lossy.values["rate"] > 1.0, "{lossy:?}");
     }
 
     #[test]

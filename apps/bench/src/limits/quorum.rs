@@ -4,7 +4,7 @@
 use super::disk::preallocated;
 use super::quic::Identity;
 use anyhow::Context;
-use quinn::{Connection, Endpoint, SendStream};
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 
 /// Bytes of a request: its number comes first.
 pub(super) const REQUEST: usize = 100;
@@ -33,10 +33,26 @@ const WRITES: usize = 64;
 const PROPOSE: u8 = 1;
 const ACCEPT: u8 = 2;
 
+/// How the links between the servers are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Links {
+    /// One packet of a hundred between the leader and each follower is lost.
+    pub(super) lossy: bool,
+    /// All messages of a link travel on one stream, instead of each on its own.
+    pub(super) ordered: bool,
+}
+
+/// The way to another server.
+struct Peer {
+    connection: Connection,
+    /// The one stream, if there is to be only one.
+    stream: Option<Mutex<SendStream>>,
+}
+
 /// One server.
 pub(super) struct Server {
     leads: bool,
-    peers: Vec<Connection>,
+    peers: Vec<Peer>,
     state: RefCell<State>,
     /// There is something to propose.
     news: Notify,
@@ -76,15 +92,24 @@ pub(super) struct Meeting {
     pub(super) all: tokio::sync::oneshot::Receiver<Vec<SocketAddr>>,
     /// Where to sync, if at all.
     pub(super) disk: Option<PathBuf>,
+    pub(super) links: Links,
 }
 
 /// Serves until it is dropped.
 pub(super) async fn serve(identity: &Identity, meeting: Meeting) -> anyhow::Result<()> {
-    let endpoint = identity.endpoint()?;
+    let (endpoint, socket) = identity.lossy_endpoint()?;
     meeting.here.send((meeting.id, endpoint.local_addr()?))?;
     let all = meeting.all.await.context("the others did not come")?;
-    let peers = meet(&endpoint, meeting.id, &all).await?;
+    let connections = meet(&endpoint, meeting.id, &all).await?;
+    let mut peers = Vec::new();
+    for connection in connections.clone() {
+        let stream = if meeting.links.ordered { Some(Mutex::new(connection.open_uni().await?)) } else { None };
+        peers.push(Peer { connection, stream });
+    }
     meeting.met.send(())?;
+    if meeting.links.lossy {
+        socket.lose(if meeting.id == 0 { all[1..].to_vec() } else { all[..1].to_vec() });
+    }
     let (disk, synced) = match &meeting.disk {
         Some(dir) => {
             let (disk, synced) = syncing(dir.join(format!("quorum-{}", meeting.id)))?;
@@ -92,13 +117,8 @@ pub(super) async fn serve(identity: &Identity, meeting: Meeting) -> anyhow::Resu
         }
         None => (None, None),
     };
-    let server = Rc::new(Server {
-        leads: meeting.id == 0,
-        peers: peers.clone(),
-        state: RefCell::default(),
-        news: Notify::new(),
-        disk,
-    });
+    let server =
+        Rc::new(Server { leads: meeting.id == 0, peers, state: RefCell::default(), news: Notify::new(), disk });
     if let Some(mut synced) = synced {
         let server = server.clone();
         tokio::task::spawn_local(async move {
@@ -107,11 +127,15 @@ pub(super) async fn serve(identity: &Identity, meeting: Meeting) -> anyhow::Resu
             }
         });
     }
-    for peer in peers {
+    for connection in connections {
         let server = server.clone();
         tokio::task::spawn_local(async move {
-            while let Ok(mut stream) = peer.accept_uni().await {
-                if let Ok(message) = stream.read_to_end(MESSAGE).await {
+            while let Ok(mut stream) = connection.accept_uni().await {
+                if meeting.links.ordered {
+                    while let Some(message) = next_message(&mut stream).await {
+                        server.hear(&message).await;
+                    }
+                } else if let Ok(message) = stream.read_to_end(MESSAGE).await {
                     server.hear(&message).await;
                 }
             }
@@ -233,10 +257,14 @@ impl Server {
         self.vote(slot).await;
     }
 
-    /// To both others, each on a stream of its own.
+    /// To both others, each on a stream of its own unless there is one for all.
     async fn tell(&self, message: &[u8]) {
         for peer in &self.peers {
-            if let Ok(mut stream) = peer.open_uni().await {
+            if let Some(stream) = &peer.stream {
+                let mut framed = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+                framed.extend_from_slice(message);
+                let _ = stream.lock().await.write_all(&framed).await;
+            } else if let Ok(mut stream) = peer.connection.open_uni().await {
                 let _ = stream.write_all(message).await;
                 let _ = stream.finish();
             }
@@ -292,6 +320,16 @@ impl Server {
         }
         answers
     }
+}
+
+/// The next message of a stream that carries all; `None` at its end.
+async fn next_message(stream: &mut RecvStream) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await.ok()?;
+    let length = u32::from_be_bytes(length) as usize;
+    let mut message = vec![0; length.min(MESSAGE)];
+    stream.read_exact(&mut message).await.ok()?;
+    Some(message)
 }
 
 async fn reply(answer: &mut SendStream, request: &[u8]) {

@@ -135,9 +135,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     progress.end();
-    let (html, conclusions) = page::draw(&store.run()?, &store.points()?)?;
-    let path = store.file("paper.html", &html)?;
-    for conclusion in conclusions {
+    let drawn = page::draw(&store.run()?, &store.points()?)?;
+    let path = store.file("paper.html", &drawn.html)?;
+    for (number, svg) in &drawn.figures {
+        store.file(&format!("figure-{number}.svg"), svg)?;
+    }
+    for conclusion in &drawn.conclusions {
         println!("{conclusion}");
     }
     println!("the figures and all points: {}", path.display());

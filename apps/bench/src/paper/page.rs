@@ -6,8 +6,17 @@ use crate::plot::{Chart, Line, Page};
 use crate::results::{Point, Run, median, rounds};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Draws it all, and says what is concluded, for the terminal too.
-pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<(String, Vec<String>)> {
+/// What is drawn.
+pub(super) struct Drawn {
+    pub(super) html: String,
+    /// Each figure by itself: its number in the paper, and its SVG.
+    pub(super) figures: Vec<(u32, String)>,
+    /// For the terminal too.
+    pub(super) conclusions: Vec<String>,
+}
+
+/// Draws it all, and says what is concluded.
+pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<Drawn> {
     let mut page = Page::new("The paper's experiments, measured again");
     page.paragraph(&run.machine.words());
     page.paragraph(&format!(
@@ -18,6 +27,7 @@ pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<(String, Vec<S
     ));
     let grid = |scenario, value| grid(points, scenario, value);
     let mut figure = 3;
+    let mut figures = Vec::new();
     let (mut throughput, mut latency) = (Vec::new(), Vec::new());
     for scenario in Scenario::ALL {
         throughput.push(grid(scenario, "server_rate"));
@@ -25,15 +35,17 @@ pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<(String, Vec<S
         let values = [(&throughput, "Throughput", "requests/s", 1.0), (&latency, "Latency", "ms", 1e-3)];
         for (grids, what, unit, scale) in values {
             let Some(grid) = grids.last().filter(|grid| !grid.is_empty()) else { continue };
-            page.chart(&chart(&format!("Figure {figure}: {what}, {}", scenario.words()), unit, scale, scenario, grid))?;
+            let chart = chart(&format!("Figure {figure}: {what}, {}", scenario.words()), unit, scale, scenario, grid);
+            page.chart(&chart)?;
+            figures.push((figure, chart.svg()?));
             figure += 1;
         }
         figure = 5;
     }
     let conclusions = conclude::all([&throughput[0], &throughput[1]], [&latency[0], &latency[1]]);
-    let words: Vec<String> = conclusions.iter().map(conclude::Conclusion::words).collect();
+    let conclusions: Vec<String> = conclusions.iter().map(conclude::Conclusion::words).collect();
     page.heading("The paper's conclusions");
-    page.list(&words);
+    page.list(&conclusions);
     page.heading("All points");
     page.table(
         &[
@@ -48,7 +60,7 @@ pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<(String, Vec<S
         ],
         &rows(points),
     );
-    Ok((page.finish(), words))
+    Ok(Drawn { html: page.finish(), figures, conclusions })
 }
 
 /// The medians of a number of one scenario.
@@ -130,11 +142,15 @@ mod tests {
             machine: Machine::this(),
             versions: BTreeMap::new(),
         };
-        let (html, conclusions) = draw(&run, &points).expect("there are points");
+        let Drawn { html, figures, conclusions } = draw(&run, &points).expect("there are points");
         for figure in 3..=6 {
             assert!(html.contains(&format!("Figure {figure}: ")), "{figure}");
         }
         assert_eq!(html.matches("<svg").count(), 4);
+        assert_eq!(figures.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert!(figures.iter().all(|(number, svg)| {
+            svg.starts_with("<svg") && svg.contains("xmlns=") && svg.contains(&format!("Figure {number}: "))
+        }));
         assert_eq!(conclusions.len(), 6);
         assert!(html.contains("4 SMaRtClients") && html.contains("4 servers"));
         // A row for each point, and the heading.

@@ -117,26 +117,16 @@ pub(crate) fn name(value: &impl ValueEnum) -> String {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Sizes {
     /// Size of one request at most; the same for all parts
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = request_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub(crate) request_bytes: usize,
     /// Size of one reply at most; the same for all parts
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = reply_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub(crate) reply_bytes: usize,
 }
 
-/// What one request may have at most, as the ordered configuration bounds it.
-const REQUEST_BYTES: u64 = 1 << 20;
-
-fn request_size(text: &str) -> Result<usize, String> {
-    bounded(text, REQUEST_BYTES)
-}
-
-fn reply_size(text: &str) -> Result<usize, String> {
-    // A reply travels in one message.
-    bounded(text, 2 << 20)
-}
-
-fn bounded(text: &str, most: u64) -> Result<usize, String> {
+/// Each travels in one message.
+fn size(text: &str) -> Result<usize, String> {
+    let most = mesh::limits::REQUEST_BYTES_MAX as u64;
     match human::parse_size(text)? {
         0 => Err("must be more than nothing".to_owned()),
         size if size > most => Err(format!("must be {} at most", human::format_size(most))),

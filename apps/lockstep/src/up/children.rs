@@ -164,6 +164,11 @@ impl Children {
         (0..self.parts.len()).filter(|index| due(&self.parts[*index])).collect()
     }
 
+    /// Whether any of them waits to be started again.
+    pub(crate) fn any_to_start(&self) -> bool {
+        self.parts.iter().any(|part| part.child.is_none() && part.restart_at.is_some())
+    }
+
     /// Whether any of this role, or of all, runs.
     pub(crate) fn any_alive(&self, role: Option<Role>) -> bool {
         self.parts.iter().any(|part| part.child.is_some() && role.is_none_or(|role| part.plan.role == role))

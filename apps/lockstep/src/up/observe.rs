@@ -10,10 +10,8 @@ use tokio::task::JoinSet;
 
 /// Between two looks at a part that is not ready.
 const WAITING: Duration = Duration::from_millis(100);
-/// Between two looks at a sidecar that is: its application may be another by then.
-const WATCHING: Duration = Duration::from_millis(250);
-/// Between two looks at any other part that is.
-const IDLE: Duration = Duration::from_secs(2);
+/// Between two looks at one that is: a sidecar's application may be another by then.
+const WATCHING: Duration = Duration::from_secs(2);
 
 /// One look at one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +53,11 @@ impl Observer {
 }
 
 async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look>) {
+    let mut was_ready = false;
     loop {
-        let look = look(index, role, &admin).await;
-        let pause = match (look.ready, role) {
-            (false, _) => WAITING,
-            (true, Role::Sidecar) => WATCHING,
-            (true, Role::SmartClient | Role::Ingress) => IDLE,
-        };
+        let look = look(index, role, &admin, was_ready).await;
+        was_ready = look.ready;
+        let pause = if look.ready { WATCHING } else { WAITING };
         if looks.send(look).await.is_err() {
             return;
         }
@@ -69,8 +65,10 @@ async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look
     }
 }
 
-async fn look(index: usize, role: Role, admin: &str) -> Look {
-    let ready = http::get(admin, "/readyz").await.is_ok_and(|(status, _)| status == StatusCode::OK);
+/// Of a sidecar that was ready its status tells enough.
+async fn look(index: usize, role: Role, admin: &str, was_ready: bool) -> Look {
+    let knows = was_ready && role == Role::Sidecar;
+    let ready = knows || http::get(admin, "/readyz").await.is_ok_and(|(status, _)| status == StatusCode::OK);
     if role != Role::Sidecar {
         return Look { index, ready, app_pid: None };
     }

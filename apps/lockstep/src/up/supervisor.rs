@@ -18,10 +18,12 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while all parts run.
+const CALM: Duration = Duration::from_secs(1);
 /// Before it was ever ready, a part that ends this often soon after its start will not come.
 const QUICK_ENDS_MAX: u32 = 5;
 /// An exit code of a part that no second start heals: wrong configuration.
@@ -70,15 +72,19 @@ impl Supervisor {
         let mut bootstrap = pin!(first_start(self.bootstrap_config(operator)));
         let mut bootstrapped = false;
         let mut observer = Observer::new(&self.plan.parts);
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticked = Instant::now();
         loop {
+            let calm = self.is_ready && !self.children.any_to_start();
+            let next = ticked + if calm { CALM } else { TICK };
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 _ = ended.recv() => self.reap()?,
                 look = observer.next() => self.look(&look),
                 () = &mut bootstrap, if !bootstrapped => bootstrapped = true,
-                _ = tick.tick() => self.tick(bootstrapped)?,
+                () = sleep_until(next) => {
+                    ticked = Instant::now();
+                    self.tick(bootstrapped)?;
+                }
             }
         }
     }

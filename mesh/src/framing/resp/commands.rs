@@ -4,8 +4,6 @@
 //! [`EXECUTION_VERSION`](crate::config::EXECUTION_VERSION). A command that is not here is refused: who does not know a
 //! command cannot promise that it runs alike everywhere.
 
-use std::cmp::Ordering;
-
 /// What is done with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -488,19 +486,27 @@ static COMMANDS: &[(&str, Rule)] = &[
 
 /// The table's entry of a command, however its letters are cased: its name there, and what is done.
 pub(super) fn command(name: &[u8]) -> Option<(&'static str, Rule)> {
-    find(&name.iter().copied())
+    find(name.iter().copied())
 }
 
 /// The table's entry of a subcommand.
 pub(super) fn subcommand(name: &[u8], subcommand: &[u8]) -> Option<(&'static str, Rule)> {
-    find(&name.iter().copied().chain([b'|']).chain(subcommand.iter().copied()))
+    find(name.iter().copied().chain([b'|']).chain(subcommand.iter().copied()))
 }
 
+/// Bytes of a name in the table, at most.
+const NAME_BYTES: usize = 32;
+
 /// The entry of that name.
-fn find(name: &(impl Iterator<Item = u8> + Clone)) -> Option<(&'static str, Rule)> {
-    let compare =
-        |entry: &(&str, Rule)| -> Ordering { entry.0.bytes().cmp(name.clone().map(|b| b.to_ascii_lowercase())) };
-    COMMANDS.binary_search_by(compare).ok().map(|at| COMMANDS[at])
+fn find(name: impl Iterator<Item = u8>) -> Option<(&'static str, Rule)> {
+    let (mut lower, mut length) = ([0; NAME_BYTES], 0);
+    for byte in name {
+        // A longer one is not there.
+        *lower.get_mut(length)? = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    let name = &lower[..length];
+    COMMANDS.binary_search_by(|(entry, _)| entry.as_bytes().cmp(name)).ok().map(|at| COMMANDS[at])
 }
 
 #[cfg(test)]
@@ -564,6 +570,7 @@ mod tests {
             assert!(pair[0].0 < pair[1].0, "{} before {}", pair[0].0, pair[1].0);
         }
         assert!(COMMANDS.iter().all(|(name, _)| !name.bytes().any(|byte| byte.is_ascii_uppercase())));
+        assert!(COMMANDS.iter().all(|(name, _)| name.len() <= NAME_BYTES));
     }
 
     #[test]

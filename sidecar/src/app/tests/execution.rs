@@ -78,6 +78,44 @@ async fn each_request_has_a_connection_of_its_own_that_is_half_closed() {
     assert_eq!(app.replies(1, 1).await, ["FIRST", "SECOND"]);
 }
 
+/// Reads one request to its half-close and answers in capitals.
+async fn shout(mut stream: TcpStream) -> String {
+    let mut request = String::new();
+    stream.read_to_string(&mut request).await.expect("until the half-close");
+    stream.write_all(request.to_uppercase().as_bytes()).await.expect("write");
+    request
+}
+
+#[tokio::test]
+async fn the_connections_of_a_slot_are_opened_together_and_used_in_their_order() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Close, Connections::PerRequest), PATIENCE);
+    app.reset(1).await;
+    app.execute(1, 1, &["first", "second"]).await;
+    let (one, two) = (accept(&listener).await, accept(&listener).await);
+    assert_eq!(shout(one).await, "first");
+    assert_eq!(shout(two).await, "second");
+    assert_eq!(app.replies(1, 1).await, ["FIRST", "SECOND"]);
+}
+
+#[tokio::test]
+async fn an_application_that_takes_one_connection_at_a_time_is_noticed() {
+    let listener = listen().await;
+    let mut app = Fixture::found(&listener, (Protocol::Close, Connections::PerRequest), PATIENCE);
+    app.reset(1).await;
+    app.execute(1, 1, &["first", "second", "third"]).await;
+    let one = accept(&listener).await;
+    // It is busy: the others are closed without a look at them.
+    drop((accept(&listener).await, accept(&listener).await));
+    assert_eq!(shout(one).await, "first");
+    for expected in ["second", "third"] {
+        let next = accept(&listener).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), listener.accept()).await.is_err(), "one at a time");
+        assert_eq!(shout(next).await, expected);
+    }
+    assert_eq!(app.replies(1, 1).await, ["FIRST", "SECOND", "THIRD"]);
+}
+
 #[tokio::test]
 async fn sessions_have_connections_of_their_own_until_they_end() {
     let listener = listen().await;
