@@ -39,7 +39,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { close: false, line_bytes: 8 << 20, connections: 16_384 }
+        Self { close: false, line_bytes: 16 << 20, connections: 16_384 }
     }
 }
 

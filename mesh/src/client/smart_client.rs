@@ -536,7 +536,8 @@ impl SmartClient {
         // Somebody is asked already, or all have said that they cannot now: they are not asked again at once.
         if pending.body_at.is_none_or(|at| at <= now) {
             // Where all take long, one may be behind the others by more: the leader's machine has the most to do.
-            pending.body_at = Some(now + (now.since(pending.asked) * 2).max(self.config.resend / 8));
+            let took = now.since(pending.asked);
+            pending.body_at = Some(now + (took * 2).clamp(self.config.resend / 8, self.config.resend));
             self.set_wake(tag);
         }
     }

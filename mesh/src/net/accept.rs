@@ -43,7 +43,7 @@ pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(3);
 static UNUSABLE: Quiet = Quiet::new();
 
 /// How often live links are sampled for the metrics.
-const SAMPLE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+const SAMPLE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 2 });
 
 /// The task that accepts links until the endpoint is closed.
 pub(super) struct Acceptor {

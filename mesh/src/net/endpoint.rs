@@ -150,7 +150,9 @@ impl Endpoint {
         let socket = UdpSocket::bind(addr).map_err(failed)?;
         let known = Socket::prepare(&socket);
         let runtime = Arc::new(TokioRuntime);
-        let config = EndpointConfig::default();
+        let mut config = EndpointConfig::default();
+        // Within what the protocol allows.
+        config.max_udp_payload_size(transport::PACKET_BYTES_MAX).expect("between 1,200 and 65,527");
         let quinn = quinn::Endpoint::new(config, server.clone(), socket, runtime).map_err(failed)?;
         let local_addr = quinn.local_addr().map_err(failed)?;
         let metrics = Metrics::register(registry);

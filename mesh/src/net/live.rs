@@ -116,7 +116,7 @@ impl Live {
         lock(&self.links).push(Arc::downgrade(link));
     }
 
-    /// Every second: observes every link, and closes those whose time is over.
+    /// Every two seconds: observes every link, and closes those whose time is over.
     pub(super) fn sample(&self, metrics: &Metrics, our_role: Role) {
         let (now, unix) = (Instant::now(), unix_now());
         for link in self.all() {

@@ -106,6 +106,7 @@ impl Hash for Tag {
     /// Of what differs between requests that wait at one time, nearly always: each is looked up several times at every hop.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(self.client.0);
+        state.write_u64(self.opened.slot.0);
         state.write_u64(self.seq.0);
     }
 }

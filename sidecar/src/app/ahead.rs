@@ -1,9 +1,9 @@
-//! Connections for the calls that come next, where each has one of its own: opened together, before they are needed, and used
-//! in the order in which they were opened, so that an application that serves one at a time comes to each in its turn.
+//! Connections for the calls that come next, where each has one of its own: opened before they are needed, and used in the
+//! order in which they were opened, so that an application that serves one at a time comes to each in its turn.
 
 use super::exchange::{Loss, connect};
-use futures_util::future::{join, join_all};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct Ahead {
     open: VecDeque<(TcpStream, Instant)>,
-    /// The application takes one connection at a time.
-    refused: bool,
+    /// The application takes one connection at a time, or so long for each call that it makes no difference.
+    off: bool,
 }
 
 impl Ahead {
@@ -35,28 +35,42 @@ impl Ahead {
         more: usize,
     ) -> Result<TcpStream, Loss> {
         if let Some((stream, opened)) = self.open.pop_front() {
-            let fresh = opened.elapsed() < FRESH;
-            if fresh && is_untouched(&stream) {
+            if opened.elapsed() < FRESH && is_untouched(&stream) {
                 return Ok(stream);
             }
-            self.refused |= fresh;
-            self.open.clear();
+            reset(&stream);
+            self.give_up();
         }
-        let others = if self.refused { 0 } else { more.min(OPEN - 1) };
-        let others = (0..others).map(|_| timeout(PATIENCE, connect(address, PATIENCE)));
-        let (stream, others) = join(connect(address, patience), join_all(others)).await;
-        let now = Instant::now();
-        for other in others {
-            match other {
-                Ok(Ok(other)) => self.open.push_back((other, now)),
-                Ok(Err(_)) | Err(_) => self.refused = true,
+        let stream = connect(address, patience).await?;
+        // One after the other: the application must not meet a later one first.
+        while !self.off && self.open.len() < more.min(OPEN - 1) {
+            match timeout(PATIENCE, connect(address, PATIENCE)).await {
+                Ok(Ok(stream)) => self.open.push_back((stream, Instant::now())),
+                Ok(Err(_)) | Err(_) => self.off = true,
             }
         }
-        stream
+        Ok(stream)
+    }
+
+    fn give_up(&mut self) {
+        self.off = true;
+        self.open.drain(..).for_each(|(stream, _)| reset(&stream));
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
 /// Whether nothing came on it, an end neither. The kernel is asked: the runtime may not have looked since.
 fn is_untouched(stream: &TcpStream) -> bool {
     matches!(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
+}
+
+/// Its close is to be an error at the other end. An orderly one would be an empty request where requests end so.
+fn reset(stream: &TcpStream) {
+    // It fails on a socket that is broken already.
+    let _ = set_socket_linger(stream, Some(Duration::ZERO));
 }

@@ -9,6 +9,7 @@ use super::malice::{Malice, altered};
 use bytes::Bytes;
 use mesh::client::smart_client::Ticket;
 use mesh::ids::{ClientId, Generation, Seq, Slot};
+use mesh::limits::Limits;
 use mesh::net::{Endpoint, Link};
 use mesh::wire::client::{Ask, FromSmartClient, NothingSent, Told, Unknown};
 use mesh::wire::{Body, Kind, Outcome, Refusal, Request, Tag};
@@ -25,7 +26,7 @@ const PARTNER: Duration = Duration::from_millis(300);
 /// Between two handfuls of a flood.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Bytes of a message that is larger than any part takes.
-pub(super) const OVERSIZE: usize = 5 << 20;
+pub(super) const OVERSIZE: usize = Limits::DEFAULT.message_bytes + 1;
 
 /// A reply that waits for another one, whose receiver it is told to.
 type Swap = (Tag, Told, oneshot::Sender<Told>);
