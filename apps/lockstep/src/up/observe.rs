@@ -3,15 +3,20 @@
 use super::plan::PartPlan;
 use super::state::Role;
 use crate::http;
+use crate::process::Process;
 use hyper::StatusCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// Between two looks at a part that is not ready.
 const WAITING: Duration = Duration::from_millis(100);
-/// Between two looks at one that is: a sidecar's application may be another by then.
+/// Between two looks at one that is, unless its application has ended.
 const WATCHING: Duration = Duration::from_secs(2);
+
+/// Between two looks whether an application still runs, which is not its sidecar's work.
+const LIVING: Duration = Duration::from_millis(250);
 
 /// One look at one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +63,24 @@ async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look
         let look = look(index, role, &admin, was_ready).await;
         was_ready = look.ready;
         let pause = if look.ready { WATCHING } else { WAITING };
+        let app = look.app_pid;
         if looks.send(look).await.is_err() {
             return;
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            // Its sidecar has to notice, too, and may say for a moment that it still runs.
+            () = app_ended(app) => sleep(WAITING).await,
+        }
+    }
+}
+
+/// Resolves when the application has ended.
+async fn app_ended(pid: Option<u32>) {
+    let Some(pid) = pid else { return std::future::pending().await };
+    let app = Process::with_pid(pid);
+    while app.is_some_and(Process::is_alive) {
+        sleep(LIVING).await;
     }
 }
 
