@@ -535,8 +535,9 @@ impl SmartClient {
         }
         // Somebody is asked already, or all have said that they cannot now: they are not asked again at once.
         if pending.body_at.is_none_or(|at| at <= now) {
-            // Where all take long, one may be behind the others by more: the leader's machine has the most to do.
-            let took = now.since(pending.asked);
+            // Where all take long, one may be behind the others by more: the leader's machine has the most to do. One that
+            // was silent until the others had to be asked is not waited for.
+            let took = if pending.narrow { now.since(pending.asked) } else { Duration::ZERO };
             pending.body_at = Some(now + (took * 2).clamp(self.config.resend / 8, self.config.resend));
             self.set_wake(tag);
         }
