@@ -137,8 +137,13 @@ impl Page {
     /// # Errors
     /// As [`Chart::svg`].
     pub(crate) fn chart(&mut self, chart: &Chart) -> anyhow::Result<()> {
-        let _ = writeln!(self.0, "<figure>{}</figure>", chart.svg()?);
+        self.figure(&chart.svg()?);
         Ok(())
+    }
+
+    /// A chart that is drawn already.
+    pub(crate) fn figure(&mut self, svg: &str) {
+        let _ = writeln!(self.0, "<figure>{svg}</figure>");
     }
 
     /// A list.

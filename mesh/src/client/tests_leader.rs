@@ -81,6 +81,12 @@ fn tag(seq: u64) -> Tag {
     request(seq).tag()
 }
 
+/// A vote on the first request's outcome, `x`.
+fn vote(from: ReplicaId) -> Input {
+    let votes = vec![Vote { tag: tag(1), slot: Slot(2), form: Digest::of(b"x"), signed: None }];
+    Input::Votes { from, votes }
+}
+
 #[test]
 fn a_call_goes_to_the_leader_alone_and_the_votes_of_others_count_all_the_same() {
     let mut client = led();
@@ -89,8 +95,7 @@ fn a_call_goes_to_the_leader_alone_and_the_votes_of_others_count_all_the_same() 
     let form = Digest::of(b"x");
     let answer = Answer { tag: tag(1), slot: Slot(2), form, outcome: outcome.clone(), signed: None };
     assert_eq!(push(&mut client, 2, Input::Answer { from: LEADER, answer }), [], "one reply is no majority");
-    let votes = vec![Vote { tag: tag(1), slot: Slot(2), form, signed: None }];
-    let out = push(&mut client, 3, Input::Votes { from: SERVERS[2], votes });
+    let out = push(&mut client, 3, vote(SERVERS[2]));
     assert_eq!(out, [Output::Tell { ticket: Ticket(1), told: Told::unsigned(outcome) }]);
 }
 
@@ -100,10 +105,6 @@ fn the_leaders_reply_is_waited_for_twice_as_long_as_the_votes_of_the_others_took
     for (votes_at, patience) in [(11, 100), (211, 420)] {
         let mut client = led();
         ask(&mut client, 1, 1);
-        let vote = |from| Input::Votes {
-            from,
-            votes: vec![Vote { tag: tag(1), slot: Slot(2), form: Digest::of(b"x"), signed: None }],
-        };
         push(&mut client, votes_at, vote(SERVERS[0]));
         assert_eq!(push(&mut client, votes_at, vote(SERVERS[2])), []);
         assert_eq!(push(&mut client, votes_at + patience - 1, Input::Timeout), []);
@@ -200,10 +201,6 @@ fn who_lacked_the_session_when_asked_and_votes_later_has_not_lost_it() {
     for from in [SERVERS[0], SERVERS[1]] {
         push(&mut client, 1, Input::Steer { from, tag: tag(1), steer: Steer::NoSession });
     }
-    let vote = |from| {
-        let votes = vec![Vote { tag: tag(1), slot: Slot(2), form: Digest::of(b"x"), signed: None }];
-        Input::Votes { from, votes }
-    };
     let mut out = push(&mut client, 2, vote(SERVERS[0]));
     out.extend(push(&mut client, 3, vote(SERVERS[1])));
     assert!(out.iter().all(|output| matches!(output, Output::Send { .. })), "its body is still to be had: {out:?}");

@@ -1,10 +1,8 @@
 //! Connections for the calls that come next, where each has one of its own: opened before they are needed, and used in the
 //! order in which they were opened, so that an application that serves one at a time comes to each in its turn.
 
-use super::exchange::{Loss, connect};
-use rustix::io::Errno;
+use super::exchange::{Loss, connect, is_closed};
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,7 +33,7 @@ impl Ahead {
         more: usize,
     ) -> Result<TcpStream, Loss> {
         if let Some((stream, opened)) = self.open.pop_front() {
-            if opened.elapsed() < FRESH && is_untouched(&stream) {
+            if opened.elapsed() < FRESH && matches!(is_closed(&stream), Ok(false)) {
                 return Ok(stream);
             }
             reset(&stream);
@@ -62,11 +60,6 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         self.give_up();
     }
-}
-
-/// Whether nothing came on it, an end neither. The kernel is asked: the runtime may not have looked since.
-fn is_untouched(stream: &TcpStream) -> bool {
-    matches!(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
 /// Its close is to be an error at the other end. An orderly one would be an empty request where requests end so.

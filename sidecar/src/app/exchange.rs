@@ -3,6 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use mesh::framing::{Adapter, Reply, Scan};
 use mesh::order::AppReply;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,6 +75,19 @@ pub(super) async fn connect(address: SocketAddr, patience: Duration) -> Result<T
     };
     stream.set_nodelay(true).map_err(|error| Loss::Connect(error.to_string()))?;
     Ok(stream)
+}
+
+/// Whether the application closed a connection while nothing was asked over it.
+///
+/// # Errors
+/// It said something unasked.
+pub(super) fn is_closed(stream: &TcpStream) -> Result<bool, Loss> {
+    // The kernel is asked: the runtime may not have looked since.
+    match recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Ok(true),
+        Ok(_) => Err(Loss::Unasked),
+        Err(error) => Ok(error != Errno::AGAIN),
+    }
 }
 
 /// The reply at the front of `input`, taken out, as it is kept.

@@ -3,15 +3,13 @@
 
 use super::Settings;
 use super::conversation::Conversation;
-use super::exchange::{Answer, Loss, Patience, connect, exchange};
+use super::exchange::{Answer, Loss, Patience, connect, exchange, is_closed};
 use super::resp::shorten;
 use anyhow::{Context, anyhow};
 use bytes::{Bytes, BytesMut};
 use mesh::framing::{ConnectionState, Replayed};
 use mesh::ids::{ClientId, Opening};
 use mesh::order::AppReply;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -65,7 +63,7 @@ impl OwnConnections {
         }
         let Own { state, link } = self.sessions.entry(session).or_default();
         if let Some(old) = link
-            && old.is_closed()?
+            && is_closed(&old.stream)?
         {
             if state.is_watching() {
                 return Err(Loss::Watching);
@@ -108,7 +106,7 @@ impl OwnConnections {
 
     /// Whether the application closed one that watches.
     pub(super) fn has_lost_a_watch(&self) -> bool {
-        let closed = |link: &Link| link.is_closed().unwrap_or(true);
+        let closed = |link: &Link| is_closed(&link.stream).unwrap_or(true);
         self.sessions.values().any(|own| own.state.is_watching() && own.link.as_ref().is_some_and(closed))
     }
 
@@ -154,15 +152,5 @@ impl Link {
             }
         }
         Ok(link)
-    }
-
-    /// Whether the application closed it while nothing was asked of it.
-    fn is_closed(&self) -> Result<bool, Loss> {
-        // The kernel is asked: the runtime may not have looked since.
-        match recv(&self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => Ok(true),
-            Ok(_) => Err(Loss::Unasked),
-            Err(error) => Ok(error != Errno::AGAIN),
-        }
     }
 }

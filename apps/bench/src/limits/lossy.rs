@@ -1,30 +1,29 @@
 //! A socket that loses some of the packets to some addresses, so that links can be made bad without a kernel's help.
 
+use mesh::rng::Rng;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-/// One packet of so many is lost.
-const ONE_OF: u64 = 100;
+/// So many of a thousand packets are lost.
+const PER_MILLE: u32 = 10;
 
 /// See the module. It loses nothing until it is told to whom.
 #[derive(Debug)]
 pub(super) struct Lossy {
     inner: Arc<dyn AsyncUdpSocket>,
     to: OnceLock<Vec<SocketAddr>>,
-    /// Packets to those addresses, as the place in a fixed sequence of chances.
-    sent: AtomicU64,
+    rng: Mutex<Rng>,
 }
 
 impl Lossy {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Arc<Self>> {
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Self { inner, to: OnceLock::new(), sent: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { inner, to: OnceLock::new(), rng: Mutex::new(Rng::from_seed(1)) }))
     }
 
     /// From now on packets to these are lost.
@@ -34,16 +33,9 @@ impl Lossy {
     }
 
     fn loses(&self, to: SocketAddr) -> bool {
-        self.to.get().is_some_and(|lossy| lossy.contains(&to)) && is_lost(self.sent.fetch_add(1, Ordering::Relaxed))
+        self.to.get().is_some_and(|lossy| lossy.contains(&to))
+            && self.rng.lock().unwrap_or_else(PoisonError::into_inner).chance(PER_MILLE)
     }
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): evenly spread, and the same in every run.
-fn is_lost(number: u64) -> bool {
-    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)).is_multiple_of(ONE_OF)
 }
 
 impl AsyncUdpSocket for Lossy {
@@ -68,9 +60,9 @@ impl AsyncUdpSocket for Lossy {
         self.inner.local_addr()
     }
 
-    // One packet a call, so that each is lost by itself.
+    // Where packets are lost, one a call, so that each is lost by itself.
     fn max_transmit_segments(&self) -> usize {
-        1
+        if self.to.get().is_some() { 1 } else { self.inner.max_transmit_segments() }
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -88,7 +80,14 @@ mod tests {
 
     #[test]
     fn about_one_of_a_hundred_is_lost_and_not_in_a_pattern() {
-        let lost: Vec<u64> = (0..100_000).filter(|number| is_lost(*number)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _entered = runtime.enter();
+        let [to, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let socket = Lossy::new(UdpSocket::bind("127.0.0.1:0").expect("a port")).expect("a socket");
+        assert!((0..1000).all(|_| !socket.loses(to)), "not told yet");
+        socket.lose(vec![to]);
+        assert!((0..1000).all(|_| !socket.loses(other)));
+        let lost: Vec<u64> = (0..100_000).filter(|_| socket.loses(to)).collect();
         assert!((900..1100).contains(&lost.len()), "{}", lost.len());
         let close = lost.windows(2).filter(|pair| pair[1] - pair[0] < 50).count();
         assert!((300..500).contains(&close), "a gap below 50 should be two of five: {close}");

@@ -58,9 +58,6 @@ fn latencies() -> Latencies {
     Latencies::new()
 }
 
-/// Requests in flight where the links are what differs.
-const FLIGHT: usize = 64;
-
 /// What is measured at once.
 #[derive(Clone, Copy, Debug)]
 enum Part {
@@ -68,10 +65,8 @@ enum Part {
     Disk,
     /// With so many requests in flight.
     Quic(usize),
-    /// With so many requests in flight, synced or not.
-    Quorum(usize, bool),
-    /// With 64 requests in flight, in memory, over such links.
-    Links(Links),
+    /// With so many requests in flight, synced or not, over such links.
+    Quorum(usize, bool, Links),
 }
 
 impl Part {
@@ -80,13 +75,13 @@ impl Part {
         Self::Disk,
         Self::Quic(1),
         Self::Quic(64),
-        Self::Quorum(1, false),
-        Self::Quorum(64, false),
-        Self::Quorum(1, true),
-        Self::Quorum(64, true),
-        Self::Links(Links { lossy: false, ordered: true }),
-        Self::Links(Links { lossy: true, ordered: false }),
-        Self::Links(Links { lossy: true, ordered: true }),
+        Self::Quorum(1, false, Links::PLAIN),
+        Self::Quorum(64, false, Links::PLAIN),
+        Self::Quorum(1, true, Links::PLAIN),
+        Self::Quorum(64, true, Links::PLAIN),
+        Self::Quorum(64, false, Links { lossy: false, ordered: true }),
+        Self::Quorum(64, false, Links { lossy: true, ordered: false }),
+        Self::Quorum(64, false, Links { lossy: true, ordered: true }),
     ];
 
     fn name(self) -> String {
@@ -94,12 +89,9 @@ impl Part {
             Self::Crypto => "crypto".to_owned(),
             Self::Disk => "disk".to_owned(),
             Self::Quic(flight) => format!("quic-stream-{flight}"),
-            Self::Quorum(flight, synced) => {
-                format!("quorum-{}-{flight}", if synced { "fdatasync" } else { "memory" })
-            }
-            Self::Links(Links { lossy, ordered }) => {
+            Self::Quorum(flight, synced, Links { lossy, ordered }) => {
                 let (lossy, ordered) = (if lossy { "-lossy" } else { "" }, if ordered { "-ordered" } else { "" });
-                format!("quorum-memory-{FLIGHT}{lossy}{ordered}")
+                format!("quorum-{}-{flight}{lossy}{ordered}", if synced { "fdatasync" } else { "memory" })
             }
         }
     }
@@ -109,11 +101,9 @@ impl Part {
             Self::Crypto => crypto::measure(),
             Self::Disk => disk::measure(dir),
             Self::Quic(flight) => Ok(vec![echo::one_server(&self.name(), flight, time)?]),
-            Self::Quorum(flight, synced) => {
-                let disk = synced.then_some(dir);
-                Ok(vec![echo::three_servers(&self.name(), flight, time, disk, Links::default())?])
+            Self::Quorum(flight, synced, links) => {
+                Ok(vec![echo::three_servers(&self.name(), flight, time, synced.then_some(dir), links)?])
             }
-            Self::Links(links) => Ok(vec![echo::three_servers(&self.name(), FLIGHT, time, None, links)?]),
         }
     }
 }
@@ -209,10 +199,10 @@ mod tests {
         let time = Duration::from_millis(300);
         let one = echo::one_server("one", 4, time).expect("loopback works");
         assert!(one.values["rate"] > 10.0, "{one:?}");
-        let three = echo::three_servers("three", 4, time, None, Links::default()).expect("loopback works");
+        let three = echo::three_servers("three", 4, time, None, Links::PLAIN).expect("loopback works");
         assert!(three.values["rate"] > 10.0, "{three:?}");
         let dir = crate::results::tests::Dir::new("limits");
-        let synced = echo::three_servers("synced", 4, time, Some(&dir.0), Links::default()).expect("loopback works");
+        let synced = echo::three_servers("synced", 4, time, Some(&dir.0), Links::PLAIN).expect("loopback works");
         assert!(synced.values["rate"] > 1.0, "{synced:?}");
         let bad = Links { lossy: true, ordered: true };
         let lossy = echo::three_servers("lossy", 4, time, None, bad).expect("loopback works");

@@ -32,15 +32,13 @@ impl Identity {
 
     /// An endpoint that dials and listens, on a port of its own.
     pub(super) fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        let (config, server) = (EndpointConfig::default(), Some(self.server()?));
-        let mut endpoint = Endpoint::new(config, server, socket()?, Arc::new(TokioRuntime))?;
-        endpoint.set_default_client_config(self.client()?);
-        Ok(endpoint)
+        Ok(self.lossy_endpoint()?.0)
     }
 
-    /// The same over a socket that can be told to lose packets.
+    /// The same, and its socket, which can be told to lose packets.
     pub(super) fn lossy_endpoint(&self) -> anyhow::Result<(Endpoint, Arc<Lossy>)> {
-        let (config, server, socket) = (EndpointConfig::default(), Some(self.server()?), Lossy::new(socket()?)?);
+        let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("no free port")?;
+        let (config, server, socket) = (EndpointConfig::default(), Some(self.server()?), Lossy::new(socket)?);
         let runtime = Arc::new(TokioRuntime);
         let mut endpoint = Endpoint::new_with_abstract_socket(config, server, socket.clone(), runtime)?;
         endpoint.set_default_client_config(self.client()?);
@@ -92,10 +90,6 @@ fn transport() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .keep_alive_interval(Some(Duration::from_secs(1)));
     config
-}
-
-fn socket() -> anyhow::Result<UdpSocket> {
-    UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("no free port")
 }
 
 /// Dials.

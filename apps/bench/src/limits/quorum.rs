@@ -34,12 +34,17 @@ const PROPOSE: u8 = 1;
 const ACCEPT: u8 = 2;
 
 /// How the links between the servers are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     /// One packet of a hundred between the leader and each follower is lost.
     pub(super) lossy: bool,
     /// All messages of a link travel on one stream, instead of each on its own.
     pub(super) ordered: bool,
+}
+
+impl Links {
+    /// None of it.
+    pub(super) const PLAIN: Self = Self { lossy: false, ordered: false };
 }
 
 /// The way to another server.

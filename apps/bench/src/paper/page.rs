@@ -36,8 +36,9 @@ pub(super) fn draw(run: &Run, points: &[Point]) -> anyhow::Result<Drawn> {
         for (grids, what, unit, scale) in values {
             let Some(grid) = grids.last().filter(|grid| !grid.is_empty()) else { continue };
             let chart = chart(&format!("Figure {figure}: {what}, {}", scenario.words()), unit, scale, scenario, grid);
-            page.chart(&chart)?;
-            figures.push((figure, chart.svg()?));
+            let svg = chart.svg()?;
+            page.figure(&svg);
+            figures.push((figure, svg));
             figure += 1;
         }
         figure = 5;

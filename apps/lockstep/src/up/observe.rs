@@ -14,7 +14,6 @@ use tokio::time::sleep;
 const WAITING: Duration = Duration::from_millis(100);
 /// Between two looks at one that is, unless its application has ended.
 const WATCHING: Duration = Duration::from_secs(2);
-
 /// Between two looks whether an application still runs, which is not its sidecar's work.
 const LIVING: Duration = Duration::from_millis(250);
 

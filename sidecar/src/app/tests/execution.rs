@@ -70,10 +70,7 @@ async fn each_request_has_a_connection_of_its_own_that_is_half_closed() {
     app.reset(1).await;
     app.execute(1, 1, &["first", "second"]).await;
     for _ in 0..2 {
-        let mut stream = accept(&listener).await;
-        let mut request = String::new();
-        stream.read_to_string(&mut request).await.expect("until the half-close");
-        stream.write_all(request.to_uppercase().as_bytes()).await.expect("write");
+        shout(accept(&listener).await).await;
     }
     assert_eq!(app.replies(1, 1).await, ["FIRST", "SECOND"]);
 }
