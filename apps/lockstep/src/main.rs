@@ -11,7 +11,7 @@ mod up;
 
 use cli::{Cli, Command};
 use exit::Failure;
-use mesh::node::{Version, config, set_version};
+use mesh::node::{Version, config, grid, set_version};
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
@@ -30,9 +30,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every process has one thread for its event loop (quinn costs three times as much on several).
 fn run(cli: Cli) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    let runtime = grid::runtime().map_err(anyhow::Error::from)?;
     runtime.block_on(async {
         match cli.command {
             Command::Exec(args) => parts::exec::run(args).await,

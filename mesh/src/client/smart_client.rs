@@ -382,24 +382,27 @@ impl SmartClient {
         }
     }
 
-    /// The leader alone was not enough: the others are asked too.
-    fn widen(&mut self, now: Instant, tag: Tag, out: &mut Vec<Output>) {
+    /// The leader alone was not enough: the others are asked too, `whole` for the whole reply, if it is another's now.
+    fn widen(&mut self, now: Instant, tag: Tag, whole: Option<ReplicaId>, out: &mut Vec<Output>) {
         let Some(pending) = self.pending.get_mut(&tag) else { return };
+        let asked = pending.whole;
         pending.narrow = false;
-        let others = self.links.iter().filter(|server| pending.whole != Some(**server));
+        pending.whole = whole;
+        let others = self.links.iter().filter(|server| asked != Some(**server));
         let silent = |server: &ReplicaId| !pending.tally.has_voted(*server) && !pending.steers.contains_key(server);
-        for to in others.filter(|server| silent(server)) {
-            out.push(Output::Send { to: *to, request: pending.request.clone(), whole: false });
+        for to in others.filter(|server| whole == Some(**server) || silent(server)) {
+            out.push(Output::Send { to: *to, request: pending.request.clone(), whole: whole == Some(*to) });
         }
         pending.resend_at = now + self.config.resend;
         self.set_wake(tag);
     }
 
-    /// What was sent to a leader alone that is none any more, or not well, may never be proposed.
-    fn widen_all(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let narrow = self.pending.iter().filter(|(_, pending)| pending.narrow).map(|(tag, _)| *tag);
-        for tag in narrow.collect::<Vec<_>>() {
-            self.widen(now, tag, out);
+    /// What was sent to a leader alone that is none any more, or not well, may never be proposed. Who leads after it,
+    /// if that is known, sends the whole reply: the leader before it may be gone, and its link not yet.
+    fn widen_all(&mut self, now: Instant, whole: Option<ReplicaId>, out: &mut Vec<Output>) {
+        let narrow = self.pending.iter().filter(|(_, pending)| pending.narrow);
+        for (tag, asked) in narrow.map(|(tag, pending)| (*tag, pending.whole)).collect::<Vec<_>>() {
+            self.widen(now, tag, whole.or(asked), out);
         }
     }
 
@@ -409,12 +412,12 @@ impl SmartClient {
                 let another = self.leader != Some(from);
                 (self.leader, self.ballot) = (Some(from), ballot);
                 if another {
-                    self.widen_all(now, out);
+                    self.widen_all(now, self.links.get(&from).copied(), out);
                 }
             }
             _ if self.leader == Some(from) => {
                 self.leader = None;
-                self.widen_all(now, out);
+                self.widen_all(now, None, out);
             }
             _ => {}
         }
@@ -570,7 +573,8 @@ impl SmartClient {
             pending.whole = None;
         }
         if pending.narrow && steer != Steer::Busy {
-            self.widen(now, tag, out);
+            let whole = pending.whole;
+            self.widen(now, tag, whole, out);
         }
         let Some(pending) = self.pending.get(&tag) else { return };
         // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
@@ -678,7 +682,7 @@ impl SmartClient {
         self.links.remove(&server);
         if self.leader == Some(server) {
             self.leader = None;
-            self.widen_all(now, out);
+            self.widen_all(now, None, out);
         }
         self.reads.of(server).iter().for_each(|tag| self.end_read(tag, Unread::Now, out));
         let bereft: Vec<Tag> =
@@ -761,7 +765,8 @@ impl SmartClient {
             // In the place of having asked all at once, not beside it: no matter of the budget. Until the leader says
             // something again, others are not left to it.
             self.leader = self.leader.filter(|leader| pending.whole != Some(*leader));
-            return self.widen(now, tag, out);
+            let whole = self.pick_whole(now, &tag);
+            return self.widen(now, tag, whole, out);
         }
         if pending.sent && !self.budget.spend(now) {
             pending.resend_at = now + self.config.resend * 2;

@@ -9,11 +9,12 @@ use super::metrics::Metrics;
 use super::reload::{self, Reloads};
 use super::signing::{InUse, SignerTrust};
 use super::socket::Socket;
+use super::timers::Gridded;
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
 use crate::node::Registry;
-use quinn::{Connection, EndpointConfig, TokioRuntime, TransportConfig};
+use quinn::{Connection, EndpointConfig, TransportConfig};
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -149,7 +150,7 @@ impl Endpoint {
         let failed = |source| NetError::Bind { addr, source };
         let socket = UdpSocket::bind(addr).map_err(failed)?;
         let known = Socket::prepare(&socket);
-        let runtime = Arc::new(TokioRuntime);
+        let runtime = Arc::new(Gridded);
         let mut config = EndpointConfig::default();
         // Within what the protocol allows.
         config.max_udp_payload_size(transport::PACKET_BYTES_MAX).expect("between 1,200 and 65,527");

@@ -28,6 +28,7 @@ mod reload;
 mod revocation;
 mod signing;
 mod socket;
+mod timers;
 mod tls;
 mod transport;
 

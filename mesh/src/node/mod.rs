@@ -8,6 +8,7 @@ pub mod config;
 pub mod counts;
 pub mod drive;
 pub mod failpoint;
+pub mod grid;
 pub mod hide;
 pub mod human;
 pub mod identity;
