@@ -9,6 +9,7 @@ use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::refusal::{Verdict, close_code, describe};
 use super::tls::Tls;
 use crate::node::Quiet;
+use crate::node::grid;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
 use rustls::pki_types::CertificateDer;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 /// Links that passed all checks and wait for [`super::Endpoint::accept`].
 pub(super) const LINKS_WAITING_MAX: usize = 64;
@@ -86,8 +87,8 @@ impl Acceptor {
 
     pub(super) async fn run(self) {
         let mut handshakes = JoinSet::new();
-        let mut sampling = interval(SAMPLE);
-        sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let sampling = grid::sleep(SAMPLE);
+        tokio::pin!(sampling);
         loop {
             tokio::select! {
                 incoming = self.shared.quinn.accept() => match incoming {
@@ -95,8 +96,9 @@ impl Acceptor {
                     None => return,
                 },
                 Some(_) = handshakes.join_next() => {}
-                _ = sampling.tick() => {
+                () = &mut sampling => {
                     self.shared.live.sample(&self.shared.metrics, self.shared.identity().role);
+                    sampling.set(grid::sleep(SAMPLE));
                 }
             }
         }

@@ -7,9 +7,9 @@ use super::link::{CLOSE_ORDERLY, Link, Side};
 use super::live::{self, Live, unix_now};
 use super::metrics::Metrics;
 use super::reload::{self, Reloads};
+use super::runtime::Frugal;
 use super::signing::{InUse, SignerTrust};
 use super::socket::Socket;
-use super::timers::Gridded;
 use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
@@ -150,7 +150,7 @@ impl Endpoint {
         let failed = |source| NetError::Bind { addr, source };
         let socket = UdpSocket::bind(addr).map_err(failed)?;
         let known = Socket::prepare(&socket);
-        let runtime = Arc::new(Gridded);
+        let runtime = Arc::new(Frugal);
         let mut config = EndpointConfig::default();
         // Within what the protocol allows.
         config.max_udp_payload_size(transport::PACKET_BYTES_MAX).expect("between 1,200 and 65,527");

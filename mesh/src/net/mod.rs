@@ -26,9 +26,9 @@ mod probe;
 mod refusal;
 mod reload;
 mod revocation;
+mod runtime;
 mod signing;
 mod socket;
-mod timers;
 mod tls;
 mod transport;
 

@@ -10,6 +10,7 @@ use super::identity::Credentials;
 use super::live::unix_now;
 use super::tls::Tls;
 use crate::node::Registry;
+use crate::node::grid;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use rustls::pki_types::UnixTime;
@@ -102,7 +103,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     let mut changes = Changes::new(shared.tls().credentials.fingerprint);
     let mut due_said = shared.tls().credentials.is_due(unix_now());
     loop {
-        tokio::time::sleep(POLL).await;
+        grid::sleep(POLL).await;
         let old = shared.tls();
         let files = old.credentials.files.clone();
         // A file system that hangs must not hang this process.

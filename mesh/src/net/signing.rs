@@ -11,6 +11,7 @@ use super::reload::{Changes, POLL};
 use super::{Endpoint, Identity, Role};
 use crate::auth::{BadKey, CERTIFICATE_BYTES_MAX, PublicKey, SecretKey};
 use crate::client::sender::Card;
+use crate::node::grid;
 use bytes::Bytes;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -200,7 +201,7 @@ impl Followed {
     /// one stays.
     pub async fn follow<E>(mut self, endpoint: Endpoint, out: mpsc::Sender<E>, event: impl Fn(Arc<Signer>) -> E) {
         loop {
-            tokio::time::sleep(POLL).await;
+            grid::sleep(POLL).await;
             let files = self.files.clone();
             // A file system that hangs must not hang this process.
             let Ok((content, read)) = tokio::task::spawn_blocking(move || found(&files)).await else { continue };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Between two signs of life on an idle link: several fit into [`IDLE_TIMEOUT`], and one that is lost is sent again long
 /// before, so that single losses do not end it.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 
 /// Silence after which a link is given up: how long the links of a killed process look alive. Elections do not wait
 /// for it (they have heartbeats); shorter would end links during pauses of a busy machine.

@@ -5,12 +5,12 @@
 use std::io;
 use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 const STEP: Duration = Duration::from_millis(64);
 
-/// What is at least so far ahead is moved, by a quarter of that at most.
-const FAR: Duration = Duration::from_millis(256);
+/// What is at least so far ahead is moved, by a third of that at most.
+const FAR: Duration = Duration::from_millis(200);
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
@@ -23,13 +23,21 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+/// Whether `at` is so long after `now` that what is due then may wait for the grid.
+#[must_use]
+pub fn is_far(now: Instant, at: Instant) -> bool {
+    at.saturating_duration_since(now) >= FAR
+}
+
 /// The same time, or, where that is far ahead, the grid's next.
 #[must_use]
 pub fn later(at: Instant) -> Instant {
-    if at.saturating_duration_since(Instant::now()) < FAR {
-        return at;
-    }
-    next(*BEGAN.get_or_init(Instant::now), at)
+    if is_far(Instant::now(), at) { next(*BEGAN.get_or_init(Instant::now), at) } else { at }
+}
+
+/// Waits for so long, and where that is long, for the grid. For what is looked at now and then.
+pub fn sleep(pause: Duration) -> Sleep {
+    sleep_until(later(Instant::now() + pause))
 }
 
 /// The first of the grid that is not before `at`.

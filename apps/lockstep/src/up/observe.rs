@@ -5,6 +5,7 @@ use super::state::Role;
 use crate::http;
 use crate::process::Process;
 use hyper::StatusCode;
+use mesh::node::grid;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,9 +14,9 @@ use tokio::time::sleep;
 /// Between two looks at a part that is not ready.
 const WAITING: Duration = Duration::from_millis(100);
 /// Between two looks at one that is, unless its application has ended.
-const WATCHING: Duration = Duration::from_secs(2);
+const WATCHING: Duration = Duration::from_secs(4);
 /// Between two looks whether an application still runs, which is not its sidecar's work.
-const LIVING: Duration = Duration::from_millis(250);
+const LIVING: Duration = Duration::from_millis(256);
 
 /// One look at one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look
             return;
         }
         tokio::select! {
-            () = sleep(pause) => {}
+            () = grid::sleep(pause) => {}
             // Its sidecar has to notice, too, and may say for a moment that it still runs.
             () = app_ended(app) => sleep(WAITING).await,
         }
@@ -79,7 +80,7 @@ async fn app_ended(pid: Option<u32>) {
     let Some(pid) = pid else { return std::future::pending().await };
     let app = Process::with_pid(pid);
     while app.is_some_and(Process::is_alive) {
-        sleep(LIVING).await;
+        grid::sleep(LIVING).await;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::client::sender::Endpoint as Number;
 use crate::net::kept::{self, Standing, Target};
 use crate::net::{Backoff, Endpoint, LinkKind};
 use crate::node::counts::{Counts, Endpoints};
+use crate::node::grid;
 use crate::rng::Rng;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -138,7 +139,7 @@ impl Keeper {
             let found = resolve(&address).await;
             self.take_on(&found, &mut kept, &mut rng);
             self.let_go(&found, &mut kept).await;
-            tokio::time::sleep(if found.is_empty() { ASK_NOBODY } else { ASK }).await;
+            grid::sleep(if found.is_empty() { ASK_NOBODY } else { ASK }).await;
         }
     }
 
