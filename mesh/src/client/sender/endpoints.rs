@@ -360,6 +360,29 @@ mod tests {
         chosen
     }
 
+    /// Mutants: a run without an end; one that outlasts its moment or its SMaRtClient.
+    #[test]
+    fn requests_of_one_moment_go_the_same_way_sixteen_at_a_time() {
+        let (mut endpoints, mut chance) = both();
+        let mut run = |endpoints: &mut Endpoints, now: Instant, count: usize| {
+            let mut run = Vec::new();
+            for _ in 0..count {
+                run.extend(endpoints.choose(now, None, &mut chance).inspect(|chosen| endpoints.asked(*chosen)));
+            }
+            run
+        };
+        let first = run(&mut endpoints, at(1), 32);
+        assert!(first[..16].iter().all(|chosen| *chosen == first[0]), "{first:?}");
+        let other = if first[0] == A { B } else { A };
+        assert_eq!(first[16..], [other; 16], "it has less to do");
+        let second = run(&mut endpoints, at(2), 1)[0];
+        endpoints.asked(second);
+        assert_ne!(run(&mut endpoints, at(3), 1)[0], second, "another moment");
+        let third = run(&mut endpoints, at(4), 1)[0];
+        endpoints.down(third);
+        assert_ne!(run(&mut endpoints, at(4), 1)[0], third, "its link is gone");
+    }
+
     #[test]
     fn the_less_loaded_of_two_is_asked_and_another_than_last_time() {
         let (mut endpoints, mut chance) = both();
