@@ -118,7 +118,7 @@ pub struct App {
     pub marker: Marker,
     /// It answers wrongly from now on, until its next reset.
     pub wrong: bool,
-    /// It did, or began with a state of one that did.
+    /// It did, and its state went wrong with that, or it began with a state of one that did.
     pub tainted: bool,
 }
 
@@ -190,12 +190,12 @@ impl App {
         for bytes in first.calls() {
             let mut reply = self.store.execute(bytes);
             if self.wrong {
-                // Its state goes wrong too.
+                reply = Bytes::from([b"WRONG ", reply.as_ref()].concat());
+                // Its state goes wrong too. By a read it does not: then there is nothing that anybody could find.
                 if first.read.is_none() {
                     self.store.0.insert(u64::MAX, first.slot.0);
+                    self.tainted = true;
                 }
-                reply = Bytes::from([b"WRONG ", reply.as_ref()].concat());
-                self.tainted = true;
             }
             replies.push(AppReply { form: Digest::of(&reply), bytes: reply });
         }
@@ -243,6 +243,16 @@ mod tests {
         app.reset(Run(2));
         app.restored(Slot(0), Store::default(), false);
         assert!(!app.tainted && !app.wrong);
+    }
+
+    #[test]
+    fn a_wrong_answer_to_a_read_leaves_the_state_right() {
+        let mut app = app();
+        app.wrong = true;
+        assert!(app.take(Waiting { read: Some(ReadId(1)), ..put(1) }));
+        let done = app.execute().expect("it was given");
+        assert!(done.replies[0].bytes.starts_with(b"WRONG"));
+        assert!(!app.tainted && app.store().0.get(&u64::MAX).is_none());
     }
 
     #[test]

@@ -515,7 +515,7 @@ impl World {
         for (index, status) in running {
             lines.push(format!(
                 "server {index}: {:?} epoch {} changing {} {} leader {:?} ready {} decided {} executed {} settled {} last {} held {} app {} \
-                 first {} snapshot {} silent {:?} quarantined {}",
+                 first {} snapshot {} silent {:?} quarantined {} tainted {}",
                 status.role,
                 status.epoch,
                 status.changing,
@@ -531,7 +531,8 @@ impl World {
                 status.log_first,
                 status.snapshot,
                 status.silent,
-                status.quarantined
+                status.quarantined,
+                self.servers[index].is_tainted()
             ));
         }
         let waiting = (0..self.servers.len()).filter(|index| self.servers[*index].waiting).collect::<Vec<_>>();

@@ -74,7 +74,7 @@ impl World {
         let server = &mut self.servers[index];
         if let Some(waiter) = server.reads.waiting.get_mut(&read) {
             waiter.replies = Some(replies.into_iter().map(|reply| reply.bytes).collect());
-            waiter.tainted = server.app.tainted;
+            waiter.tainted = server.app.tainted || server.app.wrong;
         }
         if server.app.is_busy() {
             self.begin_execution(index);
