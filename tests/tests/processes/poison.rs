@@ -24,8 +24,14 @@ fn is_aborted_everywhere(request: &str) {
         counts => Err(format!("{counts:?}")),
     });
     // A replay goes past it.
-    let victim = up.leader().1.remove(0);
-    let (pid, _) = victim.app.clone().expect("a sidecar of up has an application");
+    // A moment after it was started anew `up` may still name the process before.
+    let (victim, pid) = wait::until("named anew", || {
+        let victim = up.leader().1.remove(0);
+        match &victim.app {
+            Some((pid, _)) if super::up::lives(*pid) => Ok((victim.clone(), *pid)),
+            other => Err(format!("{other:?}")),
+        }
+    });
     super::up::signal("KILL", pid);
     wait::until("rebuilt", || {
         let sidecar = up.role("sidecar").into_iter().find(|part| part.id == victim.id).expect("it is there");
