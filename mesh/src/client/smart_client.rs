@@ -382,12 +382,12 @@ impl SmartClient {
         }
     }
 
-    /// The leader alone was not enough: the others are asked too, `whole` for the whole reply, if it is another's now.
-    fn widen(&mut self, now: Instant, tag: Tag, whole: Option<ReplicaId>, out: &mut Vec<Output>) {
+    /// The leader alone was not enough: the others are asked too, `instead` of it, if given, for the whole reply.
+    fn widen(&mut self, now: Instant, tag: Tag, instead: Option<ReplicaId>, out: &mut Vec<Output>) {
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         let asked = pending.whole;
-        pending.narrow = false;
-        pending.whole = whole;
+        let whole = instead.or(asked);
+        (pending.narrow, pending.whole) = (false, whole);
         let others = self.links.iter().filter(|server| asked != Some(**server));
         let silent = |server: &ReplicaId| !pending.tally.has_voted(*server) && !pending.steers.contains_key(server);
         for to in others.filter(|server| whole == Some(**server) || silent(server)) {
@@ -399,10 +399,10 @@ impl SmartClient {
 
     /// What was sent to a leader alone that is none any more, or not well, may never be proposed. Who leads after it,
     /// if that is known, sends the whole reply: the leader before it may be gone, and its link not yet.
-    fn widen_all(&mut self, now: Instant, whole: Option<ReplicaId>, out: &mut Vec<Output>) {
-        let narrow = self.pending.iter().filter(|(_, pending)| pending.narrow);
-        for (tag, asked) in narrow.map(|(tag, pending)| (*tag, pending.whole)).collect::<Vec<_>>() {
-            self.widen(now, tag, whole.or(asked), out);
+    fn widen_all(&mut self, now: Instant, instead: Option<ReplicaId>, out: &mut Vec<Output>) {
+        let narrow = self.pending.iter().filter(|(_, pending)| pending.narrow).map(|(tag, _)| *tag);
+        for tag in narrow.collect::<Vec<_>>() {
+            self.widen(now, tag, instead, out);
         }
     }
 
@@ -573,8 +573,7 @@ impl SmartClient {
             pending.whole = None;
         }
         if pending.narrow && steer != Steer::Busy {
-            let whole = pending.whole;
-            self.widen(now, tag, whole, out);
+            self.widen(now, tag, None, out);
         }
         let Some(pending) = self.pending.get(&tag) else { return };
         // What every reachable server says that has no outcome, and they are a majority, is believed; it makes the
@@ -765,8 +764,8 @@ impl SmartClient {
             // In the place of having asked all at once, not beside it: no matter of the budget. Until the leader says
             // something again, others are not left to it.
             self.leader = self.leader.filter(|leader| pending.whole != Some(*leader));
-            let whole = self.pick_whole(now, &tag);
-            return self.widen(now, tag, whole, out);
+            let instead = self.pick_whole(now, &tag);
+            return self.widen(now, tag, instead, out);
         }
         if pending.sent && !self.budget.spend(now) {
             pending.resend_at = now + self.config.resend * 2;

@@ -4,7 +4,7 @@ use super::LinkLimits;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::time::Duration;
 
-/// Between two signs of life on an idle link: several fit into [`IDLE_TIMEOUT`], and one that is lost is sent again long
+/// Between two signs of life on an idle link: two fit into [`IDLE_TIMEOUT`], and one that is lost is sent again long
 /// before, so that single losses do not end it.
 const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 
