@@ -14,7 +14,7 @@ use super::tls::Tls;
 use super::{LinkKind, LinkLimits, transport};
 use crate::names::Identity;
 use crate::node::Registry;
-use quinn::{Connection, EndpointConfig, TransportConfig};
+use quinn::{Connection, TransportConfig};
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -151,11 +151,11 @@ impl Endpoint {
         let socket = UdpSocket::bind(addr).map_err(failed)?;
         let known = Socket::prepare(&socket);
         let runtime = Arc::new(Frugal);
-        let mut config = EndpointConfig::default();
+        let local_addr = socket.local_addr().map_err(failed)?;
+        let mut config = tls.credentials.resets.endpoint_config(local_addr);
         // Within what the protocol allows.
         config.max_udp_payload_size(transport::PACKET_BYTES_MAX).expect("between 1,200 and 65,527");
         let quinn = quinn::Endpoint::new(config, server.clone(), socket, runtime).map_err(failed)?;
-        let local_addr = quinn.local_addr().map_err(failed)?;
         let metrics = Metrics::register(registry);
         metrics.set_expiry(tls.credentials.expires_at());
         let seed = crate::node::seed().map_or(0, |seed| seed[0]);

@@ -4,6 +4,7 @@ use super::LinkKind;
 use super::error::NetError;
 use super::files::{Contents, Files, fault};
 use super::refusal::reason_of;
+use super::reset::ResetSecret;
 use super::revocation::Revocations;
 use super::signing::SignerTrust;
 use super::{RefusalReason, explain};
@@ -78,6 +79,7 @@ pub struct Credentials {
     pub(super) speaks: fn(LinkKind) -> Vec<Vec<u8>>,
     /// Tells this set from another.
     pub(super) fingerprint: blake3::Hash,
+    pub(super) resets: ResetSecret,
     chain: Vec<CertificateDer<'static>>,
     authorities: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
@@ -127,6 +129,7 @@ impl Credentials {
         let named = read_names(&chain[0]).map_err(|problem| fault(&certificate, problem))?;
         let secret = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|_| fault(&key, "no private key in PEM: issue the certificate again"))?;
+        let resets = ResetSecret::of(secret.secret_der());
         let certified = CertifiedKey::from_der(chain.clone(), secret, &provider)
             .map_err(|problem| fault(&key, &format!("cannot be used with {}: {problem}", certificate.display())))?;
         let authorities = certificates(&bundle, &contents.bundle)?;
@@ -149,6 +152,7 @@ impl Credentials {
             files: files.clone(),
             speaks: |kind| kind.alpns().map(<[u8]>::to_vec).into(),
             fingerprint,
+            resets,
             chain,
             authorities,
             roots,

@@ -25,6 +25,7 @@ mod outside;
 mod probe;
 mod refusal;
 mod reload;
+mod reset;
 mod revocation;
 mod runtime;
 mod signing;

@@ -6,6 +6,7 @@ mod pki;
 mod questions;
 mod refusals;
 mod reloads;
+mod restarts;
 
 use super::*;
 use crate::node::Registry;
