@@ -24,7 +24,7 @@ use mesh::auth::{self, Checked, Seeking};
 use mesh::config::Configuration;
 use mesh::framing::Adapter;
 use mesh::ids::{Generation, Position, ReplicaId};
-use mesh::node::failpoint;
+use mesh::node::{failpoint, grid};
 use mesh::order::{ChangeRefused, Event, Input, Output, Record, Recovered, Replica, Role, To, Unread};
 use mesh::time::Instant;
 use mesh::wire::admin::{AdminReply, AdminRequest, MembersView, SnapshotsView};
@@ -230,6 +230,8 @@ impl Driver {
         wake = self.publisher.due().map_or(wake, |due| wake.min(due));
         wake = self.drain.due().map_or(wake, |due| wake.min(due));
         let (takes_requests, wake) = (!self.journal.behind(), self.clock.timer(wake));
+        // A follower's may be an election.
+        let wake = if self.replica.reign().is_some() { grid::later(wake) } else { wake };
         let Inputs { peers, requests, admin, control } = &mut self.inputs;
         tokio::select! {
             biased;

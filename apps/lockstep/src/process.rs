@@ -1,9 +1,15 @@
 //! Processes as /proc shows them, and the tie between a part and the `up` that started it.
 
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use mesh::node::descriptor::watch;
+use mesh::node::grid;
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::io::Interest;
+use tokio::time::timeout;
+
+/// Between two looks at a process that the system does not watch for us.
+const LIVING: Duration = Duration::from_millis(256);
 
 /// One life of one process: a pid alone may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +30,24 @@ impl Process {
     /// Whether this very process still runs.
     pub(crate) fn is_alive(self) -> bool {
         Self::with_pid(self.pid) == Some(self)
+    }
+
+    /// Resolves when it has ended.
+    pub(crate) async fn ended(self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let watched = pid
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
+            .and_then(|process| watch(process, Interest::READABLE).ok());
+        // Asked again: the pid may have been another's by then.
+        if let Some(watched) = watched
+            && self.is_alive()
+        {
+            let _ = watched.readable().await;
+        }
+        // Where the system does not tell.
+        while self.is_alive() {
+            grid::sleep(LIVING).await;
+        }
     }
 
     /// Sends it a signal, if it still runs.
@@ -67,14 +91,12 @@ pub(crate) async fn end(processes: &[Process], grace: Duration) {
 }
 
 async fn gone(processes: &[Process], within: Duration) -> bool {
-    let end = Instant::now() + within;
-    while processes.iter().any(|process| process.is_alive()) {
-        if Instant::now() >= end {
-            return false;
+    let all = async {
+        for process in processes {
+            process.ended().await;
         }
-        sleep(Duration::from_millis(20)).await;
-    }
-    true
+    };
+    timeout(within, all).await.is_ok()
 }
 
 /// Tells one start of the machine from another: pids and start times are only good within one.
@@ -109,6 +131,20 @@ mod tests {
         let stat = |state: &str| format!("7 (a) b) {state} 1 7 7 0 -1 4194304 0 0 0 0 150 50 0 0 20 0 1 0 1000 0 0");
         assert_eq!(started(&stat("S")), Some(1000));
         assert_eq!(started(&stat("Z")), None);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told_and_its_zombie_is_none() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("there is one");
+        let process = Process::with_pid(child.id()).expect("it runs");
+        let early = timeout(Duration::from_millis(50), process.ended()).await;
+        assert!(early.is_err(), "it runs still");
+        let (ended, ()) = tokio::join!(timeout(Duration::from_secs(20), process.ended()), async {
+            child.kill().expect("it is ours");
+        });
+        ended.expect("nobody has waited for it, and it has ended all the same");
+        child.wait().expect("it is ours");
+        timeout(Duration::from_secs(20), process.ended()).await.expect("it has ended before");
     }
 
     #[tokio::test]

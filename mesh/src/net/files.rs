@@ -98,12 +98,14 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, NetError> {
 pub(super) fn read(path: &Path, secret: bool) -> Result<Vec<u8>, NetError> {
     let failed = |problem: std::io::Error| fault(path, &format!("cannot be read: {problem}"));
     let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode();
+    let metadata = file.metadata().map_err(failed)?;
+    let mode = metadata.mode();
     if secret && mode & 0o027 != 0 {
         let problem = format!("mode {:04o} lets others read or the group write it: chmod 0600 it", mode & 0o7777);
         return Err(fault(path, &problem));
     }
-    let mut bytes = Vec::new();
+    // Read every two seconds: in one piece, not in ever larger ones.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(FILE_BYTES_MAX)).unwrap_or_default());
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(fault(path, "too large to be what it should be"));

@@ -6,6 +6,7 @@
 //!   asked about.
 //! - What quinn wants to be woken for much later is put on the process' [`grid`].
 
+use crate::node::descriptor::watch;
 use crate::node::grid;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, UdpPoller};
@@ -15,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep_until};
@@ -26,7 +27,7 @@ pub(super) struct Frugal;
 
 impl Runtime for Frugal {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(Timer(Box::pin(sleep_until(grid::later(at.into())))))
+        Box::pin(Timer::new(at))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
@@ -36,7 +37,7 @@ impl Runtime for Frugal {
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let state = UdpSocketState::new((&socket).into())?;
         socket.set_nonblocking(true)?;
-        Ok(Arc::new(Socket { state, readable: asking(socket, Interest::READABLE)?, full: AtomicBool::new(false) }))
+        Ok(Arc::new(Socket { state, readable: watch(socket, Interest::READABLE)?, full: AtomicBool::new(false) }))
     }
 
     fn now(&self) -> Instant {
@@ -44,28 +45,40 @@ impl Runtime for Frugal {
     }
 }
 
-/// Registers a socket for what is to be asked of it.
-#[expect(deprecated, reason = "what its unsafe successor demands, one descriptor as long as it lives, a UdpSocket is")]
-fn asking(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
-    AsyncFd::with_interest(socket, interest)
-}
+/// A timer that is moved ahead stays where it was in tokio's wheel, and wakes the process there too. Beyond this it is
+/// worth being taken out; busy links move theirs with every packet, by less.
+const MOVED: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
-struct Timer(Pin<Box<Sleep>>);
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// Where the wheel has it.
+    kept: tokio::time::Instant,
+}
+
+impl Timer {
+    fn new(at: Instant) -> Self {
+        let due = grid::later(at.into());
+        Self { sleep: Box::pin(sleep_until(due)), kept: due }
+    }
+}
 
 impl AsyncTimer for Timer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
         let due = grid::later(at.into());
-        if grid::is_far(self.0.deadline(), due) {
-            // Moved, it would go off at its former time too.
-            self.0.set(sleep_until(due));
-        } else {
-            self.0.as_mut().reset(due);
+        if due >= self.kept && due < self.kept + MOVED {
+            return self.sleep.as_mut().reset(due);
         }
+        if due < self.kept {
+            self.sleep.as_mut().reset(due);
+        } else {
+            self.sleep.set(sleep_until(due));
+        }
+        self.kept = due;
     }
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Future::poll(self.0.as_mut(), context)
+        Future::poll(self.sleep.as_mut(), context)
     }
 }
 
@@ -145,7 +158,7 @@ impl UdpPoller for Writable {
         }
         let asking = match self.asking.take() {
             Some(asking) => asking,
-            None => asking(self.socket.readable.get_ref().try_clone()?, Interest::WRITABLE)?,
+            None => watch(self.socket.readable.get_ref().try_clone()?, Interest::WRITABLE)?,
         };
         let ready = asking.poll_write_ready(context).map_ok(drop);
         if ready.is_pending() {
@@ -165,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn room_to_send_is_asked_about_after_there_was_none() {
-        let readable = asking(UdpSocket::bind("127.0.0.1:0").expect("a port"), Interest::READABLE).expect("a socket");
+        let readable = watch(UdpSocket::bind("127.0.0.1:0").expect("a port"), Interest::READABLE).expect("a socket");
         let state = UdpSocketState::new(readable.get_ref().into()).expect("its state");
         let socket = Arc::new(Socket { readable, state, full: AtomicBool::new(false) });
         let mut poller = socket.clone().create_io_poller();
@@ -176,6 +189,22 @@ mod tests {
             assert!(poller.as_mut().poll_writable(&mut context).is_pending(), "the system was not asked yet");
             poll_fn(|context| poller.as_mut().poll_writable(context)).await.expect("there is room");
         }
+    }
+
+    /// Mutants: a timer that goes off at a former time; one that is taken out of the wheel each time that it is moved.
+    #[tokio::test]
+    async fn a_timer_goes_off_where_it_was_moved_last_and_moves_in_the_wheel_by_steps() {
+        let (start, millis) = (Instant::now(), Duration::from_millis);
+        let mut timer = Box::pin(Timer::new(start + millis(25)));
+        for (to, kept) in [(26, 25), (28, 28), (29, 28), (20, 20), (21, 20), (40, 40)] {
+            timer.as_mut().reset(start + millis(to));
+            assert_eq!(timer.kept.into_std(), start + millis(kept), "moved to {to} ms");
+            assert_eq!(timer.sleep.deadline().into_std(), start + millis(to));
+            // The wheel takes it when it is asked first.
+            let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        poll_fn(|context| timer.as_mut().poll(context)).await;
+        assert!(Instant::now() >= start + millis(40));
     }
 
     /// Mutant: one that takes a socket for empty although it got all it had room for.

@@ -9,8 +9,8 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 const STEP: Duration = Duration::from_millis(64);
 
-/// What is at least so far ahead is moved, by a third of that at most.
-const FAR: Duration = Duration::from_millis(200);
+/// What is at least so far ahead is moved, by less than half of that.
+const FAR: Duration = Duration::from_millis(150);
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
@@ -23,16 +23,11 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Whether `at` is so long after `now` that what is due then may wait for the grid.
-#[must_use]
-pub fn is_far(now: Instant, at: Instant) -> bool {
-    at.saturating_duration_since(now) >= FAR
-}
-
 /// The same time, or, where that is far ahead, the grid's next.
 #[must_use]
 pub fn later(at: Instant) -> Instant {
-    if is_far(Instant::now(), at) { next(*BEGAN.get_or_init(Instant::now), at) } else { at }
+    let far = at.saturating_duration_since(Instant::now()) >= FAR;
+    if far { next(*BEGAN.get_or_init(Instant::now), at) } else { at }
 }
 
 /// Waits for so long, and where that is long, for the grid. For what is looked at now and then.

@@ -6,6 +6,7 @@ mod admin;
 mod clock;
 pub mod config;
 pub mod counts;
+pub mod descriptor;
 pub mod drive;
 pub mod failpoint;
 pub mod grid;

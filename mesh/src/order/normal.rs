@@ -84,8 +84,8 @@ impl Peer {
     }
 }
 
-/// Heartbeats that one stands for in a cluster that does nothing: each wakes every member up several times. Two of these
-/// fit into an election timeout.
+/// Heartbeats that one stands for in a cluster that does nothing: each wakes every member up several times. An election
+/// timeout is two of these and more, even where each comes up to 50 ms late.
 const CALM: u32 = 2;
 
 /// A vote on so many requests at most is sent to the other follower too. With more there is enough to do, and the word on

@@ -15,8 +15,6 @@ use tokio::time::sleep;
 const WAITING: Duration = Duration::from_millis(100);
 /// Between two looks at one that is, unless its application has ended.
 const WATCHING: Duration = Duration::from_secs(4);
-/// Between two looks whether an application still runs, which is not its sidecar's work.
-const LIVING: Duration = Duration::from_millis(256);
 
 /// One look at one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +73,12 @@ async fn watch(index: usize, role: Role, admin: String, looks: mpsc::Sender<Look
     }
 }
 
-/// Resolves when the application has ended.
+/// Resolves when the application has ended: this is not its sidecar's work.
 async fn app_ended(pid: Option<u32>) {
-    let Some(pid) = pid else { return std::future::pending().await };
-    let app = Process::with_pid(pid);
-    while app.is_some_and(Process::is_alive) {
-        grid::sleep(LIVING).await;
+    match pid.map(Process::with_pid) {
+        None => std::future::pending().await,
+        Some(None) => {}
+        Some(Some(app)) => app.ended().await,
     }
 }
 
