@@ -201,7 +201,7 @@ struct Around {
     standings: u64,
     view: Arc<View>,
     /// SMaRtClients that are asked, as of the last turn.
-    ready: usize,
+    ready: Vec<Endpoint>,
     requests: Requests,
     reads: Counts,
     refused: Counts,
@@ -287,12 +287,12 @@ impl Shell<Sender> for Around {
                 self.refused.count("queue_full");
             }
         }
-        self.ready = sender.ready();
         self.view.outstanding.store(sender.outstanding(), Ordering::Relaxed);
         self.view.reachable.store(self.queues.len(), Ordering::Relaxed);
         if self.standings != sender.standings() {
             self.standings = sender.standings();
-            self.roster.show(sender.ready(), &sender.ejected().collect());
+            self.ready = sender.ready().to_vec();
+            self.roster.show(self.ready.len(), &sender.ejected().collect());
         }
     }
 }
@@ -300,7 +300,7 @@ impl Shell<Sender> for Around {
 impl Around {
     /// What a SMaRtClient's word is for the sender.
     fn told(&mut self, now: Instant, endpoint: Endpoint, tag: Tag, told: Told) -> Input {
-        match self.witness.judge(now, (endpoint, self.ready), &tag, told) {
+        match self.witness.judge(now, (endpoint, &self.ready), &tag, told) {
             Judged::Believed(told) => {
                 if let Told::Unknown(Unknown::Rejected(why)) = told {
                     self.rejected(now, why);
@@ -573,7 +573,7 @@ pub fn start(
         roster: roster.clone(),
         standings: 0,
         view: view.clone(),
-        ready: 0,
+        ready: Vec::new(),
         requests: metrics.requests.clone(),
         reads: metrics.reads.clone(),
         refused: metrics.refused.clone(),

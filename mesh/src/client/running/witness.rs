@@ -97,11 +97,11 @@ impl Witness {
         self.keys.down(endpoint);
     }
 
-    /// Judges what a SMaRtClient told of the request `tag`, of `reachable` ones.
+    /// Judges what a SMaRtClient told of the request `tag`, while those of `ready` are asked.
     pub(super) fn judge(
         &mut self,
         now: Instant,
-        (endpoint, reachable): (Endpoint, usize),
+        (endpoint, ready): (Endpoint, &[Endpoint]),
         tag: &Tag,
         told: Told,
     ) -> Judged {
@@ -132,7 +132,9 @@ impl Witness {
             }
             Told::Unknown(word) => {
                 let single = self.mode == Signatures::Required;
-                if single && !self.doubts.said(now, endpoint, *tag, *word, reachable) {
+                // One that is not asked any more may have been caught at a lie: the others have still to be heard.
+                let others = ready.iter().filter(|other| **other != endpoint).count();
+                if single && !self.doubts.said(now, endpoint, *tag, *word, others + 1) {
                     return Judged::Doubted;
                 }
                 self.doubts.settled(tag);

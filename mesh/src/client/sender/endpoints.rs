@@ -64,9 +64,9 @@ impl Endpoints {
         self.known.is_empty()
     }
 
-    /// How many are asked.
-    pub(super) fn ready(&self) -> usize {
-        self.ready.len()
+    /// Those that are asked.
+    pub(super) fn ready(&self) -> &[Endpoint] {
+        &self.ready
     }
 
     /// Those that are not.
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(endpoints.probe(at(2500), tag(2), PATIENCE), None, "one at a time");
         assert!(!endpoints.told(at(2600), A, tag(2)) && !endpoints.told(at(2600), B, tag(1)));
         assert!(endpoints.told(at(2600), A, tag(1)));
-        assert_eq!(endpoints.ready(), 2);
+        assert_eq!(endpoints.ready().len(), 2);
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(endpoints.probe(at(3500), tag(2), PATIENCE), None);
         assert_eq!(endpoints.probe(at(4200), tag(2), PATIENCE), Some(A));
         assert!(!endpoints.lied(at(4200), B, &mut chance), "somebody has to be asked");
-        assert_eq!(endpoints.ready(), 1);
+        assert_eq!(endpoints.ready().len(), 1);
     }
 
     #[test]

@@ -480,7 +480,7 @@ impl Sender {
 
     /// SMaRtClients that are linked and not ejected.
     #[must_use]
-    pub fn ready(&self) -> usize {
+    pub fn ready(&self) -> &[Endpoint] {
         self.endpoints.ready()
     }
 

@@ -15,6 +15,7 @@ use rustls::RootCertStore;
 
 const T0: Instant = Instant::ZERO;
 const E: Endpoint = Endpoint(1);
+const ALL: [Endpoint; 3] = [E, Endpoint(2), Endpoint(3)];
 const CLUSTER: &str = "c1";
 
 fn tag(seq: u64) -> Tag {
@@ -61,7 +62,7 @@ fn witness(mode: Signatures) -> Witness {
 /// Why the reply to request 1 is not believed.
 fn refused(witness: &mut Witness, text: &'static str, vouched: Vec<Vouched>) -> Option<Unbelieved> {
     let told = Told::Outcome { outcome: outcome(text), vouched };
-    match witness.judge(T0, (E, 3), &tag(1), told.clone()) {
+    match witness.judge(T0, (E, &ALL), &tag(1), told.clone()) {
         Judged::Believed(same) => {
             assert_eq!(same, told);
             None
@@ -156,7 +157,7 @@ fn what_is_not_signed_is_believed_unless_signatures_are_required() {
 fn the_final_word_of_one_smart_client_is_doubted_until_others_say_the_same() {
     let gone = || Told::Unknown(Unknown::SessionGone);
     let mut witness = witness(Signatures::Required);
-    let mut said = |endpoint, told| witness.judge(T0, (Endpoint(endpoint), 3), &tag(1), told);
+    let mut said = |endpoint, told| witness.judge(T0, (Endpoint(endpoint), &ALL), &tag(1), told);
     assert_eq!(said(1, gone()), Judged::Doubted);
     assert_eq!(said(1, gone()), Judged::Doubted, "however often");
     assert_eq!(said(2, Told::Unknown(Unknown::TooOld)), Judged::Doubted);
@@ -165,7 +166,18 @@ fn the_final_word_of_one_smart_client_is_doubted_until_others_say_the_same() {
     let nothing = Told::NothingSent(NothingSent::Busy);
     assert_eq!(said(1, nothing.clone()), Judged::Believed(nothing), "the sender makes nothing definite of it");
     let mut optional = super::Witness::new(CLUSTER, Signatures::Optional, ReplyVote::Majority, believing_nobody());
-    assert_eq!(optional.judge(T0, (E, 3), &tag(1), gone()), Judged::Believed(gone()));
+    assert_eq!(optional.judge(T0, (E, &ALL), &tag(1), gone()), Judged::Believed(gone()));
+}
+
+/// Mutant: one for whom only those count that are asked, however many have not been heard.
+#[test]
+fn who_is_not_asked_any_more_is_not_believed_alone() {
+    let gone = || Told::Unknown(Unknown::SessionGone);
+    let mut witness = witness(Signatures::Required);
+    let mut said = |endpoint, seq| witness.judge(T0, (Endpoint(endpoint), &[Endpoint(2)]), &tag(seq), gone());
+    assert_eq!(said(1, 1), Judged::Doubted, "the other one may know better");
+    assert_eq!(said(2, 1), Judged::Believed(gone()), "it says the same");
+    assert_eq!(said(2, 2), Judged::Believed(gone()), "there is nobody else to ask");
 }
 
 /// Whom a witness believes whose keys are given to it.
@@ -254,11 +266,11 @@ fn certificates_that_came_too_fast_are_looked_at_when_a_word_needs_them_and_old_
         Told::Outcome { outcome: outcome("OK"), vouched: vec![word] }
     };
     let unknown = Judged::Rejected(Unbelieved::UnknownSigner);
-    assert_eq!(witness.judge(soon, (E, 3), &tag(1), told()), unknown, "the work is bounded");
+    assert_eq!(witness.judge(soon, (E, &ALL), &tag(1), told()), unknown, "the work is bounded");
     let later = T0 + crate::time::Duration::from_secs(1);
-    assert_eq!(witness.judge(later, (E, 3), &tag(1), told()), Judged::Believed(told()));
+    assert_eq!(witness.judge(later, (E, &ALL), &tag(1), told()), Judged::Believed(told()));
     let old: Vec<_> = (0..6).map(|number| (ReplicaId(0), until(2990 + number).0)).collect();
     witness.shown(later + crate::time::Duration::from_secs(1), E, old);
     assert_eq!(witness.keys.of(ReplicaId(0)).len(), 4);
-    assert_eq!(witness.judge(later, (E, 3), &tag(1), told()), Judged::Believed(told()));
+    assert_eq!(witness.judge(later, (E, &ALL), &tag(1), told()), Judged::Believed(told()));
 }
