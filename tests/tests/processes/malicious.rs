@@ -8,6 +8,9 @@ use super::up::machine;
 use lockstep_tests::malicious::trial::{Bench, Programs, Verdict, table};
 use lockstep_tests::malicious::{Behaviour, Group, Wish};
 
+/// Not everything finds its occasion each time: sessions are opened in one moment, which go to one SMaRtClient.
+const TRIES: usize = 10;
+
 fn programs() -> Programs {
     Programs {
         lockstep: lockstep().clone(),
@@ -25,9 +28,9 @@ fn try_all(signatures: bool, group: Group, mixed: &[&[Wish]]) -> Vec<Verdict> {
     let alone = members.map(|behaviour| vec![Wish::always(behaviour)]);
     let verdicts = alone.chain(mixed.iter().map(|wishes| wishes.to_vec())).map(|wishes| {
         let names: Vec<_> = wishes.iter().map(ToString::to_string).collect();
-        let verdict = bench.try_out(&wishes).unwrap_or_else(|error| panic!("{}: {error:#}", names.join(" ")));
-        assert!(verdict.done() > 0, "it did not happen: {verdict:#?}");
-        verdict
+        let mut tried =
+            (0..TRIES).map(|_| bench.try_out(&wishes).unwrap_or_else(|error| panic!("{}: {error:#}", names.join(" "))));
+        tried.find(|verdict| verdict.done() > 0).unwrap_or_else(|| panic!("it did not happen: {}", names.join(" ")))
     });
     let verdicts: Vec<_> = verdicts.collect();
     let rows: Vec<_> = verdicts.iter().map(|verdict| (signatures, verdict.clone())).collect();

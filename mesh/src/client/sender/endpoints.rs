@@ -1,4 +1,5 @@
-//! Which SMaRtClient is asked: the less loaded of two, and not one that fails while others answer.
+//! Which SMaRtClient is asked: the less loaded of two, for all requests of a moment, and not one that fails while others
+//! answer.
 //!
 //! A SMaRtClient is *ejected* when an attempt over it ran out of time and since then others have answered and it has
 //! not: if all stand still, because the cluster does, none is to blame. It is left alone for a while that doubles with
@@ -19,6 +20,8 @@ const DOUBLINGS: u32 = 5;
 const FORGIVEN: Duration = Duration::from_secs(60);
 /// How long others must have answered before one is to blame: answers that are on their way arrive in it.
 const GRACE: Duration = Duration::from_millis(250);
+/// Requests of one moment that go the same way: they share a packet, and a turn of the one that is asked.
+const TOGETHER: u32 = 16;
 /// A latency that was seen counts half after this long without another sample.
 const HALF_LIFE: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,8 @@ pub(super) struct Endpoints {
     known: BTreeMap<Endpoint, Known>,
     /// Those that are not ejected.
     ready: Vec<Endpoint>,
+    /// Who was chosen last, when, and how many more requests of that moment it gets.
+    latest: Option<(Endpoint, Instant, u32)>,
     /// Whether any may be to blame, or has a pause or a probe that ends.
     unsettled: bool,
     /// How often somebody came, left, was ejected or brought back.
@@ -119,10 +124,28 @@ impl Endpoints {
         }
     }
 
-    /// The less loaded of two that chance picks (Mitzenmacher, "The power of two choices", 2001), another than `last` if
-    /// there is another.
+    /// For a request that was not asked yet, or was asked of `last`.
     pub(super) fn choose(&mut self, now: Instant, last: Option<Endpoint>, chance: &mut Rng) -> Option<Endpoint> {
         self.judge(now, chance);
+        if last.is_some() {
+            return self.draw(now, last, chance);
+        }
+        if let Some((endpoint, at, left)) = &mut self.latest
+            && *at == now
+            && *left > 0
+            && self.ready.contains(endpoint)
+        {
+            *left -= 1;
+            return Some(*endpoint);
+        }
+        let drawn = self.draw(now, None, chance)?;
+        self.latest = Some((drawn, now, TOGETHER - 1));
+        Some(drawn)
+    }
+
+    /// The less loaded of two that chance picks (Mitzenmacher, "The power of two choices", 2001), another than `last` if
+    /// there is another.
+    fn draw(&self, now: Instant, last: Option<Endpoint>, chance: &mut Rng) -> Option<Endpoint> {
         let avoided = last.and_then(|last| self.ready.iter().position(|endpoint| *endpoint == last));
         let able = self.ready.len() - usize::from(avoided.is_some());
         if able == 0 {
@@ -336,6 +359,29 @@ mod tests {
         chosen.sort_unstable();
         chosen.dedup();
         chosen
+    }
+
+    /// Mutants: a run without an end; one that outlasts its moment or its SMaRtClient.
+    #[test]
+    fn requests_of_one_moment_go_the_same_way_sixteen_at_a_time() {
+        let (mut endpoints, mut chance) = both();
+        let mut run = |endpoints: &mut Endpoints, now: Instant, count: usize| {
+            let mut run = Vec::new();
+            for _ in 0..count {
+                run.extend(endpoints.choose(now, None, &mut chance).inspect(|chosen| endpoints.asked(*chosen)));
+            }
+            run
+        };
+        let first = run(&mut endpoints, at(1), 32);
+        assert!(first[..16].iter().all(|chosen| *chosen == first[0]), "{first:?}");
+        let other = if first[0] == A { B } else { A };
+        assert_eq!(first[16..], [other; 16], "it has less to do");
+        let second = run(&mut endpoints, at(2), 1)[0];
+        endpoints.asked(second);
+        assert_ne!(run(&mut endpoints, at(3), 1)[0], second, "another moment");
+        let third = run(&mut endpoints, at(4), 1)[0];
+        endpoints.down(third);
+        assert_ne!(run(&mut endpoints, at(4), 1)[0], third, "its link is gone");
     }
 
     #[test]

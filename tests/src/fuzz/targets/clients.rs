@@ -218,7 +218,11 @@ fn told_anything(script: &[u8], seen: &mut Seen) {
             }
         };
         ingress.step(input, seen);
-        seen.note((ingress.sender.outstanding().min(20), ingress.sender.ready().len(), ingress.sender.ejected().count()));
+        seen.note((
+            ingress.sender.outstanding().min(20),
+            ingress.sender.ready().len(),
+            ingress.sender.ejected().count(),
+        ));
     }
     ingress.wait(PATIENCE + Duration::from_secs(1), seen);
     assert!(
