@@ -394,7 +394,7 @@ mod tests {
         for _ in 0..30 {
             endpoints.asked(A);
         }
-        assert_eq!(chosen(&mut endpoints, at(1), &mut chance), [B], "it has thirty to answer first");
+        assert_eq!(chosen(&mut endpoints, at(2), &mut chance), [B], "it has thirty to answer first");
         assert_eq!(chosen(&mut endpoints, at(60_000), &mut chance), [B], "an old peak is forgotten");
         endpoints.down(B);
         assert_eq!(endpoints.choose(at(1), Some(A), &mut chance), Some(A), "there is no other");
