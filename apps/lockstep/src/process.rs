@@ -34,8 +34,7 @@ impl Process {
 
     /// Resolves when it has ended.
     pub(crate) async fn ended(self) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        let watched = pid
+        let watched = numbered(self.pid)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
             .and_then(|process| watch(process, Interest::READABLE).ok());
         // Asked again: the pid may have been another's by then.
@@ -68,9 +67,14 @@ fn started(stat: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// The same number, as the system takes it.
+pub(crate) fn numbered(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
 /// Sends a signal to a pid that is known not to be another's: a child that was not waited for.
 pub(crate) fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = numbered(pid) {
         // It may have ended by itself: as good.
         let _ = kill_process(pid, signal);
     }

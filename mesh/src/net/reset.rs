@@ -5,6 +5,7 @@
 //! of the private key of the TLS certificate, and of the host's name and the address, because one of two processes that
 //! share them could be asked for the tokens of the other (section 21.11), and pods of a Deployment share a certificate.
 
+use crate::node::identity::host;
 use aws_lc_rs::hmac;
 use blake3::Hasher;
 use quinn::EndpointConfig;
@@ -27,9 +28,8 @@ impl ResetSecret {
 
     /// The configuration of the endpoint at `addr`, port included, of this host.
     pub(super) fn endpoint_config(&self, addr: SocketAddr) -> EndpointConfig {
-        // Where there is none, hosts are told apart by their addresses alone.
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let (tokens, ids) = self.keys(&host, addr);
+        // Where it has no name, hosts are told apart by their addresses alone.
+        let (tokens, ids) = self.keys(&host(), addr);
         let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &tokens)));
         // Only packets to what looks like an id of ours are answered with a reset.
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));

@@ -19,6 +19,13 @@ pub fn seed() -> std::io::Result<[u64; 4]> {
     Ok(bytes.map(u64::from_ne_bytes))
 }
 
+/// The host's name, which a process keeps when it is started again; empty where the system does not tell.
+#[must_use]
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// Any port on any address, for an endpoint that only dials: both families where the machine has IPv6.
 #[must_use]
 pub fn any_address() -> SocketAddr {

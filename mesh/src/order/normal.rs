@@ -84,8 +84,9 @@ impl Peer {
     }
 }
 
-/// Heartbeats that one stands for in a cluster that does nothing: each wakes every member up several times. An election
-/// timeout is two of these and more, even where each comes up to 50 ms late.
+/// Heartbeats that one stands for in a cluster that does nothing: each wakes every member up several times. The driver puts
+/// them on its grid, 256 ms apart with what ships: the next may be late by nearly as much before the shortest election
+/// timeout ends. One that is lost is sent again by its link before that, and a false alarm ends at the pre-vote.
 const CALM: u32 = 2;
 
 /// A vote on so many requests at most is sent to the other follower too. With more there is enough to do, and the word on

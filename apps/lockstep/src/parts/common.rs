@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::process::die_with_parent;
 use mesh::net::Files;
 use mesh::node::config::Problems;
+use mesh::node::identity::host;
 use mesh::node::logging::{self, LogFormat};
 use mesh::node::{human, version};
 use std::net::SocketAddr;
@@ -91,8 +92,7 @@ impl Patience {
 impl Identity {
     /// The id: what was given, else the number at the end of the host's name.
     pub(crate) fn id(&self) -> Result<String, String> {
-        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        self.id.clone().or_else(|| number_of_host(host().trim())).ok_or_else(|| {
+        self.id.clone().or_else(|| number_of_host(&host())).ok_or_else(|| {
             "is missing, and the host's name does not end in -NUMBER: give the flag or set LOCKSTEP_ID".to_owned()
         })
     }

@@ -2,6 +2,7 @@
 //! ends, and at once when the sidecar in the other container says so; the container itself lives on, so nothing backs off.
 
 use crate::exit::{Exit, Failure};
+use crate::process::numbered;
 use anyhow::Context;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
@@ -154,7 +155,7 @@ impl Supervisor {
         match spawned {
             // Whoever ends is reaped here, this one too: as the first process of its container this is everybody's parent.
             Ok(child) => {
-                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process without a pid")?;
+                let pid = numbered(child.id()).context("a process without a pid")?;
                 self.child = Some(Child { pid, since: Instant::now() });
                 Ok(())
             }
